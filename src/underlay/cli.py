@@ -1,0 +1,214 @@
+"""The command ``underlay``: which commands there are, and how an error leaves the program.
+
+This file knows the commands' names, their one-line help and the module behind
+each; a module is imported only when its command is chosen, so that one that is
+broken or missing harms no other. It refuses to know what any command does. Each
+command module offers::
+
+    def configure(parser: argparse.ArgumentParser) -> None   # its options
+    def main(args: argparse.Namespace) -> int                # its work; the exit status
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, Protocol, cast
+
+from . import __version__
+from .errors import UnderlayError, UsageError, nearest
+
+__all__ = ["COMMANDS", "GROUPS", "entry", "main"]
+
+# {heading: {command: (module below this package, one-line help)}}. A line of
+# help has 62 columns: 80, less the indent of 2, the names' 10 and their gap.
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Swap the layer beneath a program": {
+        "models": (
+            ".loop._models_cli",
+            "list the I/O models, and which of them this machine can run",
+        ),
+        "run": (".loop._run", "run a program, unmodified, on one of them"),
+        "compare": (".tools._compare_cli", "run a program on each of them under load, and compare"),
+    },
+    "Talk to a program by hand": {
+        "connect": (".tools._connect", "open a connection and join it to this terminal"),
+        "listen": (".tools._listen", "wait for a connection and join it to this terminal"),
+    },
+}
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    name: entry for group in GROUPS.values() for name, entry in group.items()
+}
+
+_EXAMPLES = (
+    ("underlay models", "what can this machine do?"),
+    ("underlay run --io epoll-et app.py", "run app.py, edge-triggered"),
+    ("underlay run --io uring -m uvicorn app:app", "the same for a module"),
+    ("underlay compare examples/echo.py", "which model suits it best?"),
+    ("underlay connect localhost:8888", "talk to it yourself"),
+)
+
+# 128 + SIGINT and 128 + SIGPIPE: what a shell reports for a program that the
+# signal ended (POSIX.1-2017, Shell Command Language, 2.8.2).
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def configure(self, parser: argparse.ArgumentParser, /) -> None:
+        """Add the command's arguments to ``parser``."""
+
+    def main(self, args: argparse.Namespace, /) -> int:
+        """Do the command's work and return the exit status."""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help that keeps a description's own lines and never passes 80 columns."""
+
+    def __init__(self, prog: str) -> None:
+        columns = min(shutil.get_terminal_size().columns, 80)
+        super().__init__(prog, max_help_position=28, width=columns - 2)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one sentence, raised instead of printed."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(
+            f"{self.prog.removeprefix('underlay ')}: {message}",
+            remedy=f"`{self.prog} --help` tells how it is used",
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that ``argv`` names and return its exit status.
+
+    Without ``argv`` it is the process's own. The status is the command's own; 2 for a mistake in the asking, told in one
+    line on stderr; 130 when interrupted; 141 when the reader of our output left.
+
+    >>> main(["--version"])
+    underlay ...
+    0
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(arguments)
+        sys.stdout.flush()  # so that a broken pipe shows here and not at exit
+        return status
+    except UnderlayError as error:
+        print(f"underlay: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise  # some other pipe or socket: that one is a bug, and shows
+        return _BROKEN_PIPE
+
+
+def entry() -> NoReturn:
+    """Run the command and end the process with its exit status: the console script."""
+    sys.exit(main())
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Answer --help and --version, or hand over to the command."""
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help", "help"):
+        if rest and rest[0] in COMMANDS:
+            return _run_command(rest[0], ["--help"])
+        print(_help_page())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"underlay {__version__}")
+        return 0
+    if name.startswith("-"):
+        raise UsageError(
+            f"no option {name} here", remedy="a command comes first: see `underlay --help`"
+        )
+    return _run_command(name, rest)
+
+
+def _run_command(name: str, arguments: list[str]) -> int:
+    """Import the command's module, let it read its arguments, and let it work."""
+    command = _load(name)
+    help_line = COMMANDS[name][1]
+    parser = _Parser(
+        prog=f"underlay {name}",
+        description=help_line[0].upper() + help_line[1:] + ".",
+        formatter_class=_Help,
+        allow_abbrev=False,
+    )
+    command.configure(parser)
+    try:
+        args = parser.parse_args(arguments)
+    except SystemExit as stop:  # --help has printed its page
+        return int(stop.code or 0)
+    return command.main(args)
+
+
+def _load(name: str) -> Command:
+    """Import the module behind a command, or say in one sentence why there is none."""
+    if name not in COMMANDS:
+        raise UsageError(f"no command is called {name!r}", remedy=nearest(name, COMMANDS))
+    module = COMMANDS[name][0]
+    absolute = importlib.util.resolve_name(module, __package__)
+    try:
+        return cast("Command", importlib.import_module(absolute))
+    except ModuleNotFoundError as error:
+        # Ours is absent: this build lacks the command. A missing library of
+        # someone else's keeps its own message and traceback.
+        if error.name is None or not absolute.startswith(error.name):
+            raise
+        raise UsageError(
+            f"this build of underlay {__version__} has no command {name!r}",
+            remedy="installing underlay again would bring it",
+        ) from error
+
+
+def _help_page() -> str:
+    """Write the page of `underlay --help`: what it is, the commands in groups, examples."""
+    lines = [
+        "Choose, see and break what lies under your asyncio program.",
+        "",
+        "usage: underlay COMMAND [options]",
+    ]
+    for heading, commands in GROUPS.items():
+        lines += ["", f"{heading}:"]
+        lines += [f"  {name:<10}  {text}" for name, (_, text) in commands.items()]
+    lines += ["", "Examples:"]
+    lines += [f"  {line:<44}  {why}" for line, why in _EXAMPLES]
+    lines += ["", "`underlay COMMAND --help` tells more; `underlay --version` gives the version."]
+    return "\n".join(lines)
+
+
+def _reader_is_gone() -> bool:
+    """Tell whether it was our stdout that broke, and if so silence it for good."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):
+        return False
+    try:
+        import select
+
+        watch = select.poll()
+    except (ImportError, AttributeError):  # no poll(2) here: believe it
+        broken = True
+    else:
+        watch.register(descriptor, 0)
+        broken = any(events & select.POLLERR for _, events in watch.poll(0))
+    if broken:
+        # The interpreter flushes stdout once more as it ends; give it somewhere
+        # to go (docs.python.org/3/library/signal.html#note-on-sigpipe).
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, descriptor)
+        os.close(devnull)
+    return broken

@@ -91,8 +91,9 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` names and return its exit status.
 
-    Without ``argv`` it is the process's own. The status is the command's own; 2 for a mistake in the asking, told in one
-    line on stderr; 130 when interrupted; 141 when the reader of our output left.
+    Without ``argv`` it is the process's own. The status is the command's own; 2
+    for a mistake in the asking, told in one line on stderr; 130 when interrupted;
+    141 when the reader of our output left.
 
     >>> main(["--version"])
     underlay ...

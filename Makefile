@@ -1,0 +1,85 @@
+# `make` lists the targets. A fresh machine needs Python 3.11 or later, pip and make.
+#
+# A stamp file in the virtual environment records what was installed there, so
+# that the second time needs no network. Another interpreter: make PYTHON=python3.12 …
+
+PYTHON ?=
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+# What compare runs in `make demo`, and what else it is told.
+DEMO ?= examples/echo.py
+DEMO_OPTIONS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-long test-versions check format docs bench coverage build clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 18
+
+demo: $(VENV)/.installed-demo ## compare the I/O models on this machine: a table and a picture
+	@mkdir -p demo
+	@$(BIN)/underlay compare $(DEMO) --html demo/compare.html --json demo/compare.json $(DEMO_OPTIONS)
+	@echo "The picture: $(CURDIR)/demo/compare.html"
+
+test: $(VENV)/.installed-test ## all tests but the long ones; also style, types, contracts and docs
+	@$(PYTEST)
+
+test-long: $(VENV)/.installed-test ## the tests that take minutes
+	@$(PYTEST) -m long
+
+test-versions: ## the tests on each CPython from 3.11 to 3.13 that is found here
+	@found=; for version in 3.11 3.12 3.13; do \
+	  python=$$(command -v python$$version || ls -d $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -n 1); \
+	  if [ -z "$$python" ] || ! $$python -c '' 2>/dev/null; then \
+	    python=$$(ls -d $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -n 1); fi; \
+	  if [ -z "$$python" ]; then echo "CPython $$version: not found, passed over"; continue; fi; \
+	  found=1; echo "CPython $$version: $$python"; \
+	  $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv-$$version || exit 1; \
+	done; \
+	if [ -z "$$found" ]; then echo "no CPython from 3.11 to 3.13 was found" >&2; exit 2; fi
+
+check: $(VENV)/.installed-test ## style, types, contracts and docs only
+	@$(PYTEST) tests/test_house.py tests/docs
+
+format: $(VENV)/.installed-test ## let ruff put the files in order
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+docs: $(VENV)/.installed-test ## build the documentation into docs/_build
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "The pages: $(CURDIR)/docs/_build/html/index.html"
+
+bench: $(VENV)/.installed-test ## measure the loops beside uvloop and the standard loop
+	@$(BIN)/python benchmarks/loops.py
+
+coverage: $(VENV)/.installed-test ## which lines and branches the tests reach
+	@$(PYTEST) --cov --cov-report=
+	@$(BIN)/python -m coverage report
+
+build: $(VENV)/.installed-dev ## the wheel and the source archive, into dist
+	@$(BIN)/python -m hatchling build -d dist
+
+clean: ## remove what these targets made, the virtual environments included
+	rm -rf .venv .venv-* build dist demo docs/_build .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@.ci/venv $(VENV) $(PYTHON)
+
+# pyproject.toml names what to install; a change there installs again.
+$(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
+	@echo "Installing underlay and what the demo needs into $(VENV) ..."
+	@$(PIP_INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	@echo "Installing underlay and what its tests need into $(VENV) ..."
+	@$(PIP_INSTALL) --editable '.[test,lint,docs]'
+	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing underlay and what its developers need into $(VENV) ..."
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed-demo

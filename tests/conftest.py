@@ -1,0 +1,75 @@
+"""What every test may ask for: the repository, the commands beside this Python, strace.
+
+It knows how to find things and how to say what is missing. It refuses to know
+what any test is about.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A command under test that runs longer than this hangs; nothing is measured by it.
+COMMAND_LIMIT_S = 60
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's top directory."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def child_environment() -> dict[str, str]:
+    """An environment whose PATH begins with this Python's own commands, 80 columns wide."""
+    scripts = sysconfig.get_path("scripts")
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)]),
+        "COLUMNS": "80",
+        "NO_COLOR": "1",
+        "PYTHONWARNINGS": "error",
+    }
+
+
+Underlay = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def underlay(child_environment: dict[str, str], tmp_path: Path) -> Underlay:
+    """Run the command ``underlay`` in a scratch directory and return what came of it."""
+
+    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "underlay", *arguments],
+            cwd=tmp_path,
+            env=child_environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_LIMIT_S,
+            check=False,
+            **options,  # type: ignore[call-overload]
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def strace() -> str:
+    """The path of strace, where it may trace; otherwise the test is skipped with the remedy."""
+    path = shutil.which("strace")
+    if path is None:
+        pytest.skip("strace is not installed; remedy: apt-get install strace")
+    probe = subprocess.run([path, "-qq", "true"], capture_output=True, text=True, check=False)
+    if probe.returncode != 0:
+        pytest.skip(f"strace may not trace here ({probe.stderr.strip()}); remedy: allow ptrace")
+    return path

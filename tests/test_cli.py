@@ -1,0 +1,209 @@
+"""The command line: its help, its one-sentence errors, its exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+
+import pytest
+
+import underlay as package
+from underlay import cli
+from underlay.errors import ModelUnavailable, UnderlayError, UsageError
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., int]], None]:
+    """Put a command of the test's own, called ``probe-me``, into the table."""
+
+    def install(work: Callable[..., int]) -> None:
+        def configure(parser: argparse.ArgumentParser) -> None:
+            parser.add_argument("--size", type=int, default=1)
+
+        module = types.ModuleType("underlay._test_command")
+        vars(module).update(configure=configure, main=work)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(cli.COMMANDS, "probe-me", ("._test_command", "test only: an I/O probe"))
+
+    return install
+
+
+def test_help_names_every_command_and_fits_80_columns(underlay: Run) -> None:
+    done = underlay("--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for name, (_, text) in cli.COMMANDS.items():
+        assert f"  {name}" in done.stdout
+        assert text in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("arguments", [(), ("-h",), ("help",)], ids=["nothing", "-h", "help"])
+def test_other_ways_to_ask_give_the_same_help(underlay: Run, arguments: tuple[str, ...]) -> None:
+    assert underlay(*arguments).stdout == underlay("--help").stdout
+
+
+def test_help_imports_no_command(child_environment: dict[str, str]) -> None:
+    code = (
+        "import sys; from underlay.cli import main; main(['--help']);"
+        "sys.exit(', '.join(m for m in sys.modules if m.startswith('underlay.') and"
+        " m not in ('underlay.cli', 'underlay.errors')) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=child_environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_version_is_the_packages_own(underlay: Run) -> None:
+    assert underlay("--version").stdout == f"underlay {package.__version__}\n"
+
+
+def test_the_console_script_is_installed_and_is_the_same_command(
+    child_environment: dict[str, str],
+) -> None:
+    done = subprocess.run(
+        ["underlay", "--version"], env=child_environment, capture_output=True, text=True
+    )
+    assert done.stdout == f"underlay {package.__version__}\n"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help_that_fits_80_columns(underlay: Run, name: str) -> None:
+    done = underlay(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: underlay {name}")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def _one_line_of_complaint(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("underlay: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_an_unknown_command_is_told_its_nearest(underlay: Run) -> None:
+    said = _one_line_of_complaint(underlay("comprae"))
+    assert said == "underlay: no command is called 'comprae'; did you mean 'compare'?\n"
+
+
+def test_an_unknown_option_before_the_command_is_one_sentence(underlay: Run) -> None:
+    assert "no option --io here" in _one_line_of_complaint(underlay("--io", "epoll", "run"))
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_an_unknown_option_of_a_command_is_one_sentence(underlay: Run, name: str) -> None:
+    said = _one_line_of_complaint(underlay(name, "--no-such-option"))
+    assert f"`underlay {name} --help`" in said
+
+
+def test_a_commands_status_is_the_exit_status(command: Callable[..., None]) -> None:
+    command(lambda args: int(args.size))
+    assert cli.main(["probe-me", "--size", "7"]) == 7
+
+
+def test_a_commands_help_keeps_the_capitals_of_its_line(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(lambda args: 0)
+    assert cli.main(["probe-me", "--help"]) == 0
+    assert "Test only: an I/O probe." in capsys.readouterr().out
+
+
+def test_help_then_a_command_is_the_commands_help(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(lambda args: 0)
+    assert cli.main(["help", "probe-me"]) == 0
+    assert capsys.readouterr().out.startswith("usage: underlay probe-me")
+
+
+def test_a_wrong_value_is_one_sentence_with_status_2(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(lambda args: 0)
+    assert cli.main(["probe-me", "--size", "big"]) == 2
+    assert capsys.readouterr().err == (
+        "underlay: probe-me: argument --size: invalid int value: 'big'; "
+        "`underlay probe-me --help` tells how it is used\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UnderlayError("it broke"), UsageError("no"), ModelUnavailable("uring", "old kernel")],
+    ids=lambda error: type(error).__name__,
+)
+def test_our_own_errors_are_one_line_with_their_exit_status(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str], error: UnderlayError
+) -> None:
+    def fail(_: argparse.Namespace) -> int:
+        raise error
+
+    command(fail)
+    assert cli.main(["probe-me"]) == error.exit_status
+    assert capsys.readouterr().err == f"underlay: {error}\n"
+
+
+def test_an_interrupted_command_ends_with_status_130(command: Callable[..., None]) -> None:
+    def interrupted(_: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    command(interrupted)
+    assert cli.main(["probe-me"]) == 130
+
+
+def test_a_command_whose_module_is_absent_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli.COMMANDS, "ghost", ("._no_such_room._command", "not there"))
+    assert cli.main(["ghost"]) == 2
+    assert "has no command 'ghost'" in capsys.readouterr().err
+
+
+def test_a_library_that_a_command_lacks_is_not_hidden(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]
+) -> None:
+    name = "underlay_test_needs_more"
+    with open(os.path.join(tmp_path, f"{name}.py"), "w") as file:
+        file.write("import no_such_library_anywhere\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(cli.COMMANDS, "lacking", (name, "not there"))
+    with pytest.raises(ModuleNotFoundError, match="no_such_library_anywhere"):
+        cli.main(["lacking"])
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_reader_who_leaves_ends_the_command_quietly(
+    child_environment: dict[str, str], unbuffered: str
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "underlay", "--help"],
+            env={**child_environment, "PYTHONUNBUFFERED": unbuffered},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_broken_pipe_that_is_not_our_stdout_is_not_hidden(command: Callable[..., None]) -> None:
+    def broken(_: argparse.Namespace) -> int:
+        raise BrokenPipeError(32, "some socket")
+
+    command(broken)
+    with pytest.raises(BrokenPipeError, match="some socket"):
+        cli.main(["probe-me"])

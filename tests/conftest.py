@@ -48,7 +48,7 @@ Underlay = Callable[..., "subprocess.CompletedProcess[str]"]
 def underlay(child_environment: dict[str, str], tmp_path: Path) -> Underlay:
     """Run the command ``underlay`` in a scratch directory and return what came of it."""
 
-    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "underlay", *arguments],
             cwd=tmp_path,
@@ -57,7 +57,6 @@ def underlay(child_environment: dict[str, str], tmp_path: Path) -> Underlay:
             text=True,
             timeout=COMMAND_LIMIT_S,
             check=False,
-            **options,  # type: ignore[call-overload]
         )
 
     return run

@@ -1,0 +1,99 @@
+"""The I/O models as ordinary asyncio event loops: what waits, and in which system call, while a program awaits.
+
+Each model is a loop factory, for whatever takes one::
+
+    asyncio.Runner(loop_factory=underlay.loop.epoll)         # or asyncio.run(main(), loop_factory=…) since Python 3.12
+    uvicorn app:app --loop underlay.loop:epoll
+    anyio.run(main, backend_options={"loop_factory": underlay.loop.epoll})
+
+The rooms' inside, one model one file with the same verbs in the same order, so that comparing two is a diff:
+
+    _reactor.py    one turn of the loop over a poller        _io_select.py  _io_poll.py  _io_epoll.py  _io_epoll_et.py
+    _transport.py  a connection as asyncio promises it       _io_nonblocking.py  _io_signal.py
+    _edges.py      what an edge leaves to be remembered      _io_blocking.py   a thread per connection
+    _ring.py       io_uring's rings                          _io_uring.py      completions
+    _models.py     the table of them all, and what this machine offers
+    aio.py         files                                     _install.py  _run.py   a model beneath a program
+
+This file knows the public names and nothing else; a model's module is imported when its loop is first made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ._models import MODELS, Model, chosen_by_auto, model, models, new_loop, resolve
+
+__all__ = ["MODELS", "Model", "auto", "chosen_by_auto", "model", "models", "resolve", *MODELS]
+
+
+def auto() -> asyncio.AbstractEventLoop:
+    """A loop of the best model that this machine offers; ``underlay models`` says which, and why not another.
+
+    >>> auto().close()
+    """
+    return new_loop("auto")
+
+
+def blocking() -> asyncio.AbstractEventLoop:
+    """A loop of synchronous blocking I/O: a thread per connection waits in ``recv()``; what it can't do raises `underlay.errors.ModelCannot`; docs/models.md has the list.
+
+    >>> blocking().close()
+    """
+    return new_loop("blocking")
+
+
+def nonblocking() -> asyncio.AbstractEventLoop:
+    """A loop of synchronous non-blocking I/O: it asks every descriptor again and again for EAGAIN; it burns a processor while traffic flows and pauses by a stated policy when none does.
+
+    >>> nonblocking().close()
+    """
+    return new_loop("nonblocking")
+
+
+def select() -> asyncio.AbstractEventLoop:
+    """A loop of multiplexing by select(2); it refuses descriptor 1024 and above, as FD_SETSIZE does.
+
+    >>> select().close()
+    """
+    return new_loop("select")
+
+
+def poll() -> asyncio.AbstractEventLoop:
+    """A loop of multiplexing by poll(2); each turn costs in proportion to the descriptors watched.
+
+    >>> poll().close()
+    """
+    return new_loop("poll")
+
+
+def epoll() -> asyncio.AbstractEventLoop:
+    """A loop of multiplexing by epoll(7), level-triggered; the one that ``auto`` takes.
+
+    >>> epoll().close()
+    """
+    return new_loop("epoll")
+
+
+def epoll_et() -> asyncio.AbstractEventLoop:
+    """A loop of multiplexing by epoll(7), edge-triggered; a descriptor that wasn't emptied is remembered and asked about by poll(2).
+
+    >>> epoll_et().close()
+    """
+    return new_loop("epoll_et")
+
+
+def signal() -> asyncio.AbstractEventLoop:
+    """A loop of signal-driven I/O: F_SETSIG, O_ASYNC and sigtimedwait(2); each loop takes a real-time signal of its own.
+
+    >>> signal().close()
+    """
+    return new_loop("signal")
+
+
+def uring() -> asyncio.AbstractEventLoop:
+    """A loop of asynchronous I/O: a proactor on io_uring(7); ModelUnavailable where the kernel or a container forbids it.
+
+    >>> uring().close()
+    """
+    return new_loop("uring")

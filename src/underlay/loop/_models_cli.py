@@ -1,0 +1,65 @@
+"""The command ``underlay models``: which I/O models there are, and which of them this machine can run.
+
+This file knows how the table is shown, to a person or as JSON.  What is in it is ``_models.py``'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+
+from ._models import chosen_by_auto, models
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``underlay models``."""
+    parser.description = "List the I/O models, which of them this machine can run, and what would mend the others."
+    parser.add_argument("--json", action="store_true", help="print the same as one JSON object")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the table; 0 also where a model is missing, since that is an answer."""
+    rows = models()
+    chosen, passed_over = chosen_by_auto()
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "schema": "underlay.models/1",
+                    "kernel": platform.release(),
+                    "auto": chosen.command_name,
+                    "models": [
+                        {
+                            "name": row.command_name,
+                            "model": row.number,
+                            "how": row.how,
+                            "available": row.available,
+                            "reason": row.reason,
+                            "remedy": row.remedy,
+                        }
+                        for row in rows
+                    ],
+                },
+                indent=2,
+            )
+        )
+        return 0
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("model", "", "how it waits", "here", "why not, and what mends it"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        here = "[green]yes[/]" if row.available else "[red]no[/]"
+        why_not = "; ".join(filter(None, (row.reason, row.remedy)))
+        table.add_row(row.command_name, str(row.number), row.how, here, why_not)
+    console = Console(width=min(os.get_terminal_size().columns, 100) if os.isatty(1) else 80, highlight=False)
+    console.print(table)
+    console.print(f"\nauto takes {chosen.command_name} on this machine (kernel {platform.release()}).")
+    for row in passed_over:
+        console.print(f"It would have taken {row.command_name}, but {row.reason}.")
+    return 0

@@ -1,0 +1,325 @@
+"""Knows what a request and its complete reply are: TCP, UDP and TLS echo, HTTP GET.
+
+It opens sockets and reads bytes; it does not know how many connections there are, nor when to send
+(`_load_engine.py` does). A dialogue's `check` verifies a reply byte by byte; in the measured window
+only lengths are watched, because comparing bytes would make the generator the bottleneck.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable
+
+from ._load_engine import LoadError, Reply
+
+# 65535 − 20 bytes of IPv4 header − 8 of UDP header (RFC 768, RFC 791).
+MAX_DATAGRAM_BYTES = 65507
+
+
+def make_payload(size_bytes: int, index: int | None = None) -> bytes:
+    """Give a request of exactly `size_bytes`, ending in a newline; `index` marks its beginning.
+
+    The newline lets servers that read by lines answer it; the mark shows when one connection gets
+    another's bytes.
+
+    >>> make_payload(12, 7)
+    b'00000007.xx\\n'
+    """
+    mark = b"" if index is None else b"%08x." % index
+    return (mark + b"x" * size_bytes)[: size_bytes - 1] + b"\n"
+
+
+class _Echo:
+    """What the echo dialogues share: the request's size is the reply's, and pieces are added up."""
+
+    lossy = False
+
+    def __init__(self, address: tuple[str, int], size_bytes: int) -> None:
+        self.address = address
+        self.request = make_payload(size_bytes)
+        self.expected_bytes = size_bytes
+        self._received: dict[int, int] = {}
+
+    def check(self, index: int, sock: socket.socket, timeout_s: float) -> None:
+        """Send a marked request and compare the reply with it."""
+        request = make_payload(self.expected_bytes, index)
+        reply = exchange(sock, request, timeout_s, lambda got: len(got) >= len(request))
+        if reply == request:
+            return
+        if not reply:
+            raise LoadError("the server closed the connection without a reply")
+        if reply.startswith(b"HTTP/"):
+            raise LoadError("the server answers in HTTP; say --load http")
+        if reply[:2] == b"\x15\x03":
+            raise LoadError("the server speaks TLS; say --load tls-echo")
+        if len(reply) < len(request):
+            raise LoadError(f"the server closed after {len(reply)} of {len(request)} bytes")
+        at = next(i for i, (a, b) in enumerate(zip(reply, request, strict=False)) if a != b)
+        raise LoadError(f"the reply is no echo: byte {at} differs ({reply[at : at + 12]!r}…)")
+
+    def more(self, fd: int, received: int, buffer: bytearray) -> Reply:
+        """Add a piece to what came before."""
+        if received == 0:
+            return Reply.BROKEN
+        total = self._received.pop(fd, 0) + received
+        if total > self.expected_bytes:
+            return Reply.BROKEN
+        if total == self.expected_bytes:
+            return Reply.COMPLETE
+        self._received[fd] = total
+        return Reply.PARTIAL
+
+    def forget(self, fd: int) -> None:
+        """Drop the count of a reply under way."""
+        self._received.pop(fd, None)
+
+
+class TcpEcho(_Echo):
+    """One TCP connection; the server sends back what it is sent."""
+
+    def open(self) -> socket.socket:
+        """Connect.
+
+        The socket has no delay, so that Nagle's wait for an ACK (RFC 896) never enters a latency.
+        """
+        return connect_tcp(self.address)
+
+
+class TlsEcho(_Echo):
+    """A TCP connection under TLS.
+
+    Any certificate is accepted, since the server is our own child on loopback.
+    """
+
+    def __init__(self, address: tuple[str, int], size_bytes: int) -> None:
+        super().__init__(address, size_bytes)
+        self._context = insecure_context()
+
+    def open(self) -> socket.socket:
+        """Connect and leave the handshake to the first exchange, which may take its time."""
+        return self._context.wrap_socket(
+            connect_tcp(self.address), do_handshake_on_connect=False, server_hostname="localhost"
+        )
+
+    def check(self, index: int, sock: socket.socket, timeout_s: float) -> None:
+        """Shake hands if that is still to be done, then compare an echo."""
+        assert isinstance(sock, ssl.SSLSocket)
+        if sock.version() is None:
+            sock.settimeout(timeout_s)
+            try:
+                sock.do_handshake()
+            except ssl.SSLError as error:
+                raise LoadError(f"no TLS handshake with the server ({error.reason})") from error
+        super().check(index, sock, timeout_s)
+
+
+class UdpEcho(_Echo):
+    """A connected UDP socket for each "connection".
+
+    A lost datagram is counted and sent anew from a new port.
+    """
+
+    lossy = True
+
+    def open(self) -> socket.socket:
+        """Connect a datagram socket, so that a closed port is told as ECONNREFUSED."""
+        family = socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.connect(self.address)
+            sock.setblocking(False)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def more(self, fd: int, received: int, buffer: bytearray) -> Reply:
+        """Refuse a datagram of another size: it can't be the echo."""
+        return Reply.BROKEN
+
+
+class HttpGet:
+    """GET on a kept-alive HTTP/1.1 connection.
+
+    The body's end is found by Content-Length, chunks or the close.
+    """
+
+    lossy = False
+
+    def __init__(self, address: tuple[str, int], path: str, host: str, tls: bool = False) -> None:
+        self.address = address
+        self.request = (
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\n"
+            "User-Agent: underlay-compare\r\nAccept: */*\r\n\r\n"
+        ).encode("ascii")
+        self.expected_bytes = -1
+        self._context = insecure_context() if tls else None
+        self._partial: dict[int, bytearray] = {}
+        self._path = path
+
+    def open(self) -> socket.socket:
+        """Connect, under TLS if the URL says https."""
+        sock = connect_tcp(self.address)
+        if self._context is None:
+            return sock
+        sock.settimeout(10.0)
+        wrapped = self._context.wrap_socket(sock, server_hostname="localhost")
+        wrapped.setblocking(False)
+        return wrapped
+
+    def check(self, index: int, sock: socket.socket, timeout_s: float) -> None:
+        """Ask once.
+
+        Refuse what is no HTTP and what is no success (2xx, 3xx). Learns the usual reply's length.
+        """
+        reply = exchange(
+            sock, self.request, timeout_s, lambda got: (response_length(got) or -1) >= 0
+        )
+        if not reply.startswith(b"HTTP/"):
+            what = "closed the connection" if not reply else f"said {reply[:20]!r}"
+            raise LoadError(f"no HTTP answer: the server {what}; is another --load meant?")
+        status = reply.split(b"\r\n", 1)[0].decode("latin-1")
+        if not status.partition(" ")[2].startswith(("2", "3")):
+            raise LoadError(
+                f"GET {self._path} was answered “{status}”; "
+                "name a path that exists, as in --load http:/path"
+            )
+        if closes(reply):
+            raise LoadError(
+                "the server closes the connection after each reply; "
+                "the load needs HTTP/1.1 with keep-alive"
+            )
+        # Most servers' replies have one length, so that a reply of this length in one piece needs
+        # no parsing.
+        self.expected_bytes = len(reply)
+
+    def more(self, fd: int, received: int, buffer: bytearray) -> Reply:
+        """Parse a reply in pieces, or one whose length isn't the usual one."""
+        got = self._partial.pop(fd, None) or bytearray()
+        if received == 0:
+            return Reply.BROKEN
+        got += memoryview(buffer)[:received]
+        length = response_length(bytes(got))
+        if length is not None and length == len(got):
+            return Reply.COMPLETE
+        if length is None or length == -1:
+            self._partial[fd] = got
+            return Reply.PARTIAL
+        return Reply.BROKEN
+
+    def forget(self, fd: int) -> None:
+        """Drop the pieces of a reply under way."""
+        self._partial.pop(fd, None)
+
+
+def response_length(reply: bytes) -> int | None:
+    """Give the length in bytes of the HTTP/1.1 response that `reply` begins with.
+
+    -1 says that only the close will end it, None that it is not known or not complete yet.
+
+    RFC 9112 section 6.3: no body for 204 and 304, then Transfer-Encoding, then Content-Length, else
+    until the close.
+
+    >>> response_length(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+    40
+    """
+    head_end = reply.find(b"\r\n\r\n")
+    if head_end < 0:
+        return None
+    lines = reply[:head_end].split(b"\r\n")
+    body = head_end + 4
+    if lines[0][9:12] in (b"204", b"304"):
+        return body
+    pairs = (line.partition(b":") for line in lines[1:])
+    fields = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    if fields.get(b"transfer-encoding", b"").lower().endswith(b"chunked"):
+        return _chunked_end(reply, body)
+    if b"content-length" in fields:
+        end = body + int(fields[b"content-length"])
+        return end if len(reply) >= end else None
+    return -1
+
+
+def _chunked_end(reply: bytes, at: int) -> int | None:
+    """Walk the chunks (RFC 9112 section 7.1).
+
+    The position after the last one, or None if it hasn't come yet.
+    """
+    while True:
+        line_end = reply.find(b"\r\n", at)
+        if line_end < 0:
+            return None
+        size = int(reply[at:line_end].split(b";")[0], 16)
+        at = line_end + 2
+        if size == 0:
+            # Trailer fields, if any, end with an empty line.
+            if reply[at : at + 2] == b"\r\n":
+                return at + 2
+            trailer_end = reply.find(b"\r\n\r\n", at)
+            return None if trailer_end < 0 else trailer_end + 4
+        at += size + 2
+
+
+def closes(reply: bytes) -> bool:
+    """Tell whether the server means to close after this response (RFC 9112 section 9.3)."""
+    head = reply.partition(b"\r\n\r\n")[0].lower()
+    if head.startswith(b"http/1.0"):
+        return b"\r\nconnection: keep-alive" not in head
+    return b"\r\nconnection: close" in head
+
+
+def connect_tcp(address: tuple[str, int]) -> socket.socket:
+    """Give a non-blocking TCP socket connected within five seconds."""
+    sock = socket.create_connection(address, timeout=5.0)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setblocking(False)
+    return sock
+
+
+def insecure_context() -> ssl.SSLContext:
+    """Give a client context that accepts any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def exchange(
+    sock: socket.socket, request: bytes, timeout_s: float, complete: Callable[[bytes], bool]
+) -> bytes:
+    """Send a request and give what came back until it is complete or the server closed.
+
+    Sends and receives in turn: a server that echoes while it reads must not find both directions
+    full.
+    """
+    deadline = time.monotonic() + timeout_s
+    rest = memoryview(request)
+    got = bytearray()
+    sock.setblocking(False)
+    while True:
+        progress = False
+        if rest:
+            try:
+                rest = rest[sock.send(rest) :]
+                progress = True
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                pass
+        try:
+            piece = sock.recv(1 << 18)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            pass
+        else:
+            got += piece
+            if not piece or complete(bytes(got)):
+                return bytes(got)
+            progress = True
+        if not progress:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"no reply within {timeout_s:g} s")
+            poller = select.poll()
+            poller.register(sock, select.POLLIN | (select.POLLOUT if rest else 0))
+            poller.poll(left * 1000)

@@ -55,9 +55,7 @@ def test_help_imports_no_command(child_environment: dict[str, str]) -> None:
         "sys.exit(', '.join(m for m in sys.modules if m.startswith('underlay.') and"
         " m not in ('underlay.cli', 'underlay.errors')) or 0)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=child_environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=child_environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -68,9 +66,7 @@ def test_version_is_the_packages_own(underlay: Run) -> None:
 def test_the_console_script_is_installed_and_is_the_same_command(
     child_environment: dict[str, str],
 ) -> None:
-    done = subprocess.run(
-        ["underlay", "--version"], env=child_environment, capture_output=True, text=True
-    )
+    done = subprocess.run(["underlay", "--version"], env=child_environment, capture_output=True, text=True)
     assert done.stdout == f"underlay {package.__version__}\n"
 
 
@@ -182,9 +178,7 @@ def test_a_library_that_a_command_lacks_is_not_hidden(
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
-def test_a_reader_who_leaves_ends_the_command_quietly(
-    child_environment: dict[str, str], unbuffered: str
-) -> None:
+def test_a_reader_who_leaves_ends_the_command_quietly(child_environment: dict[str, str], unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import subprocess
 import sys
 
@@ -23,9 +24,7 @@ def test_importing_the_package_opens_no_room(child_environment: dict[str, str]) 
         "heavy = {'asyncio', 'socket', 'select', 'rich'} & set(sys.modules);"
         "sys.exit(str(opened | heavy) if opened | heavy else 0)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=child_environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=child_environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -57,6 +56,16 @@ def test_run_passes_debug_on() -> None:
 
 
 def test_an_unknown_model_is_one_sentence_with_the_nearest_name() -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match="'epol'; did you mean 'epoll"):
         underlay.run(_loop_class, io="epol")
-    assert str(caught.value).startswith("no I/O model is called 'epol'; did you mean 'epoll")
+
+
+def test_a_coroutine_that_cannot_run_does_not_also_warn_that_it_was_never_awaited() -> None:
+    main = _loop_class()
+    with pytest.raises(UsageError):
+        underlay.run(main, io="epol")
+    assert inspect.getcoroutinestate(main) == inspect.CORO_CLOSED
+
+
+def test_the_standard_loop_is_one_of_the_names() -> None:
+    assert underlay.run(_loop_class, io="asyncio") == "asyncio.unix_events"

@@ -8,6 +8,8 @@ tool knows are checked on the syntax tree, without importing anything.
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -85,9 +87,7 @@ def test_imports_keep_the_contracts_of_the_house() -> None:
     script = Path(sysconfig.get_path("scripts")) / "lint-imports"
     if not script.exists():
         pytest.skip("import-linter is not installed; remedy: pip install -e '.[lint]'")
-    done = subprocess.run(
-        [script, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([script, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.fail(done.stdout + done.stderr, pytrace=False)
 
@@ -97,6 +97,13 @@ def test_a_file_begins_with_a_docstring_and_has_at_most_600_lines(file: Path) ->
     text = file.read_text()
     assert ast.get_docstring(ast.parse(text)), "it does not say what it knows"
     assert text.count("\n") <= MOST_LINES, "look for a second noun"
+
+
+@pytest.mark.parametrize("file", _source_files(), ids=_name)
+def test_the_examples_in_docstrings_run(file: Path) -> None:
+    name = ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert result.failed == 0
 
 
 @pytest.mark.parametrize("file", [f for f in _source_files() if f.parent != PACKAGE], ids=_name)
@@ -164,9 +171,7 @@ def test_each_change_has_a_fragment_of_a_known_kind() -> None:
 
 @pytest.mark.parametrize("target", ["demo", "test", "test-long", "check", "docs", "bench"])
 def test_the_makefile_knows_its_targets(target: str) -> None:
-    done = subprocess.run(
-        ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -180,9 +185,7 @@ def test_a_python_that_is_too_old_is_one_sentence_with_a_remedy(tmp_path: Path) 
     old = tmp_path / "python3.6"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
-    done = subprocess.run(
-        [ROOT / ".ci" / "venv", tmp_path / "venv", old], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([ROOT / ".ci" / "venv", tmp_path / "venv", old], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "is not a Python 3.11 or later; name one that is" in done.stderr

@@ -29,10 +29,10 @@ quick. It refuses to know how any of them does its work.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from types import ModuleType
 
     from . import loop as loop
@@ -55,9 +55,10 @@ def run(
     It is ``asyncio.run`` with the model chosen: ``main`` is a coroutine, or a
     function without arguments that makes one; ``io`` is a name that
     ``underlay models`` lists (``"epoll_et"`` and ``"epoll-et"`` are the same),
-    or ``"auto"`` for the best that this machine offers; ``debug`` is asyncio's
-    own debug mode. Raises ``UsageError`` for a name that is no model, and
-    ``ModelUnavailable``, with a remedy, for one that this machine cannot run.
+    ``"auto"`` for the best that this machine offers, ``"asyncio"`` for the
+    standard loop, or ``"uvloop"``; ``debug`` is asyncio's own debug mode.
+    Raises ``UsageError`` for a name that is no model, and ``ModelUnavailable``,
+    with a remedy, for one that this machine cannot run.
 
     >>> import asyncio
     >>> async def main() -> str:
@@ -68,13 +69,15 @@ def run(
     """
     import asyncio
 
-    from . import loop as room
-    from .errors import UsageError, nearest
+    from .loop import resolve
 
-    name = io.replace("-", "_")
-    if name != "auto" and name not in room.MODELS:
-        raise UsageError(f"no I/O model is called {io!r}", remedy=nearest(name, room.MODELS))
-    factory: Callable[[], asyncio.AbstractEventLoop] = getattr(room, name)
+    try:
+        factory = resolve(io)
+    except BaseException:
+        # It will never run; closed, it does not also warn that it was never awaited.
+        if isinstance(main, Coroutine):
+            main.close()
+        raise
     with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         return runner.run(main() if callable(main) else main)
 

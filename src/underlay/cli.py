@@ -42,9 +42,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    name: entry for group in GROUPS.values() for name, entry in group.items()
-}
+COMMANDS: dict[str, tuple[str, str]] = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 
 _EXAMPLES = (
     ("underlay models", "what can this machine do?"),
@@ -71,11 +69,16 @@ class Command(Protocol):
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help that keeps a description's own lines and never passes 80 columns."""
+    """Help of at most 80 columns: it wraps one long line, and keeps text that has lines of its own."""
 
     def __init__(self, prog: str) -> None:
         columns = min(shutil.get_terminal_size().columns, 80)
         super().__init__(prog, max_help_position=28, width=columns - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text.strip():
+            return super()._fill_text(text, width, indent)
+        return argparse.HelpFormatter._fill_text(self, text, width, indent)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -132,9 +135,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"underlay {__version__}")
         return 0
     if name.startswith("-"):
-        raise UsageError(
-            f"no option {name} here", remedy="a command comes first: see `underlay --help`"
-        )
+        raise UsageError(f"no option {name} here", remedy="a command comes first: see `underlay --help`")
     return _run_command(name, rest)
 
 

@@ -76,9 +76,7 @@ def script(console: str) -> tuple[str, str]:
 
 
 def _same(wanted: str, seen: str) -> bool:
-    return doctest.OutputChecker().check_output(
-        wanted, seen, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    )
+    return doctest.OutputChecker().check_output(wanted, seen, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
 
 
 def _run(arguments: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
@@ -111,10 +109,7 @@ def _run(arguments: list[str], folder: Path, environment: dict[str, str]) -> tup
 
 
 ALL = [
-    snippet
-    for page in PAGES
-    if page.exists()
-    for snippet in snippets(str(page.relative_to(ROOT)), page.read_text())
+    snippet for page in PAGES if page.exists() for snippet in snippets(str(page.relative_to(ROOT)), page.read_text())
 ]
 
 
@@ -149,9 +144,7 @@ def test_a_snippet_does_what_its_page_shows(
 
 
 @pytest.mark.timeout(300)
-def test_the_pages_build_without_a_warning(
-    tmp_path: Path, child_environment: dict[str, str]
-) -> None:
+def test_the_pages_build_without_a_warning(tmp_path: Path, child_environment: dict[str, str]) -> None:
     for module in ("sphinx", "myst_parser", "furo"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed; remedy: pip install -e '.[docs]'")
@@ -186,9 +179,7 @@ def test_three_dots_in_a_page_stand_for_anything() -> None:
     assert not _same("took ... ms\n", "took 7.2 µs\n")
 
 
-def test_a_snippet_that_hangs_is_ended_with_what_it_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_snippet_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "SNIPPET_LIMIT_S", 1)
     status, said = _run(["sh", "-c", "echo begun; sleep 1000"], tmp_path, dict(os.environ))
     assert status == -1

@@ -34,7 +34,8 @@ IMPURE = {"asyncio", "os", "random", "select", "socket", "threading", "time"}
 
 
 def _source_files() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+    """List the package's modules, without what Python imports at its start (docs.python.org/3/library/site.html)."""
+    return sorted(file for file in PACKAGE.rglob("*.py") if file.name != "sitecustomize.py")
 
 
 def _all_files() -> list[Path]:

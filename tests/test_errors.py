@@ -6,6 +6,8 @@ import copy
 import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from underlay import errors
 from underlay.errors import ModelCannot, ModelUnavailable, UnderlayError, UsageError, nearest
@@ -25,6 +27,18 @@ def test_an_error_survives_pickling_and_copying(error: UnderlayError) -> None:
         assert type(twin) is type(error)
         assert str(twin) == str(error)
         assert vars(twin) == vars(error)
+
+
+@given(st.sampled_from([UnderlayError, UsageError]), st.text(), st.text())
+def test_whatever_an_error_says_survives_pickling(kind: type[UnderlayError], what: str, remedy: str) -> None:
+    error = kind(what, remedy=remedy)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@given(st.text(), st.lists(st.text(min_size=1), min_size=1, unique=True))
+def test_a_remedy_names_one_known_name_or_all_of_them(wrong: str, known: list[str]) -> None:
+    remedy = nearest(wrong, known)
+    assert remedy.startswith("did you mean ") or all(name in remedy for name in known)
 
 
 def test_the_remedy_follows_what_was_tried() -> None:

@@ -1,0 +1,475 @@
+"""Model 5, asynchronous, by io_uring(7): operations are handed to the kernel, and it tells when they are *done*.
+
+This file knows which operation stands for what asyncio wants, and what to do with each completion.  It
+does not know the kernel's structures (`_ring.py`) nor what asyncio promises of a connection (`_uring_transport.py`).
+
+What completes in the kernel: accepting, and receiving and sending of small messages on stream transports; files
+(`aio.py`).  What is only watched, by POLL_ADD, and then done by direct calls: `add_reader`, pipes, ``sock_*``, the
+loop's own wake-up, and UDP: a datagram may be 64 KiB long and can't be split over receive buffers, of which one for
+every datagram would have to be that long.
+
+Cost: one io_uring_enter(2) a turn, which submits everything and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import mmap
+import os
+import socket
+import stat
+import threading
+import weakref
+from asyncio import constants, events, trsock
+from asyncio.log import logger
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ..errors import ModelUnavailable
+from . import _ring
+from ._reactor import READ, WRITE, ReactorLoop
+from ._ring import Completion, ReceiveBuffers, Ring
+from ._uring_transport import KIND_BITS, RECEIVED, SENT, SLOT_BYTES, RingStreamTransport
+
+if TYPE_CHECKING:
+    import ssl
+
+# What a completion is about, after RECEIVED and SENT of a stream.
+POLLED: Final = 2
+ACCEPTED: Final = 3
+DONE: Final = 4
+NOTHING: Final = 7  # of a cancellation: what it cancelled says so itself
+_KIND_MASK: Final = (1 << KIND_BITS) - 1
+
+# A receive buffer holds a request of most protocols and one TLS record (2**14 bytes, RFC 8446 5.1).
+BUFFER_BYTES: Final = 16384
+# Lent at first, so that few connections stay within the CPU's cache; doubled whenever they run out, up to the last.
+_BUFFERS_AT_FIRST: Final = 128
+_BUFFERS_AT_MOST: Final = 2048  # 32 MiB of address space, of which only what was filled is memory
+_GROUP: Final = 0
+
+# Sends under way at once; the one too many goes by send(2).  16 MiB of address space, touched where used.
+SLOTS: Final = 1024
+
+# As asyncio's accept: what ends with the one connection, and what is worth a pause.  A cancelled accept is a
+# dead thread's, and begins again.
+_PASSING: Final = frozenset({errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.ECANCELED})
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_CANCEL: Final = _ring.head(_ring.ASYNC_CANCEL, -1)
+
+
+class Operation(Protocol):
+    """Something that waits for one completion, and may be asked to be cancelled."""
+
+    def done(self, result: int, /) -> None: ...
+
+
+class RingPoller:
+    """Readiness by POLL_ADD, one shot at a time, and the way to the kernel for everything that completes there.
+
+    A poll that has fired is armed again at the next `wait`, where the kernel first looks whether the
+    descriptor still is ready: that is level-triggering, at no extra system call.
+
+    The tables here say what is wanted, and the ring only what the kernel was told of it.  So a ring can be thrown away,
+    because the loop runs in another thread than before or because the process forked, and another be filled.
+    """
+
+    def __init__(self) -> None:
+        self.ready: deque[events.Handle] = deque()
+        self.wanted: dict[int, int] = {}  # descriptor: READ | WRITE
+        self.streams: dict[int, RingStreamTransport] = {}
+        self.listeners: dict[int, Listener] = {}
+        self.operations: dict[int, Operation] = {}
+        self._armed: dict[int, int] = {}  # descriptor * 8 + READ or WRITE: user_data of its poll
+        self._polls: dict[int, int] = {}  # the opposite
+        self._to_arm: set[int] = set()
+        self._serial = 0
+        # What streams send lies here until the kernel has it; it outlives a ring, and is ours, so that
+        # nothing a program does to its own objects can reach a send under way.
+        self.arena = mmap.mmap(-1, SLOTS * SLOT_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.arena_address = _ring.address_of(self.arena)
+        self.slots = list(range(SLOTS - 1, -1, -1))
+        self._owner = 0  # the thread which enabled the ring
+        self._ring: Ring | None = None
+        self.push: Callable[[int, int, int, int, int], object] = _push_nowhere
+        self._make_ring()
+        _pollers.add(self)
+
+    # --- the verbs of every model ---------------------------------------------------------------------------
+
+    def add(self, fd: int, events: int) -> None:
+        """Watch `fd`; as epoll_ctl(2): EBADF where it isn't open, EPERM where it is a file, which is always ready."""
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            raise PermissionError(errno.EPERM, "a file on a disk is always ready and cannot be watched")
+        self.modify(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """Watch `fd` for other events than before."""
+        self.wanted[fd] = events
+        for side in (READ, WRITE):
+            key = fd << 3 | side
+            if events & side:
+                if key not in self._armed:
+                    self._to_arm.add(key)
+            elif key in self._armed:
+                self._disarm(key)
+
+    def remove(self, fd: int) -> None:
+        """Forget `fd`; when this returns the kernel holds it no longer, so that closing it closes the file."""
+        self.modify(fd, 0)
+        del self.wanted[fd]
+
+    def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
+        """Submit, wait and take completions; those of polls are returned, the others become handles in `ready`."""
+        ring = self._ring
+        if ring is None or self._owner == 0:
+            self.adopt()
+            return self.wait(timeout_s)
+        if self._to_arm:
+            self._arm()
+        try:
+            completions = ring.wait(timeout_s)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            self.abandon()  # another thread's ring after all: the kernel gave its number to this one
+            return []
+        return self._dispatch(completions) if completions else []
+
+    def close(self) -> None:
+        """Cancel everything, see it end, and give everything back."""
+        self.wanted.clear()
+        self._to_arm.clear()
+        self.listeners.clear()  # what they accepted last is closed
+        self.push = _push_nowhere
+        ring = self._ring
+        if ring is not None and self._owner == threading.get_native_id():
+            ring.push(_CANCEL, 0, 0, (_ring.CANCEL_ALL | _ring.CANCEL_ANY) << 32, NOTHING)
+            self._dispatch(ring.wait(0))
+            # A file operation can't be stopped once it runs, and ends soon; until then its memory is the kernel's.
+            while self.operations:
+                self._dispatch(ring.wait(None))
+        self.abandon()
+        self.streams.clear()
+        self.ready.clear()
+        self.arena.close()
+
+    # --- polls ----------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        push, wanted, armed = self.push, self.wanted, self._armed
+        for key in self._to_arm:
+            fd, side = key >> 3, key & 7
+            if wanted.get(fd, 0) & side and key not in armed:
+                self._serial += 1
+                user_data = self._serial << KIND_BITS | POLLED
+                push(_ring.head(_ring.POLL_ADD, fd), 0, 0, side << 32, user_data)
+                armed[key] = user_data
+                self._polls[user_data] = key
+        self._to_arm.clear()
+
+    def _disarm(self, key: int) -> None:
+        """Cancel a poll at once: its request holds the file, which a close(2) right after would leave open."""
+        user_data = self._armed.pop(key)
+        del self._polls[user_data]
+        self.cancel(user_data)
+        self.submit()
+
+    # --- completions ----------------------------------------------------------------------------------------
+
+    def new_id(self) -> int:
+        """A number never used before, for the user_data of one who waits for completions."""
+        self._serial += 1
+        return self._serial
+
+    def cancel(self, user_data: int) -> None:
+        """Ask the kernel to end an operation; its own completion says when it has."""
+        self.push(_CANCEL, 0, user_data, 0, NOTHING)
+
+    def lengthen(self, number: int, length_and_flags: int) -> bool:
+        """Change the length of an operation of which the kernel doesn't know yet; False where it does."""
+        return self._ring is not None and self._ring.lengthen(number, length_and_flags)
+
+    def submit(self) -> None:
+        """Let the kernel have what was pushed, now and not at the end of the turn."""
+        if self._ring is not None and self._owner != 0:
+            try:
+                self._ring.submit()
+            except OSError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+                self.abandon()  # called in a thread that doesn't run the loop, while none does
+
+    def settle(self) -> None:
+        """Submit what was pushed and handle what is complete: the last thing of a loop that stops."""
+        if self._ring is not None and (self._ring.unsubmitted or self._to_arm):
+            self.wait(0)  # polls that fired are armed again by the next turn, and then fire again
+
+    def _dispatch(self, completions: list[Completion]) -> list[tuple[int, int]]:
+        """Hand each completion to whom it concerns.  No code of the program's runs here, only handles are queued."""
+        polled: list[tuple[int, int]] = []
+        used: list[int] = []
+        streams, ready = self.streams, self.ready
+        memory = self._buffers.memory
+        for user_data, result, flags in completions:
+            kind = user_data & _KIND_MASK
+            if kind == RECEIVED:
+                stream = streams[user_data >> KIND_BITS]
+                if result > 0:
+                    number = flags >> 16
+                    used.append(number)
+                    start = number * BUFFER_BYTES
+                    stream._inbox.append(memory[start : start + result])
+                    ready.append(stream._read_handle)
+                if not flags & _ring.CQE_MORE:
+                    stream.receive_ended(result)
+            elif kind == SENT:
+                streams[user_data >> KIND_BITS].sent(result)
+            elif kind == POLLED:
+                key = self._polls.pop(user_data, None)
+                if key is not None:
+                    del self._armed[key]
+                    # EBADF is a descriptor closed while watched, which epoll forgets silently.
+                    if result != -errno.EBADF:
+                        self._to_arm.add(key)
+                        if result > 0:
+                            polled.append((key >> 3, key & 7))
+            elif kind == ACCEPTED:
+                listener = self.listeners.get(user_data >> KIND_BITS)
+                if listener is not None:
+                    listener.completed(result, bool(flags & _ring.CQE_MORE))
+                elif result >= 0:
+                    os.close(result)  # accepted just before the listening ended
+            elif kind == DONE:
+                self.operations.pop(user_data >> KIND_BITS).done(result)
+        if used:
+            self._buffers.give_back(used)
+        return polled
+
+    def short_of_buffers(self) -> None:
+        """A receive found no buffer: lend more of them."""
+        self._buffers.grow()
+
+    # --- the ring's life ------------------------------------------------------------------------------------
+
+    def _make_ring(self) -> None:
+        ring = Ring()
+        try:
+            self._buffers = ReceiveBuffers(ring, _GROUP, _BUFFERS_AT_MOST, BUFFER_BYTES, _BUFFERS_AT_FIRST)
+        except BaseException:
+            ring.close()
+            raise
+        self._ring = ring
+        self._owner = 0
+
+    def adopt(self) -> None:
+        """Make the ring the calling thread's, which is going to run the loop; fill it with all that is wanted."""
+        if self._ring is not None and self._owner == threading.get_native_id():
+            return
+        if self._owner != 0:
+            self.abandon()
+        if self._ring is None:
+            self._make_ring()
+        assert self._ring is not None
+        self._ring.enable()
+        self._owner = threading.get_native_id()
+        self.push = self._ring.push
+        self._to_arm.update(fd << 3 | side for fd, both in self.wanted.items() for side in (READ, WRITE) if both & side)
+        for listener in self.listeners.values():
+            listener.arm()
+        for stream in list(self.streams.values()):
+            stream.ring_changed()
+
+    def abandon(self, forked: bool = False) -> None:
+        """Give up the ring, which is another thread's or, after a fork, the parent's; `adopt` makes another.
+
+        Its completions can be taken from any thread.  What hasn't completed has not begun: a receive
+        that waits has received nothing, and a send that waits has sent nothing, because neither asks for all or nothing.
+        """
+        ring, self._ring = self._ring, None
+        self._owner = 0
+        self.push = _push_nowhere
+        if ring is None:
+            return
+        if not forked:
+            self._dispatch(ring.take())
+        ring.close()
+        self._buffers.close()
+        self._armed.clear()
+        self._polls.clear()
+        for stream in list(self.streams.values()):
+            stream.ring_lost(forked)
+        for operation in self.operations.values():
+            operation.done(-errno.ECANCELED)
+        self.operations.clear()
+
+
+def _push_nowhere(head: int, off: int, addr: int, length_and_flags: int, user_data: int, group: int = 0) -> int:
+    """Without a ring nothing need be pushed: a new one is filled from the tables."""
+    return -1
+
+
+# After a fork the ring is the parent's still, and its queues are memory that both can write to.
+_pollers: weakref.WeakSet[RingPoller] = weakref.WeakSet()
+
+
+def _leave_rings_to_the_parent() -> None:
+    for poller in list(_pollers):
+        poller.abandon(forked=True)
+
+
+os.register_at_fork(after_in_child=_leave_rings_to_the_parent)
+
+
+class Listener:
+    """A listening socket with a multishot accept in the kernel: one submission, a completion for each connection."""
+
+    def __init__(self, loop: UringLoop, sock: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+        self.sock = sock
+        self._loop = loop
+        self._serve = serve
+        self._context = contextvars.copy_context()
+        self._poller = loop._ring_poller
+        self._id = self._poller.new_id()
+        self._head = _ring.head(_ring.ACCEPT, sock.fileno(), _ring.ACCEPT_MULTISHOT)
+        self._poller.listeners[self._id] = self
+        self.arm()
+
+    def arm(self) -> None:
+        """Have the kernel accept until it is told to stop."""
+        if self._id in self._poller.listeners:
+            mark = self._id << KIND_BITS | ACCEPTED
+            self._poller.push(self._head, 0, 0, socket.SOCK_CLOEXEC << 32, mark)
+
+    def completed(self, result: int, more: bool) -> None:
+        """Take one completion: a connection, or the error that ended accepting."""
+        if result >= 0:
+            self._loop.call_soon(self._accepted, result, context=self._context)
+        elif -result in _OUT_OF_RESOURCES:
+            self._loop.call_soon(self._out_of_resources, -result, context=self._context)
+            return
+        elif -result not in _PASSING:
+            self._loop.call_soon(self._broken, -result, context=self._context)
+            return
+        if not more:
+            self.arm()
+
+    def _accepted(self, fd: int) -> None:
+        sock = self.sock
+        connection = socket.socket(sock.family, sock.type, sock.proto, fd)
+        if self._id in self._poller.listeners:
+            connection.setblocking(False)
+            self._serve(connection)
+        else:
+            connection.close()
+
+    def _out_of_resources(self, error: int) -> None:
+        """As asyncio: say so, and leave the waiting connections waiting for a second."""
+        self._loop.call_exception_handler(
+            {
+                "message": "socket.accept() out of system resource",
+                "exception": OSError(error, os.strerror(error)),
+                "socket": trsock.TransportSocket(self.sock),
+            }
+        )
+        self._loop.call_later(constants.ACCEPT_RETRY_DELAY, self.arm)
+
+    def _broken(self, error: int) -> None:
+        raise OSError(error, os.strerror(error))  # the loop reports it, as it does of asyncio's accept()
+
+    def close(self) -> None:
+        """Stop accepting; when this returns the kernel holds the socket no longer, and its port can be used again."""
+        if self._poller.listeners.pop(self._id, None) is not None:
+            self._poller.cancel(self._id << KIND_BITS | ACCEPTED)
+            self._poller.submit()
+
+
+class UringLoop(ReactorLoop):
+    """asyncio on io_uring.
+
+    Raises `underlay.errors.ModelUnavailable` where the kernel, a sysctl or a container forbids io_uring, and OSError where
+    the process lacks descriptors or memory for it.  Needs Linux 6.1.
+
+    >>> async def main() -> str:
+    ...     return type(asyncio.get_running_loop()).__name__
+    >>> with asyncio.Runner(loop_factory=UringLoop) as runner:
+    ...     runner.run(main())
+    'UringLoop'
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._ring_poller = RingPoller()
+        except OSError as error:
+            if error.errno not in _ring.NOT_HERE:
+                raise
+            support = _ring.why_not(error)
+            raise ModelUnavailable("uring", support.reason, remedy=support.remedy) from error
+        self._listeners: dict[int, Listener] = {}
+        super().__init__(self._ring_poller)
+        self._ring_poller.ready = self._ready
+
+    def run_forever(self) -> None:
+        """Run until `stop`; the ring becomes the calling thread's."""
+        self._check_closed()
+        if not self.is_running():
+            self._ring_poller.adopt()
+        try:
+            super().run_forever()
+        finally:
+            if not self._closed and not self.is_running():
+                self._ring_poller.settle()  # what was written last leaves now, and what was closed is closed
+
+    def close(self) -> None:
+        """Close the loop; operations under way are cancelled and over when this returns."""
+        super().close()
+        self._listeners.clear()
+
+    # --- servers --------------------------------------------------------------------------------------------
+
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: ssl.SSLContext | None = None,
+        server: asyncio.AbstractServer | None = None,
+        backlog: int = 100,
+        *timeouts: float | None,
+    ) -> None:
+        def serve(connection: socket.socket) -> None:
+            try:
+                peername = connection.getpeername()
+            except OSError:  # gone again; accept(2) would have said from where
+                peername = None
+            if self._debug:
+                logger.debug("%r got a new connection from %r: %r", server, peername, connection)
+            extra = {"peername": peername}
+            accept = self._accept_connection2(protocol_factory, connection, extra, sslcontext, server, *timeouts)  # type: ignore[attr-defined]
+            self.create_task(accept)
+
+        self._listeners[sock.fileno()] = Listener(self, sock, serve)
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        listener = self._listeners.pop(sock.fileno(), None)
+        if listener is not None:
+            listener.close()
+        sock.close()
+
+    # --- transports -----------------------------------------------------------------------------------------
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, object] | None = None,
+        server: asyncio.AbstractServer | None = None,
+        **_newer: object,
+    ) -> RingStreamTransport:
+        return RingStreamTransport(self, sock, protocol, waiter, extra, server)

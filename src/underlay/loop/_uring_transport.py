@@ -1,0 +1,386 @@
+"""The stream transport of the ring: what arrives is already received, and what is sent the kernel sends in its own time.
+
+This file knows asyncio's promises about a connection when reading and writing are operations *under way*: that nothing
+received is lost by a pause, that writes keep their order, that the socket is closed only after the kernel
+has let go of it.  It does not know the ring's structures, nor how completions are told apart (`_io_uring.py`).
+
+It chooses per connection and direction:
+
+* small messages complete in the kernel, by a multishot receive and by sends batched with the turn's other operations;
+* bulk goes by polls and direct recv(2) and send(2).  A queued send of 64 KiB would first be copied to the
+  arena, then fill the socket and wait there; a receive would be cut into buffers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from asyncio import events
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from . import _ring
+from ._transport import StreamTransport
+
+if TYPE_CHECKING:
+    from ._io_uring import RingPoller, UringLoop
+
+# What a completion is about stands in the low bits of its user_data, and who it concerns above them.
+# These two are a stream's; `_io_uring.py` has the others.
+KIND_BITS: Final = 3
+RECEIVED: Final = 0
+SENT: Final = 1
+
+# What a completion is about stands in the low bits of its user_data, and who it concerns above them.
+# These two are a stream's; `_io_uring.py` has the others.
+KIND_BITS: Final = 3
+RECEIVED: Final = 0
+SENT: Final = 1
+
+# The longest message that is sent by the ring.
+SLOT_BYTES: Final = 16384
+_NOSIGNAL: Final = socket.MSG_NOSIGNAL << 32
+
+
+class RingStreamTransport(StreamTransport):
+    """A connected stream socket whose reads and writes complete in the kernel, as long as they are small."""
+
+    def __init__(
+        self,
+        loop: UringLoop,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, object] | None = None,
+        server: asyncio.AbstractServer | None = None,
+    ) -> None:
+        poller: RingPoller = loop._ring_poller
+        self._poller = poller
+        self._id = poller.new_id()
+        fd = sock.fileno()
+        self._receive_head = _ring.head(_ring.RECV, fd, _ring.MULTISHOT | _ring.BUFFER_SELECT)
+        self._send_head = _ring.head(_ring.SEND, fd)
+        self._receive_mark = self._id << KIND_BITS | RECEIVED
+        self._send_mark = self._id << KIND_BITS | SENT
+        # Reading: what the kernel has received, and whether it will receive more.
+        self._inbox: deque[bytes | OSError] = deque()
+        self._read_handle: events.Handle = events.Handle(self._deliver, (), loop, None)
+        self._started = False
+        self._receiving = False  # an operation is under way
+        self._cancelling = False  # and was asked to end
+        self._ended = False  # by EOF or an error: there is nothing more to come
+        self._by_poll = False
+        # Writing: one send is under way at a time.
+        self._sending = 0  # its bytes
+        self._place = 0  # where they begin in the arena
+        self._slot = 0  # and which part of it is theirs
+        self._number = 0  # of the submission
+        self._close_when_idle = False
+        super().__init__(loop, sock, protocol, waiter, extra, server)
+        poller.streams[self._id] = self
+        self._after_send_handle = events.Handle(self._after_send, (), loop, None)
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    def _start_reading(self) -> None:
+        """Deliver what was received while nobody read, and receive more."""
+        self._started = True
+        if not self.is_reading():
+            return
+        if self._by_poll:
+            super()._start_reading()
+            return
+        self._read_handle = events.Handle(self._deliver, (), self._loop, None)
+        self._poller.ready.extend([self._read_handle] * len(self._inbox))
+        if not self._receiving and not self._ended:
+            self._receive()
+
+    def _receive(self) -> None:
+        self._receiving = True
+        self._poller.push(self._receive_head, 0, 0, 0, self._receive_mark)
+
+    def _stop_reading(self) -> None:
+        """End the receive under way; until it has ended the kernel holds the socket."""
+        if self._receiving and not self._cancelling:
+            self._cancelling = True
+            self._poller.cancel(self._receive_mark)
+        super()._stop_reading()
+
+    def pause_reading(self) -> None:
+        """Stop calling ``data_received``; the receive goes on until something comes, which then waits here."""
+        if self._by_poll:
+            super().pause_reading()
+        elif self.is_reading():
+            self._paused = True
+
+    def _deliver(self) -> None:
+        """Give the protocol one completion of the receive."""
+        inbox = self._inbox
+        if self._closing:
+            inbox.clear()
+            return
+        if self._paused or not inbox:
+            return
+        data = inbox.popleft()
+        if data.__class__ is not bytes:
+            self._fatal_error(data, "Fatal read error on socket transport")
+        elif not data:
+            self._received_eof()
+        elif self._buffered:
+            self._lend_to_protocol(data)
+        else:
+            try:
+                self._protocol.data_received(data)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+
+    def _lend_to_protocol(self, data: bytes) -> None:
+        """Copy what was received to the buffers of a `BufferedProtocol`, of whatever size they are."""
+        protocol = self._protocol
+        while data:
+            try:
+                buffer = protocol.get_buffer(-1)
+                if not len(buffer):
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
+                return
+            view = memoryview(buffer).cast("B")
+            nbytes = min(len(view), len(data))
+            view[:nbytes] = data[:nbytes]
+            data = data[nbytes:]
+            try:
+                protocol.buffer_updated(nbytes)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
+                return
+            if data and (self._closing or self._paused or self._protocol is not protocol):
+                if not self._closing:
+                    self._inbox.appendleft(data)
+                    if not self._paused:
+                        self._poller.ready.append(self._read_handle)
+                return
+
+    def receive_ended(self, result: int) -> None:
+        """Take the last completion of the receive: an end of the stream, an error, or a reason to begin another."""
+        self._receiving = self._cancelling = False
+        if self._close_when_idle:
+            self._close_socket()
+            return
+        if result > 0 or result == -errno.ECANCELED:
+            pass  # ended by the kernel's own limits, or because we asked
+        elif result == -errno.ENOBUFS:
+            self._poller.short_of_buffers()
+        else:
+            self._ended = True
+            self._inbox.append(b"" if result == 0 else OSError(-result, os.strerror(-result)))
+            self._poller.ready.append(self._read_handle)
+            return
+        if not self._closing and not self._paused:
+            self._receive()
+
+    # --- writing --------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Have the ring send `data` with the turn's other operations; what is long, or finds no room, goes the direct way."""
+        poller = self._poller
+        if (
+            data.__class__ is not bytes
+            or self._sending
+            or self._buffer
+            or self._eof
+            or self._conn_lost
+            or self._empty_waiter is not None
+            or not 0 < len(data) <= SLOT_BYTES
+            or not poller.slots
+        ):
+            self._write_otherwise(data)
+            return
+        nbytes = len(data)
+        self._slot = slot = poller.slots.pop()
+        self._place = place = slot * SLOT_BYTES
+        poller.arena[place : place + nbytes] = data
+        self._sending = nbytes
+        self._number = poller.push(
+            self._send_head, 0, poller.arena_address + place, nbytes | _NOSIGNAL, self._send_mark
+        )
+        if nbytes > self._high_water:
+            self._maybe_pause_protocol()
+
+    def _write_otherwise(self, data: bytes | bytearray | memoryview) -> None:
+        if isinstance(data, (bytearray, memoryview)):
+            data = bytes(data)  # the caller may change it
+            if 0 < len(data) <= SLOT_BYTES and not self._sending and not self._buffer:
+                if not (self._eof or self._conn_lost or self._empty_waiter is not None) and self._poller.slots:
+                    self.write(data)
+                    return
+        if not self._sending or not isinstance(data, bytes) or self._eof or self._conn_lost or not data:
+            super().write(data)  # the direct way, or the error
+            return
+        if self._empty_waiter is not None:
+            raise RuntimeError("unable to write; sendfile is in progress")
+        end = self._sending + len(data)
+        fits = self._place + end <= (self._slot + 1) * SLOT_BYTES
+        if fits and not self._buffer and self._poller.lengthen(self._number, end | _NOSIGNAL):
+            # The kernel doesn't know of the first write yet: headers and body leave as one.
+            place = self._place + self._sending
+            self._poller.arena[place : place + len(data)] = data
+            self._sending = end
+        else:
+            self._queue(data)
+        self._maybe_pause_protocol()
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Send the buffers in order, as one message."""
+        buffers = [bytes(data) for data in list_of_data if data]
+        if self._sending or sum(map(len, buffers)) <= SLOT_BYTES:
+            if self._eof:
+                raise RuntimeError("Cannot call writelines() after write_eof()")
+            if self._empty_waiter is not None:
+                raise RuntimeError("unable to writelines; sendfile is in progress")
+            self.write(b"".join(buffers))
+        else:
+            super().writelines(buffers)
+
+    def sent(self, result: int) -> None:
+        """Take the completion of a send; nothing of the program's runs here."""
+        if result == self._sending and not self._conn_lost:
+            self._free_slot()
+            if (
+                self._buffer
+                or self._closing
+                or self._eof
+                or self._protocol_paused
+                or self._empty_waiter is not None
+            ):
+                self._poller.ready.append(self._after_send_handle)
+        elif self._conn_lost:
+            self._free_slot()
+            if self._close_when_idle:
+                self._close_socket()
+        elif 0 <= result < self._sending:
+            self._sending -= result
+            self._place += result
+            self._send_placed()
+        elif result == -errno.ECANCELED:
+            self._send_placed()  # the thread that submitted it is gone
+        else:
+            self._free_slot()
+            exc = OSError(-result, os.strerror(-result))
+            self._poller.ready.append(events.Handle(self._send_failed, (exc,), self._loop, None))
+
+    def _send_placed(self) -> None:
+        """Submit the send of what lies in the arena."""
+        self._number = self._poller.push(
+            self._send_head,
+            0,
+            self._poller.arena_address + self._place,
+            self._sending | _NOSIGNAL,
+            self._send_mark,
+        )
+
+    def _free_slot(self) -> None:
+        self._sending = 0
+        self._poller.slots.append(self._slot)
+
+    def _send_failed(self, exc: OSError) -> None:
+        self._fatal_error(exc, "Fatal write error on socket transport")
+        if self._empty_waiter is not None and not self._empty_waiter.done():
+            self._empty_waiter.set_exception(exc)
+
+    def _after_send(self) -> None:
+        """Do what waited for the end of a send: the next one, the protocol's resumption, the half-close, the close."""
+        if self._conn_lost:
+            return
+        if self._buffer and not self._sending and self._sock_fd not in self._loop._writers:
+            self._send_next()
+            if self._conn_lost:
+                return
+        self._maybe_resume_protocol()
+        if not self._buffer:
+            self._all_written()
+
+    def _send_next(self) -> None:
+        """Send what was written during the last send: by the ring if it fits, else directly."""
+        nbytes, slots = self._buffer_bytes, self._poller.slots
+        if nbytes <= SLOT_BYTES and slots:
+            data = b"".join(self._buffer)
+            self._buffer.clear()
+            self._buffer_bytes = 0
+            self._slot = slots.pop()
+            self._place = self._slot * SLOT_BYTES
+            self._poller.arena[self._place : self._place + nbytes] = data
+            self._sending = nbytes
+            self._send_placed()
+        elif self._send_queued() and self._buffer:
+            self._loop._add_writer(self._sock_fd, self._write_ready)
+
+    def _all_written(self) -> None:
+        if not self._sending and not self._conn_lost:
+            super()._all_written()
+
+    def write_eof(self) -> None:
+        """Send FIN once everything queued is sent."""
+        if self._sending and not self._closing:
+            self._eof = True
+        else:
+            super().write_eof()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes written by the caller that the kernel hasn't taken yet."""
+        return self._sending + self._buffer_bytes
+
+    def _make_empty_waiter(self) -> asyncio.Future[None]:
+        if self._sending and self._empty_waiter is None:
+            self._empty_waiter = self._loop.create_future()
+            return self._empty_waiter
+        return super()._make_empty_waiter()
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop reading, send what is queued, then close; ``connection_lost(None)`` follows."""
+        if self._sending and not self._closing:
+            self._closing = True
+            self._stop_reading()
+        else:
+            super().close()
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        if self._sending and not self._conn_lost:
+            self._poller.cancel(self._send_mark)
+        super()._force_close(exc)
+
+    def _close_socket(self) -> None:
+        """Close the socket as soon as the kernel has nothing to do with it, or its peer would learn nothing of it."""
+        self._close_when_idle = True
+        if not self._receiving and not self._sending:
+            self._poller.streams.pop(self._id, None)
+            super()._close_socket()
+
+    # --- when the ring changes ------------------------------------------------------------------------------
+
+    def ring_lost(self, forked: bool) -> None:
+        """Forget what was under way; after a fork it is the parent's, who will send what was being sent."""
+        self._receiving = self._cancelling = False
+        if self._sending and (forked or self._conn_lost):
+            self._free_slot()
+            self._poller.ready.append(self._after_send_handle)
+        if self._close_when_idle:
+            self._close_socket()
+
+    def ring_changed(self) -> None:
+        """Begin again what was under way."""
+        if self._sending:
+            self._send_placed()
+        if self._started and self.is_reading() and not self._by_poll and not self._ended and not self._receiving:
+            self._receive()

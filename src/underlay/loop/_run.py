@@ -1,0 +1,237 @@
+"""The command `underlay run`: a program, exactly as `python` runs it, with a model underneath.
+
+The program is not run here but by the interpreter itself: this process becomes,
+by exec(3), the same ``python`` with the same flags, told to run the program, and
+``_site/sitecustomize.py`` puts the model beneath it before it begins. So what a
+program could notice is right by construction: ``sys.argv``, ``sys.path``,
+``__main__`` (and with it pickling and multiprocessing), ``-m``, ``-c``, a script
+on stdin, zip files, tracebacks and stacks without a frame of ours, warnings,
+signals, the exit status, the process id. Running it inside this process, by
+``runpy``, was the other way: it saves an interpreter's start (about 10 ms), but
+leaves our frames in each ``traceback.print_stack()`` and in asyncio's debug
+messages, and loses the model whenever a program starts itself again, as
+auto-reloaders do.
+
+This file knows what python's command line can name and what is wrong with it
+before anything starts. It refuses to import asyncio or any model: what a model
+needs is asked in the process that will run on it, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from typing import NoReturn
+
+from ..errors import UsageError, nearest
+from ._site.sitecustomize import MODEL_VARIABLE, PROGRAM_VARIABLE
+
+__all__ = ["configure", "environment", "main"]
+
+# The directory that holds nothing but our sitecustomize.
+_SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_site")
+_DEFAULT_MODEL = "auto"
+
+_USAGE = """underlay run [--io MODEL] SCRIPT [ARGUMENT ...]
+       underlay run [--io MODEL] -m MODULE [ARGUMENT ...]
+       underlay run [--io MODEL] -c CODE [ARGUMENT ...]"""
+
+_EPILOG = f"""\
+MODEL is one that `underlay models` lists, auto for the best that this machine
+offers, or, to compare with, asyncio (the standard loop) or uvloop. Without --io
+it is the value of the variable {MODEL_VARIABLE}, else {_DEFAULT_MODEL}.
+
+Python processes that the program starts run on the same model; a program that
+does not want that sets {MODEL_VARIABLE}=asyncio in their environment."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``run``: ours, and then python's own way to name a program."""
+    parser.usage = _USAGE
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "--io",
+        metavar="MODEL",
+        default=os.environ.get(MODEL_VARIABLE) or _DEFAULT_MODEL,
+        help="the I/O model to put underneath (default: %(default)s)",
+    )
+    # REMAINDER: all that follows is the program's, even where it looks like ours.
+    rest = argparse.REMAINDER
+    parser.add_argument("-m", dest="module", nargs=rest, help="run a module, as `python -m` does")
+    parser.add_argument("-c", dest="code", nargs=rest, help="run CODE, as `python -c` does")
+    parser.add_argument("program", metavar="SCRIPT", nargs=rest, help="a file, a directory, a zip file or -")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Become the program. Returns only by an error: ``UsageError`` for what cannot be run."""
+    if sys.flags.ignore_environment or sys.flags.no_site:
+        raise UsageError(
+            "python's -I, -E and -S keep underlay from putting a model beneath a program",
+            remedy="leave them out",
+        )
+    _become(_program_arguments(args), environment(args.io, os.environ, pid=os.getpid()))
+
+
+def environment(model: str, inherited: Mapping[str, str], *, pid: int | None = None) -> dict[str, str]:
+    """The environment in which a Python process runs on ``model``: ``inherited`` and three changes.
+
+    ``pid`` is that of the process in which a model that cannot run is to end the
+    program; without it the process would keep the standard loop and say so.
+
+    >>> new = environment("epoll", {"PYTHONPATH": "/lib"})
+    >>> new["UNDERLAY_IO"], new["PYTHONPATH"].endswith("_site:/lib")
+    ('epoll', True)
+    """
+    changed = dict(inherited)
+    paths = [path for path in changed.get("PYTHONPATH", "").split(os.pathsep) if path != _SITE]
+    changed["PYTHONPATH"] = os.pathsep.join([_SITE, *filter(None, paths)])
+    changed[MODEL_VARIABLE] = model
+    if pid is not None:
+        changed[PROGRAM_VARIABLE] = str(pid)
+    return changed
+
+
+def _become(arguments: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    """Replace this process by python with ``arguments``."""
+    # The function by which multiprocessing, too, hands an interpreter's flags on.
+    # It knows all but -u, which leaves no flag, only a stdout that writes through.
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
+
+    flags = [*_args_from_interpreter_flags()]
+    if getattr(sys.stdout, "write_through", False):
+        flags.append("-u")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *flags, *arguments], env)
+
+
+def _program_arguments(args: argparse.Namespace) -> list[str]:
+    """What follows ``python`` on the command line, once it is sure to name something."""
+    rest: list[str] = args.program
+    if args.module is not None:
+        # argparse ends an option's arguments at "--", which here is the program's.
+        named = ["-m", *args.module, *rest]
+        if len(named) == 1:
+            raise UsageError("-m needs the name of a module", remedy=_hint_to_help())
+        _check_module(named[1])
+        return named
+    if args.code is not None:
+        named = ["-c", *args.code, *rest]
+        if len(named) == 1:
+            raise UsageError("-c needs the code to run", remedy=_hint_to_help())
+        return named
+    if rest[:1] == ["--"]:
+        rest = rest[1:]
+    if not rest:
+        raise UsageError("no program to run", remedy=_hint_to_help())
+    if rest[0] == "-":
+        return rest
+    _check_script(rest[0])
+    # A name that begins with a dash would be an option to python.
+    script = os.path.join(os.curdir, rest[0]) if rest[0].startswith("-") else rest[0]
+    return [script, *rest[1:]]
+
+
+def _hint_to_help() -> str:
+    return "name a script, or a module with -m: see `underlay run --help`"
+
+
+def _check_script(script: str) -> None:
+    """Raise ``UsageError`` for a script that python could not begin to run."""
+    if script.startswith("-"):
+        raise UsageError(f"no option {script} here", remedy=_hint_to_help())
+    if not os.path.exists(script):
+        raise UsageError(f"there is no script {script}", remedy=_remedy_for(script))
+    if not os.access(script, os.R_OK):
+        raise UsageError(f"the script {script} may not be read", remedy="`chmod +r` would allow it")
+    if _is_archive(script) and _find("__main__", [script]) is None:
+        kind = "directory" if os.path.isdir(script) else "zip file"
+        raise UsageError(f"{script} is a {kind} without a __main__.py", remedy="name a script in it")
+
+
+def _remedy_for(script: str) -> str:
+    """What was probably meant by a script that does not exist."""
+    directory, name = os.path.split(script)
+    if not name.endswith(".py") and not directory and _find(name, _module_path()) is not None:
+        return f"for the module of that name say -m {name}"
+    try:
+        scripts = [entry for entry in os.listdir(directory or ".") if entry.endswith(".py")]
+    except OSError:
+        return f"there is no directory {directory} either"
+    # The nearest name, where there is one; not a list of a whole directory.
+    guess = nearest(name, scripts) if scripts else ""
+    if guess.startswith("did"):
+        return guess
+    return "check the path"
+
+
+def _is_archive(script: str) -> bool:
+    """Whether python would look for a __main__ inside ``script``, as it does in what can hold modules."""
+    if os.path.isdir(script):
+        return True
+    if not os.path.isfile(script):
+        return False  # a pipe would lose what zipimport reads of it
+    import zipimport
+
+    try:
+        zipimport.zipimporter(script)
+    except zipimport.ZipImportError:
+        return False
+    return True
+
+
+def _check_module(name: str) -> None:
+    """Raise ``UsageError`` for a module that nobody can find, without importing any.
+
+    A package's own code may add to where its modules are found. So only a clear
+    absence counts; what is unclear is left to python.
+    """
+    path: Iterable[str] | None = _module_path()
+    parts = name.split(".")
+    found: ModuleSpec | None = None
+    for depth in range(1, len(parts) + 1):
+        dotted = ".".join(parts[:depth])
+        try:
+            found = _find(dotted, path)
+        except Exception:
+            return  # a finder that needs the parent imported
+        if found is None:
+            remedy = f"is it installed for {sys.executable}?"
+            if name.endswith(".py"):
+                remedy = f"a script is named without -m, a module without .py: -m {name[:-3]}"
+            raise UsageError(f"there is no module {dotted}", remedy=remedy)
+        path = found.submodule_search_locations
+        if path is None and depth < len(parts):
+            raise UsageError(
+                f"{dotted} is a module, not a package, and holds no {parts[depth]}",
+                remedy=f"-m {dotted} runs it"
+                if parts[depth] != "py"
+                else f"a script is named without -m, a module without .py: -m {dotted}",
+            )
+    if path is not None and _find(f"{name}.__main__", path) is None:
+        raise UsageError(f"{name} is a package without a __main__.py", remedy="name one of its modules")
+
+
+def _module_path() -> list[str]:
+    """Where `python -m` looks: as this process does, but first of all in the current directory."""
+    if sys.flags.safe_path:
+        return list(sys.path)
+    return [os.getcwd(), *sys.path[1:]]
+
+
+def _find(name: str, path: Iterable[str] | None) -> ModuleSpec | None:
+    """Ask the finders for a module's spec, as an import would, with ``path`` in sys.path's place."""
+    from importlib.machinery import PathFinder
+
+    locations = None if path is None else list(path)
+    for finder in sys.meta_path:
+        if finder is PathFinder:
+            spec = PathFinder.find_spec(name, locations)
+        else:
+            spec = finder.find_spec(name, locations if "." in name else None)
+        if spec is not None:
+            return spec
+    return None

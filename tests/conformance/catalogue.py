@@ -13,22 +13,20 @@ import asyncio
 import importlib
 import sys
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from .children import Report
 from .subjects import LoopFactory
+from .testcase import ConformanceTest, Group
 
 PACKAGE = "test.test_asyncio"
 
 # How a class comes by its loop: by a method that we override, by the event loop policy,
 # or by naming asyncio.SelectorEventLoop in its setUp.
 Hook = Literal["create_event_loop", "new_loop", "policy", "SelectorEventLoop"]
-
-# loop: what an event loop does itself. library: what asyncio builds on any loop.
-# more: further tests of loops, beside the two sets that others count as well.
-Group = Literal["loop", "library", "more"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +82,7 @@ BORROWED: tuple[Borrowed, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CPythonTest:
-    """One test method of CPython: `id` as `module.Class.method`."""
-
-    id: str
-    group: Group
-    hook: Hook
-    cls: type[unittest.TestCase]
-    method: str
-
-
-def cpython_tests() -> list[CPythonTest]:
+def cpython_tests() -> list[ConformanceTest]:
     """Imports CPython's test modules and lists the borrowed tests of this interpreter.
 
     Raises `ModuleNotFoundError` where the interpreter came without its tests (some
@@ -104,7 +91,7 @@ def cpython_tests() -> list[CPythonTest]:
     return list(_all_tests())
 
 
-def _all_tests() -> Iterator[CPythonTest]:
+def _all_tests() -> Iterator[ConformanceTest]:
     loader = unittest.TestLoader()
     for entry in BORROWED:
         if sys.version_info[:2] < entry.since:
@@ -117,33 +104,29 @@ def _all_tests() -> Iterator[CPythonTest]:
                 continue
             for method in loader.getTestCaseNames(cls):
                 test_id = f"{entry.module}.{name}.{method}"
-                yield CPythonTest(test_id, entry.group, entry.hook, cls, method)
+                yield ConformanceTest(test_id, entry.group, partial(_work, entry.hook, cls, method))
 
 
-def work_for(test: CPythonTest, factory: LoopFactory) -> Callable[[], Report]:
-    """Binds a test to a loop factory: the result, called in a child, runs it and reports.
+def _work(hook: Hook, cls: type[unittest.TestCase], method: str, factory: LoopFactory) -> Report:
+    """Runs one test, in the child, on loops of `factory`."""
+    made = 0
 
-    The report's facts count the loops that the test made (`loops`): a test that made none
-    says nothing about the subject.
-    """
+    def counted() -> asyncio.AbstractEventLoop:
+        nonlocal made
+        loop = factory()
+        made += 1
+        return loop
 
-    def work() -> Report:
-        made = 0
-
-        def counted() -> asyncio.AbstractEventLoop:
-            nonlocal made
-            loop = factory()
-            made += 1
-            return loop
-
-        result = _run(_bent(test, counted), test.method)
-        status, detail = _verdict(result)
-        return Report(status, detail, {"loops": made})
-
-    return work
+    # Not counted: a module that is imported with its first loop must find the real
+    # asyncio.SelectorEventLoop to derive from, before a hook puts the subject there.
+    factory().close()
+    result = unittest.TestResult()
+    unittest.TestSuite([_bent(hook, cls, counted)(method)]).run(result)
+    status, detail = _verdict(result)
+    return Report(status, detail, {"loops": made})
 
 
-def _bent(test: CPythonTest, factory: LoopFactory) -> type[unittest.TestCase]:
+def _bent(hook: Hook, cls: type[unittest.TestCase], factory: LoopFactory) -> type[unittest.TestCase]:
     """Gives the test's class, with the subject in the place of the loop it would make."""
 
     class SubjectPolicy(asyncio.DefaultEventLoopPolicy):
@@ -152,14 +135,14 @@ def _bent(test: CPythonTest, factory: LoopFactory) -> type[unittest.TestCase]:
 
     asyncio.set_event_loop_policy(SubjectPolicy())
     _close_by_public_calls()
-    if test.hook == "policy":
-        return test.cls
-    if test.hook == "SelectorEventLoop":
-        asyncio.SelectorEventLoop = factory  # type: ignore[assignment, misc]
-        return test.cls
+    if hook == "policy":
+        return cls
+    if hook == "SelectorEventLoop":
+        asyncio.SelectorEventLoop = factory  # type: ignore[assignment]
+        return cls
     # The module's name is kept, for unittest finds setUpModule by it.
-    body = {test.hook: lambda self: factory(), "__module__": test.cls.__module__}
-    return type(test.cls.__name__, (test.cls,), body)
+    body = {hook: lambda self: factory(), "__module__": cls.__module__}
+    return type(cls.__name__, (cls,), body)
 
 
 def _close_by_public_calls() -> None:
@@ -179,12 +162,6 @@ def _close_by_public_calls() -> None:
             loop.close()
 
     utils.TestCase.close_loop = staticmethod(close_loop)
-
-
-def _run(cls: type[unittest.TestCase], method: str) -> unittest.TestResult:
-    result = unittest.TestResult()
-    unittest.TestSuite([cls(method)]).run(result)
-    return result
 
 
 def _verdict(result: unittest.TestResult) -> tuple[Literal["passed", "failed", "skipped"], str]:

@@ -1,12 +1,13 @@
-"""Runs CPython's own asyncio tests against one event loop, from the command line.
+"""Runs CPython's own asyncio tests, and our contract, on one event loop from the command line.
 
     python -m tests.conformance.run --subject underlay.loop:epoll
     python -m tests.conformance.run --subject underlay.loop._io_uring:UringLoop -k sendfile
+    python -m tests.conformance.run --subject underlay.loop:uring --group contract -q
     python -m tests.conformance.run --subject asyncio:SelectorEventLoop --json /tmp/stock.json
 
 Run it in the repository's root. It prints the counts of each group and every failure;
 the exit status is 0 when all passed. It knows the command line and what a person wants to
-read; the tests are the catalogue's, the processes `children`'s.
+read; the tests are the catalogue's and the contract's, the processes `children`'s.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
-from .catalogue import CPythonTest, cpython_tests, work_for
+from .catalogue import cpython_tests
 from .children import Job, Outcome, run_jobs
+from .contract import contract_tests
 from .subjects import LoopFactory, factory_of
+from .testcase import GROUPS, ConformanceTest
 
 # CPython's slowest of these tests takes 5 s alone; a busy machine multiplies that.
 LIMIT_S = 30.0
@@ -32,14 +36,14 @@ PARALLEL = 4
 
 
 def run_tests(
-    tests: Sequence[CPythonTest],
+    tests: Sequence[ConformanceTest],
     factory: LoopFactory,
     limit_s: float = LIMIT_S,
     parallel: int = PARALLEL,
     progress: bool = False,
 ) -> dict[str, Outcome]:
     """Runs the tests with loops made by `factory`; gives outcomes by test id."""
-    jobs = [Job(test.id, work_for(test, factory), limit_s) for test in tests]
+    jobs = [Job(test.id, partial(test.work, factory), limit_s) for test in tests]
     outcomes: dict[str, Outcome] = {}
     for name, outcome in run_jobs(jobs, parallel):
         outcomes[name] = outcome
@@ -51,25 +55,21 @@ def run_tests(
     return outcomes
 
 
-def _chosen(tests: Sequence[CPythonTest], args: argparse.Namespace) -> list[CPythonTest]:
-    wanted: list[CPythonTest] = []
+def _chosen(tests: Sequence[ConformanceTest], args: argparse.Namespace) -> list[ConformanceTest]:
+    wanted: list[ConformanceTest] = []
     ids = set(Path(args.ids).read_text().split()) if args.ids else None
     for test in tests:
         if ids is not None and test.id not in ids:
             continue
         if args.group and test.group not in args.group:
             continue
-        if args.k and not any(
-            pattern in test.id or fnmatchcase(test.id, pattern) for pattern in args.k
-        ):
+        if args.k and not any(pattern in test.id or fnmatchcase(test.id, pattern) for pattern in args.k):
             continue
         wanted.append(test)
     return wanted
 
 
-def _print_summary(
-    tests: Sequence[CPythonTest], outcomes: dict[str, Outcome], quiet: bool
-) -> None:
+def _print_summary(tests: Sequence[ConformanceTest], outcomes: dict[str, Outcome], quiet: bool) -> None:
     bad = [test for test in tests if outcomes[test.id].status not in ("passed", "skipped")]
     for test in bad:
         outcome = outcomes[test.id]
@@ -78,7 +78,7 @@ def _print_summary(
             print(f"{outcome.status.upper():6} {test.id}: {''.join(last)[:160]}")
         else:
             print(f"==== {outcome.status.upper()} {test.id}\n{outcome.explain()}\n")
-    for group in ("loop", "library", "more"):
+    for group in GROUPS:
         counts = Counter(outcomes[test.id].status for test in tests if test.group == group)
         if not counts:
             continue
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--group",
         action="append",
-        choices=["loop", "library", "more"],
+        choices=GROUPS,
         help="only this group (may be repeated)",
     )
     parser.add_argument("--ids", metavar="FILE", help="only the test ids in FILE, one a line")
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-q", action="store_true", help="one line for each failure")
     parser.add_argument("--list", action="store_true", help="print the test ids, run nothing")
     args = parser.parse_args(argv)
-    tests = _chosen(cpython_tests(), args)
+    tests = _chosen([*cpython_tests(), *contract_tests()], args)
     if args.list:
         for test in tests:
             print(test.group, test.id)

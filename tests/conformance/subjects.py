@@ -53,8 +53,7 @@ def factory_of(spelling: str) -> LoopFactory:
     module_name, colon, attribute = spelling.partition(":")
     if not colon:
         raise ValueError(
-            f"subject {spelling!r} has no attribute; write it as module:attribute, "
-            "like asyncio:SelectorEventLoop"
+            f"subject {spelling!r} has no attribute; write it as module:attribute, like asyncio:SelectorEventLoop"
         )
     found = importlib.import_module(module_name)
     for part in attribute.split("."):

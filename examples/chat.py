@@ -11,9 +11,7 @@ import argparse
 import asyncio
 import signal
 
-QUEUE_LINES = (
-    1000  # enough for any burst of typing; bounds what a client that stopped reading costs
-)
+QUEUE_LINES = 1000  # enough for any burst of typing; bounds what a client that stopped reading costs
 
 room: set[asyncio.Queue[bytes]] = set()
 

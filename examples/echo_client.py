@@ -54,6 +54,4 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=64, help="bytes in a message")
     options = parser.parse_args()
     host, _, port = options.address.rpartition(":")
-    sys.exit(
-        asyncio.run(main(host, int(port), options.connections, options.messages, options.size))
-    )
+    sys.exit(asyncio.run(main(host, int(port), options.connections, options.messages, options.size)))

@@ -15,6 +15,7 @@ import socketio  # type: ignore[import-untyped]
 from aiohttp import web
 
 MESSAGE_BYTES = 16 * 1024 * 1024  # the library's own limit is 1 MB
+STOP_S = 0.1  # for requests to end; a client's WebSocket is one that wouldn't, aiohttp waits 60
 
 server = socketio.AsyncServer(async_mode="aiohttp", max_http_buffer_size=MESSAGE_BYTES)
 
@@ -38,7 +39,7 @@ async def serve(host: str, port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     app = web.Application()
     server.attach(app)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
     print("listening on {}:{}".format(*runner.addresses[0]), flush=True)

@@ -39,9 +39,7 @@ async def serve(host: str, port: int, context: ssl.SSLContext, trust: Path | Non
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = await asyncio.start_server(
-        echo, host, port, ssl=context, ssl_shutdown_timeout=GOOD_BYE_S
-    )
+    server = await asyncio.start_server(echo, host, port, ssl=context, ssl_shutdown_timeout=GOOD_BYE_S)
     print("listening on {}:{}".format(*server.sockets[0].getsockname()), flush=True)
     if trust:
         print(f"trust {trust}", flush=True)

@@ -41,9 +41,7 @@ async def serve(path: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="echo over a Unix socket")
-    parser.add_argument(
-        "--path", type=Path, help="of the socket (default: in a temporary directory)"
-    )
+    parser.add_argument("--path", type=Path, help="of the socket (default: in a temporary directory)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="unix_echo-") as directory:
         asyncio.run(serve(options.path or Path(directory, "echo.sock")))

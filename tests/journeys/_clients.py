@@ -20,7 +20,7 @@ from typing import TypeAlias
 import aiohttp
 import httpx
 import pytest
-import socketio
+import socketio  # type: ignore[import-untyped]
 import websockets
 from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import websocket_connect
@@ -76,9 +76,7 @@ async def _reset(connect: Connect) -> None:
 @asynccontextmanager
 async def stream(connect: Connect) -> AsyncIterator[None]:
     """Talk to an echo server over whatever ``connect`` opens."""
-    messages = [
-        [b"client %d says %d\n" % (n, k) * (k + 1) for k in range(20)] for n in range(AT_ONCE)
-    ]
+    messages = [[b"client %d says %d\n" % (n, k) * (k + 1) for k in range(20)] for n in range(AT_ONCE)]
     await asyncio.gather(*(_exchange(connect, parts) for parts in messages))
     await _exchange_big(connect)
     await _reset(connect)
@@ -134,9 +132,7 @@ async def udp(place: Place) -> AsyncIterator[None]:
             assert await protocol.received.get() == part
         transport.close()
 
-    messages = [
-        [b"client %d says %d" % (n, k) * (k + 1) for k in range(20)] for n in range(AT_ONCE)
-    ]
+    messages = [[b"client %d says %d" % (n, k) * (k + 1) for k in range(20)] for n in range(AT_ONCE)]
     await asyncio.gather(*(exchange(parts) for parts in messages))
     size = 65507  # the most that IPv4's 16-bit total length leaves: 65535 - 20 - 8
     await exchange([BIG[start : start + size] for start in range(0, len(BIG), size)])
@@ -147,7 +143,8 @@ async def udp(place: Place) -> AsyncIterator[None]:
 async def chat(place: Place) -> AsyncIterator[None]:
     """Come in one after the other, and hear everybody else but not oneself."""
     lines = [BIG[start : start + 1000].hex().encode() + b"\n" for start in range(0, 1 << 19, 1000)]
-    readers, writers = [], []
+    readers: list[asyncio.StreamReader] = []
+    writers: list[asyncio.StreamWriter] = []
     for number in range(AT_ONCE):
         reader, writer = await asyncio.open_connection(*place)
         writer.write(b"client%d\n" % number)
@@ -222,7 +219,8 @@ async def by_curl(url: str) -> None:
     if shutil.which("curl"):
         words = ["curl", "--silent", "--noproxy", "*", "--max-time", "60", f"{url}/"]
         child = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
-        assert await child.communicate() == (b"hello\n", None)
+        answer, _ = await child.communicate()
+        assert answer == b"hello\n"
 
 
 @asynccontextmanager
@@ -279,10 +277,11 @@ async def socket_io(place: Place) -> AsyncIterator[None]:
     """Talk over WebSocket and over long polling; all hear what one of them shouts."""
     url = "http://{}:{}".format(*place)
     async with AsyncExitStack() as stack:
-        clients, heard = [], asyncio.Queue[str]()
+        clients, heard, gone = [], asyncio.Queue[str](), asyncio.Queue[str]()
         for transport in ["websocket"] * (AT_ONCE - 1) + ["polling"]:
             client = socketio.AsyncClient(reconnection=False)
             client.on("heard", heard.put)
+            client.on("disconnect", gone.put)
             await client.connect(url, transports=[transport])
             stack.push_async_callback(client.disconnect)
             clients.append(client)
@@ -293,3 +292,4 @@ async def socket_io(place: Place) -> AsyncIterator[None]:
         await clients[0].emit("shout", "hey")
         assert [await heard.get() for _ in clients] == ["HEY"] * len(clients)
         yield
+        assert len([await gone.get() for _ in clients]) == len(clients)

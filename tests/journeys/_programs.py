@@ -6,7 +6,6 @@ and how to ask it to stop. It refuses to know what any program does.
 
 from __future__ import annotations
 
-import importlib
 import os
 import selectors
 import signal
@@ -23,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 
 # A program that takes longer to say that it listens, or to stop, hangs; nothing is measured by it.
-PATIENCE_S = 60
+PATIENCE_S = 30
 
 # "standard" is python itself, without underlay: it shows that a failure is the model's.
 MODELS = (
@@ -135,9 +134,7 @@ class Program:
     def waits_in(self) -> str:
         """Return what its threads wait in, as the kernel names it, for a failure's message."""
         tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return "waits in " + ", ".join(
-            (task / "wchan").read_text() or "user space" for task in tasks
-        )
+        return "waits in " + ", ".join((task / "wchan").read_text() or "user space" for task in tasks)
 
     def descriptors(self) -> list[str]:
         """Return what each descriptor of the program refers to, such as "socket:[123]"."""
@@ -168,8 +165,6 @@ def shows_its_model(model: str, program: Program) -> None:
 
 def finish(model: str, program: Sequence[str | Path]) -> str:
     """Run a program that ends by itself, which must be with status 0 and nothing on stderr."""
-    done = subprocess.run(
-        command(model, *program), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
-    )
+    done = subprocess.run(command(model, *program), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, ""), f"{done.returncode}\n{done.stderr}"
     return done.stdout

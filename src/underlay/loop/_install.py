@@ -105,8 +105,10 @@ def install(factory: LoopFactory) -> Callable[[], None]:
     >>> class Quiet(asyncio.SelectorEventLoop):
     ...     pass
     >>> undo = install(Quiet)
-    >>> asyncio.run(asyncio.sleep(0, "done")), type(asyncio.new_event_loop()).__name__
-    ('done', 'Quiet')
+    >>> async def main() -> str:
+    ...     return type(asyncio.get_running_loop()).__name__
+    >>> asyncio.run(main())
+    'Quiet'
     >>> undo()
     """
     global _in_force

@@ -35,6 +35,9 @@ __all__ = ["configure", "environment", "main"]
 _SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_site")
 _DEFAULT_MODEL = "auto"
 
+_HINT = "name a script, or a module with -m: see `underlay run --help`"
+_NEEDS = {"-m": "the name of a module", "-c": "the code to run"}
+
 _USAGE = """underlay run [--io MODEL] SCRIPT [ARGUMENT ...]
        underlay run [--io MODEL] -m MODULE [ARGUMENT ...]
        underlay run [--io MODEL] -c CODE [ARGUMENT ...]"""
@@ -58,11 +61,40 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get(MODEL_VARIABLE) or _DEFAULT_MODEL,
         help="the I/O model to put underneath (default: %(default)s)",
     )
-    # REMAINDER: all that follows is the program's, even where it looks like ours.
-    rest = argparse.REMAINDER
-    parser.add_argument("-m", dest="module", nargs=rest, help="run a module, as `python -m` does")
-    parser.add_argument("-c", dest="code", nargs=rest, help="run CODE, as `python -c` does")
-    parser.add_argument("program", metavar="SCRIPT", nargs=rest, help="a file, a directory, a zip file or -")
+    # Here for the page of help; _part() has taken them off before argparse looks.
+    parser.add_argument("-m", metavar="MODULE", help="run a module, as `python -m` does")
+    parser.add_argument("-c", metavar="CODE", help="run CODE, as `python -c` does")
+    parser.add_argument("program", metavar="SCRIPT", nargs="*", help="a file, a directory, a zip file or -")
+    parse_ours = parser.parse_known_args
+
+    def parse_known_args(
+        arguments: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        ours, program = _part(arguments)
+        known, unknown = parse_ours(ours, namespace)
+        known.program = program
+        return known, unknown
+
+    # argparse has REMAINDER for this, but takes the program's options for ours
+    # after "-mMODULE", and its treatment of "--" differs between Python versions.
+    parser.parse_known_args = parse_known_args  # type: ignore[method-assign,assignment]
+
+
+def _part(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part what is said to `run` from the program: the first word that is no option of ours begins it.
+
+    >>> _part(["--io", "epoll", "app.py", "--io", "x"])
+    (['--io', 'epoll'], ['app.py', '--io', 'x'])
+    """
+    at = 0
+    while at < len(arguments):
+        if arguments[at] == "--io":
+            at += 2
+        elif arguments[at] in ("-h", "--help") or arguments[at].startswith("--io="):
+            at += 1
+        else:
+            break
+    return list(arguments[:at]), list(arguments[at:])
 
 
 def main(args: argparse.Namespace) -> int:
@@ -72,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
             "python's -I, -E and -S keep underlay from putting a model beneath a program",
             remedy="leave them out",
         )
-    _become(_program_arguments(args), environment(args.io, os.environ, pid=os.getpid()))
+    _become(_program_arguments(args.program), environment(args.io, os.environ, pid=os.getpid()))
 
 
 def environment(model: str, inherited: Mapping[str, str], *, pid: int | None = None) -> dict[str, str]:
@@ -108,41 +140,26 @@ def _become(arguments: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     os.execve(sys.executable, [sys.executable, *flags, *arguments], env)
 
 
-def _program_arguments(args: argparse.Namespace) -> list[str]:
+def _program_arguments(program: list[str]) -> list[str]:
     """What follows ``python`` on the command line, once it is sure to name something."""
-    rest: list[str] = args.program
-    if args.module is not None:
-        # argparse ends an option's arguments at "--", which here is the program's.
-        named = ["-m", *args.module, *rest]
-        if len(named) == 1:
-            raise UsageError("-m needs the name of a module", remedy=_hint_to_help())
-        _check_module(named[1])
-        return named
-    if args.code is not None:
-        named = ["-c", *args.code, *rest]
-        if len(named) == 1:
-            raise UsageError("-c needs the code to run", remedy=_hint_to_help())
-        return named
-    if rest[:1] == ["--"]:
-        rest = rest[1:]
-    if not rest:
-        raise UsageError("no program to run", remedy=_hint_to_help())
-    if rest[0] == "-":
-        return rest
-    _check_script(rest[0])
-    # A name that begins with a dash would be an option to python.
-    script = os.path.join(os.curdir, rest[0]) if rest[0].startswith("-") else rest[0]
-    return [script, *rest[1:]]
-
-
-def _hint_to_help() -> str:
-    return "name a script, or a module with -m: see `underlay run --help`"
+    if not program:
+        raise UsageError("no program to run", remedy=_HINT)
+    first, *rest = program
+    kind, value = first[:2], first[2:]
+    if kind in ("-m", "-c"):  # the value may be joined on: -mhttp.server
+        if not value and not rest:
+            raise UsageError(f"{kind} needs {_NEEDS[kind]}", remedy=_HINT)
+        if kind == "-m":
+            _check_module(value or rest[0])
+    elif first != "-":
+        _check_script(first)
+    return program
 
 
 def _check_script(script: str) -> None:
     """Raise ``UsageError`` for a script that python could not begin to run."""
     if script.startswith("-"):
-        raise UsageError(f"no option {script} here", remedy=_hint_to_help())
+        raise UsageError(f"no option {script} here", remedy=_HINT)
     if not os.path.exists(script):
         raise UsageError(f"there is no script {script}", remedy=_remedy_for(script))
     if not os.access(script, os.R_OK):

@@ -78,7 +78,7 @@ class AfterImport:
             return  # a built-in or namespace module: none of ours to wait for
 
         def load_and_act(module: "ModuleType") -> None:
-            vars(loader)["exec_module"] = load
+            vars(loader).pop("exec_module", None)
             load(module)
             self.unwatch()
             self.action(module)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -196,10 +195,7 @@ def _said(server: Server) -> str:
     status = server.exit_status()
     ended = "" if status is None else f"; the server ended with status {status}"
     words = server.reason()
-    # The line that tells the port is printed by every healthy server, and explains nothing.
-    if not words or re.match(r"(listening|serving|running)\b", words, re.IGNORECASE):
-        return ended
-    return f"{ended}; the server said: {words}"
+    return f"{ended}; the server said: {words}" if words else ended
 
 
 def _reason(text: str) -> str:

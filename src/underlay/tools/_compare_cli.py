@@ -219,7 +219,7 @@ def read_load(text: str) -> tuple[str, int | None, str]:
                 f"compare loads the script that it runs on this machine, not {url.hostname}; "
                 "leave the host out, as in --load http:/path"
             )
-        path = "/" if rest.isdigit() else url.path or "/"
+        path = "/" if rest.isdigit() or not rest else url.path or "/"
         return kind, port, path + (f"?{url.query}" if url.query else "")
     if kind not in KINDS:
         raise UsageError(f"there is no load {kind!r}", remedy=nearest(kind, KINDS))

@@ -147,12 +147,12 @@ class Server:
         return min(v4 or found)
 
     def reason(self) -> str:
-        """Give the last thing the script said that looks like the reason of a failure, or ''."""
+        """Give the last error that the script printed; if it has ended, else its last line; else ''."""
         lines = [line.strip() for line in self.tail().splitlines() if line.strip()]
         for line in reversed(lines):
             if re.match(r"([\w.]+(Error|Exception|Unavailable|Cannot)\b|underlay: )", line):
-                return line
-        return lines[-1] if lines else ""
+                return line.removeprefix("underlay: ")
+        return lines[-1] if lines and self.exit_status() is not None else ""
 
     def tail(self) -> str:
         """Give the end of what the script printed, on stdout and stderr."""

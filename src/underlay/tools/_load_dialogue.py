@@ -11,7 +11,8 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from ._load_engine import LoadError, Reply
 
@@ -43,22 +44,28 @@ class _Echo:
         self.expected_bytes = size_bytes
         self._received: dict[int, int] = {}
 
-    def check(self, index: int, sock: socket.socket, timeout_s: float) -> None:
-        """Send a marked request and compare the reply with it."""
-        request = make_payload(self.expected_bytes, index)
-        reply = exchange(sock, request, timeout_s, lambda got: len(got) >= len(request))
-        if reply == request:
-            return
+    def check(self, socks: Sequence[socket.socket], timeout_s: float) -> None:
+        """Send a request with a mark of its own on each connection and compare the replies."""
+        exchanges = []
+        for index, sock in enumerate(socks):
+            request = make_payload(self.expected_bytes, index)
+            exchanges.append(Exchange(sock, request, lambda got: len(got) >= self.expected_bytes))
+        exchange(exchanges, timeout_s)
+        for each in exchanges:
+            if each.reply != each.request:
+                raise LoadError(self._difference(bytes(each.reply), each.request))
+
+    def _difference(self, reply: bytes, request: bytes) -> str:
+        """Say why a reply is no echo, and what --load may be meant instead."""
         if not reply:
-            raise LoadError("the server closed the connection without a reply")
+            hint = "; it speaks TLS: say --load tls-echo" if speaks_tls(self.address) else ""
+            return "the server closed the connection without a reply" + hint
         if reply.startswith(b"HTTP/"):
-            raise LoadError("the server answers in HTTP; say --load http")
-        if reply[:2] == b"\x15\x03":
-            raise LoadError("the server speaks TLS; say --load tls-echo")
+            return "the server answers in HTTP; say --load http"
         if len(reply) < len(request):
-            raise LoadError(f"the server closed after {len(reply)} of {len(request)} bytes")
+            return f"the server closed after {len(reply)} of {len(request)} bytes"
         at = next(i for i, (a, b) in enumerate(zip(reply, request, strict=False)) if a != b)
-        raise LoadError(f"the reply is no echo: byte {at} differs ({reply[at : at + 12]!r}…)")
+        return f"the reply is no echo: byte {at} differs ({reply[at : at + 12]!r}…)"
 
     def more(self, fd: int, received: int, buffer: bytearray) -> Reply:
         """Add a piece to what came before."""
@@ -104,16 +111,19 @@ class TlsEcho(_Echo):
             connect_tcp(self.address), do_handshake_on_connect=False, server_hostname="localhost"
         )
 
-    def check(self, index: int, sock: socket.socket, timeout_s: float) -> None:
-        """Shake hands if that is still to be done, then compare an echo."""
-        assert isinstance(sock, ssl.SSLSocket)
-        if sock.version() is None:
-            sock.settimeout(timeout_s)
-            try:
-                sock.do_handshake()
-            except ssl.SSLError as error:
-                raise LoadError(f"no TLS handshake with the server ({error.reason})") from error
-        super().check(index, sock, timeout_s)
+    def check(self, socks: Sequence[socket.socket], timeout_s: float) -> None:
+        """Shake hands where that is still to be done, then compare echoes."""
+        for sock in socks:
+            assert isinstance(sock, ssl.SSLSocket)
+            if sock.version() is None:
+                sock.settimeout(timeout_s)
+                try:
+                    sock.do_handshake()
+                except ssl.SSLError as error:
+                    reason = error.reason or "the server closed the connection"
+                    raise LoadError(f"no TLS handshake with the server ({reason})") from error
+                sock.setblocking(False)
+        super().check(socks, timeout_s)
 
 
 class UdpEcho(_Echo):
@@ -152,8 +162,7 @@ class HttpGet:
     def __init__(self, address: tuple[str, int], path: str, host: str, tls: bool = False) -> None:
         self.address = address
         self.request = (
-            f"GET {path} HTTP/1.1\r\nHost: {host}\r\n"
-            "User-Agent: underlay-compare\r\nAccept: */*\r\n\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: underlay-compare\r\nAccept: */*\r\n\r\n"
         ).encode("ascii")
         self.expected_bytes = -1
         self._context = insecure_context() if tls else None
@@ -170,30 +179,27 @@ class HttpGet:
         wrapped.setblocking(False)
         return wrapped
 
-    def check(self, index: int, sock: socket.socket, timeout_s: float) -> None:
-        """Ask once.
+    def check(self, socks: Sequence[socket.socket], timeout_s: float) -> None:
+        """Ask once on each connection; refuse what is no HTTP and what is no success (2xx, 3xx)."""
+        exchanges = [Exchange(sock, self.request, _is_all_of_it) for sock in socks]
+        exchange(exchanges, timeout_s)
+        for each in exchanges:
+            self._judge(bytes(each.reply))
 
-        Refuse what is no HTTP and what is no success (2xx, 3xx). Learns the usual reply's length.
-        """
-        reply = exchange(
-            sock, self.request, timeout_s, lambda got: (response_length(got) or -1) >= 0
-        )
+    def _judge(self, reply: bytes) -> None:
         if not reply.startswith(b"HTTP/"):
             what = "closed the connection" if not reply else f"said {reply[:20]!r}"
             raise LoadError(f"no HTTP answer: the server {what}; is another --load meant?")
         status = reply.split(b"\r\n", 1)[0].decode("latin-1")
         if not status.partition(" ")[2].startswith(("2", "3")):
             raise LoadError(
-                f"GET {self._path} was answered “{status}”; "
-                "name a path that exists, as in --load http:/path"
+                f"GET {self._path} was answered “{status}”; name a path that exists, as in --load http:/path"
             )
         if closes(reply):
             raise LoadError(
-                "the server closes the connection after each reply; "
-                "the load needs HTTP/1.1 with keep-alive"
+                "the server closes the connection after each reply; the load needs HTTP/1.1 with keep-alive"
             )
-        # Most servers' replies have one length, so that a reply of this length in one piece needs
-        # no parsing.
+        # Most servers' replies have one length: one that comes in one piece needs no parsing then.
         self.expected_bytes = len(reply)
 
     def more(self, fd: int, received: int, buffer: bytearray) -> Reply:
@@ -213,6 +219,14 @@ class HttpGet:
     def forget(self, fd: int) -> None:
         """Drop the pieces of a reply under way."""
         self._partial.pop(fd, None)
+
+
+def _is_all_of_it(reply: bytes) -> bool:
+    """Tell whether to wait no longer: the response is complete, or it is none at all."""
+    if not reply.startswith(b"HTTP/"[: len(reply)]):
+        return True
+    length = response_length(reply)
+    return length is not None and length >= 0
 
 
 def response_length(reply: bytes) -> int | None:
@@ -279,6 +293,16 @@ def connect_tcp(address: tuple[str, int]) -> socket.socket:
     return sock
 
 
+def speaks_tls(address: tuple[str, int]) -> bool:
+    """Tell whether a TLS handshake with that address succeeds."""
+    try:
+        with socket.create_connection(address, timeout=2.0) as sock:
+            insecure_context().wrap_socket(sock, server_hostname="localhost").close()
+    except OSError:
+        return False
+    return True
+
+
 def insecure_context() -> ssl.SSLContext:
     """Give a client context that accepts any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -287,39 +311,54 @@ def insecure_context() -> ssl.SSLContext:
     return context
 
 
-def exchange(
-    sock: socket.socket, request: bytes, timeout_s: float, complete: Callable[[bytes], bool]
-) -> bytes:
-    """Send a request and give what came back until it is complete or the server closed.
+@dataclass
+class Exchange:
+    """One request under way: what is still to be sent, what came back, whether that is all."""
 
-    Sends and receives in turn: a server that echoes while it reads must not find both directions
-    full.
-    """
-    deadline = time.monotonic() + timeout_s
-    rest = memoryview(request)
-    got = bytearray()
-    sock.setblocking(False)
-    while True:
-        progress = False
-        if rest:
+    sock: socket.socket
+    request: bytes
+    complete: Callable[[bytes], bool]
+    reply: bytearray = field(default_factory=bytearray)
+    sent_bytes: int = 0
+    done: bool = False
+
+    def push(self) -> bool:
+        """Send and receive what is possible now; True if anything moved."""
+        moved = False
+        if self.sent_bytes < len(self.request):
             try:
-                rest = rest[sock.send(rest) :]
-                progress = True
+                self.sent_bytes += self.sock.send(memoryview(self.request)[self.sent_bytes :])
+                moved = True
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 pass
         try:
-            piece = sock.recv(1 << 18)
+            piece = self.sock.recv(1 << 18)
         except (BlockingIOError, ssl.SSLWantReadError):
-            pass
-        else:
-            got += piece
-            if not piece or complete(bytes(got)):
-                return bytes(got)
-            progress = True
-        if not progress:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"no reply within {timeout_s:g} s")
-            poller = select.poll()
-            poller.register(sock, select.POLLIN | (select.POLLOUT if rest else 0))
-            poller.poll(left * 1000)
+            return moved
+        self.reply += piece
+        self.done = not piece or self.complete(bytes(self.reply))
+        return True
+
+
+def exchange(exchanges: Sequence[Exchange], timeout_s: float) -> None:
+    """Carry out requests at once on many connections, each until its reply is complete or the server closed.
+
+    TimeoutError after `timeout_s` in which nothing moved. Sends and receives in turn: a server that
+    echoes while it still reads must not find both directions full.
+    """
+    open_ones = list(exchanges)
+    deadline = time.monotonic() + timeout_s
+    while open_ones:
+        moved = [each.push() for each in open_ones]
+        open_ones = [each for each in open_ones if not each.done]
+        if any(moved):
+            deadline = time.monotonic() + timeout_s
+            continue
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        poller = select.poll()
+        for each in open_ones:
+            unsent = each.sent_bytes < len(each.request)
+            poller.register(each.sock, select.POLLIN | (select.POLLOUT if unsent else 0))
+        poller.poll(left_s * 1000)

@@ -17,7 +17,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -69,7 +69,7 @@ class Dialogue(Protocol):
     def open(self) -> socket.socket:
         """Give a connected, non-blocking socket."""
 
-    def check(self, index: int, sock: socket.socket, timeout_s: float) -> None:
+    def check(self, socks: Sequence[socket.socket], timeout_s: float) -> None:
         """Carry out one exchange whose reply is verified.
 
         Raise LoadError with the reason if it isn't right.
@@ -134,25 +134,22 @@ class Engine:
             try:
                 for _ in range(min(CONNECT_BATCH, wanted - len(self._socks))):
                     batch.append(self.dialogue.open())
+                self.dialogue.check(batch, timeout_s)
                 while batch:
-                    self.dialogue.check(len(self._socks), batch[-1], timeout_s)
                     self._adopt(batch.pop())
             except (OSError, LoadError) as error:
-                reason = f"connection {len(self._socks) + 1} of {wanted}: {_words(error)}"
-                raise LoadError(reason) from error
+                at = f"after {len(self._socks)} of {wanted} connections: " if self._socks else ""
+                raise LoadError(at + _words(error)) from error
             finally:
                 for sock in batch:
                     sock.close()
 
     def check(self, timeout_s: float = 10.0) -> None:
         """Carry out one verified exchange on every connection."""
-        for index, sock in enumerate(list(self._socks.values())):
-            try:
-                self.dialogue.check(index, sock, timeout_s)
-            except (OSError, LoadError) as error:
-                raise LoadError(
-                    f"connection {index + 1} of {len(self)}: {_words(error)}"
-                ) from error
+        try:
+            self.dialogue.check(list(self._socks.values()), timeout_s)
+        except (OSError, LoadError) as error:
+            raise LoadError(f"after the load: {_words(error)}") from error
 
     def close(self) -> None:
         """Close every connection."""

@@ -78,9 +78,7 @@ def obey(engine: Engine | None, command: Command) -> tuple[Engine | None, dict[s
         case "check":
             engine.check()
         case "run":
-            return engine, describe(
-                engine.run(command["seconds"], spin=command.get("spin", False)), len(engine)
-            )
+            return engine, describe(engine.run(command["seconds"], spin=command.get("spin", False)), len(engine))
         case "close":
             engine.close()
             return None, {}

@@ -28,7 +28,9 @@ __all__ = ["MODELS", "Model", "auto", "chosen_by_auto", "model", "models", "reso
 
 
 def auto() -> asyncio.AbstractEventLoop:
-    """A loop of the best model that this machine offers; ``underlay models`` says which, and why not another.
+    """A loop of the best model that this machine offers.
+
+    ``underlay models`` says which, and why not another.
 
     >>> auto().close()
     """
@@ -36,7 +38,9 @@ def auto() -> asyncio.AbstractEventLoop:
 
 
 def blocking() -> asyncio.AbstractEventLoop:
-    """A loop of synchronous blocking I/O: a thread per connection waits in ``recv()``; what it can't do raises `underlay.errors.ModelCannot`; docs/models.md has the list.
+    """A loop of synchronous blocking I/O: a thread per connection waits in ``recv()``.
+
+    What it can't do raises `underlay.errors.ModelCannot`; docs/models.md has the list.
 
     >>> blocking().close()
     """
@@ -44,7 +48,9 @@ def blocking() -> asyncio.AbstractEventLoop:
 
 
 def nonblocking() -> asyncio.AbstractEventLoop:
-    """A loop of synchronous non-blocking I/O: it asks every descriptor again and again for EAGAIN; it burns a processor while traffic flows and pauses by a stated policy when none does.
+    """A loop of synchronous non-blocking I/O: it asks every descriptor again and again for EAGAIN.
+
+    It burns a processor while traffic flows and pauses by a stated policy when none does.
 
     >>> nonblocking().close()
     """
@@ -52,7 +58,9 @@ def nonblocking() -> asyncio.AbstractEventLoop:
 
 
 def select() -> asyncio.AbstractEventLoop:
-    """A loop of multiplexing by select(2); it refuses descriptor 1024 and above, as FD_SETSIZE does.
+    """A loop of multiplexing by select(2).
+
+    It refuses descriptor 1024 and above, as FD_SETSIZE does.
 
     >>> select().close()
     """
@@ -60,7 +68,9 @@ def select() -> asyncio.AbstractEventLoop:
 
 
 def poll() -> asyncio.AbstractEventLoop:
-    """A loop of multiplexing by poll(2); each turn costs in proportion to the descriptors watched.
+    """A loop of multiplexing by poll(2).
+
+    Each turn costs in proportion to the descriptors watched.
 
     >>> poll().close()
     """
@@ -68,7 +78,9 @@ def poll() -> asyncio.AbstractEventLoop:
 
 
 def epoll() -> asyncio.AbstractEventLoop:
-    """A loop of multiplexing by epoll(7), level-triggered; the one that ``auto`` takes.
+    """A loop of multiplexing by epoll(7), level-triggered.
+
+    The one that ``auto`` takes.
 
     >>> epoll().close()
     """
@@ -76,7 +88,9 @@ def epoll() -> asyncio.AbstractEventLoop:
 
 
 def epoll_et() -> asyncio.AbstractEventLoop:
-    """A loop of multiplexing by epoll(7), edge-triggered; a descriptor that wasn't emptied is remembered and asked about by poll(2).
+    """A loop of multiplexing by epoll(7), edge-triggered.
+
+    A descriptor that wasn't emptied is remembered and asked about by poll(2).
 
     >>> epoll_et().close()
     """
@@ -84,7 +98,9 @@ def epoll_et() -> asyncio.AbstractEventLoop:
 
 
 def signal() -> asyncio.AbstractEventLoop:
-    """A loop of signal-driven I/O: F_SETSIG, O_ASYNC and sigtimedwait(2); each loop takes a real-time signal of its own.
+    """A loop of signal-driven I/O: F_SETSIG, O_ASYNC and sigtimedwait(2).
+
+    Each loop takes a real-time signal of its own.
 
     >>> signal().close()
     """
@@ -92,7 +108,9 @@ def signal() -> asyncio.AbstractEventLoop:
 
 
 def uring() -> asyncio.AbstractEventLoop:
-    """A loop of asynchronous I/O: a proactor on io_uring(7); ModelUnavailable where the kernel or a container forbids it.
+    """A loop of asynchronous I/O: a proactor on io_uring(7).
+
+    ModelUnavailable where the kernel or a container forbids it.
 
     >>> uring().close()
     """

@@ -1,8 +1,10 @@
-"""Model 3, multiplexing by epoll(7), level-triggered: the kernel keeps the list of descriptors and gives back only ready ones.
+"""Model 3, multiplexing by epoll(7), level-triggered: the kernel keeps the list of descriptors and gives back
+only ready ones.
 
 This file knows epoll's four calls.  It does not know who watches a descriptor or what they do with it.
 
-Cost: one system call a turn whatever the number of descriptors watched, and one more for each change of interest.
+Cost: one system call a turn whatever the number of descriptors watched, and one more for each change of
+interest.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Model 3, multiplexing by epoll(7), edge-triggered: the kernel tells each change of readiness once.
 
-This file knows EPOLLET and what a hang-up looks like among the events.  It does not know who watches a descriptor;
-what the kernel won't repeat is remembered in ``_edges.py``.
+This file knows EPOLLET and what a hang-up looks like among the events. It does not know who watches a
+descriptor; what the kernel won't repeat is remembered in ``_edges.py``.
 
-Cost: as level-triggered epoll, but what stays ready isn't told again; a descriptor that wasn't emptied costs a share of
-one poll(2) per turn until it is.
+Cost: as level-triggered epoll, but what stays ready isn't told again; a descriptor that wasn't emptied costs
+a share of one poll(2) per turn until it is.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class EpollEtPoller:
                 edges.announce_end(fd)
                 # RDHUP is a fact about reading; the reactor would take an unknown bit for an error and wake the writer.
                 fresh[i] = fd, (mask & ~select.EPOLLRDHUP) | READ
-        return merged(fresh, remembered)
+        return merged(fresh, remembered) if remembered else fresh
 
 
 class EpollEtLoop(ReactorLoop):

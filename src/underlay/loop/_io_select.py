@@ -1,9 +1,10 @@
 """Model 3, multiplexing by select(2): three bit maps go in, three come back, on every call.
 
-This file knows select's bit maps and their limit.  It does not know who watches a descriptor or what they do with it.
+This file knows select's bit maps and their limit. It does not know who watches a descriptor or what they do
+with it.
 
-Cost: each turn copies and scans everything watched, ready or not, and a descriptor of 1024 or more doesn't fit at all:
-FD_SETSIZE is compiled into the C library, and `ulimit -n` doesn't move it (select(2), "BUGS").
+Cost: each turn copies and scans everything watched, ready or not, and a descriptor of 1024 or more doesn't
+fit at all: FD_SETSIZE is compiled into the C library, and `ulimit -n` doesn't move it (select(2), "BUGS").
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ _NO_NEED: Final = (True, "", "")
 class Model:
     """One I/O model as a row of ``underlay models``.
 
-    ``name`` is that of its factory in ``underlay.loop``; ``number`` counts the five models of Stevens' *UNIX Network
-    Programming* (6.2); ``how`` says in a few words how it waits.  Where ``available`` is False, ``reason`` says what this
-    machine lacks and ``remedy`` what would mend it.
+    ``name`` is that of its factory in ``underlay.loop``; ``number`` counts the five models of Stevens' *UNIX
+    Network Programming* (6.2); ``how`` says in a few words how it waits.  Where ``available`` is False, ``reason``
+    says what this machine lacks and ``remedy`` what would mend it.
     """
 
     name: str
@@ -53,7 +53,8 @@ class _Entry:
 
 
 def _needs_linux() -> tuple[bool, str, str]:
-    if sys.platform == "linux":
+    platform: str = sys.platform  # a plain str: mypy believes that sys.platform is a constant
+    if platform == "linux":
         return _NO_NEED
     return False, f"it needs Linux, and this is {sys.platform}", "use select or asyncio's own loop"
 
@@ -73,7 +74,9 @@ def _needs_io_uring() -> tuple[bool, str, str]:
 
 _ENTRIES: Final = {
     "blocking": _Entry(1, "a thread per connection waits in recv()", "_io_blocking", "BlockingLoop", _needs_linux),
-    "nonblocking": _Entry(2, "asks every descriptor, again and again", "_io_nonblocking", "NonblockingLoop", _needs_linux),
+    "nonblocking": _Entry(
+        2, "asks every descriptor, again and again", "_io_nonblocking", "NonblockingLoop", _needs_linux
+    ),
     "select": _Entry(3, "select(2): bit maps, 1024 descriptors", "_io_select", "SelectLoop", lambda: _NO_NEED),
     "poll": _Entry(3, "poll(2): an array, any descriptor", "_io_poll", "PollLoop", _needs_linux),
     "epoll": _Entry(3, "epoll(7), told while ready", "_io_epoll", "EpollLoop", _needs_linux),

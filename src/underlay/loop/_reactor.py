@@ -72,6 +72,7 @@ class ReactorLoop(asyncio.SelectorEventLoop):
     _timer_cancelled_count: int
     _current_handle: events.Handle | None
     slow_callback_duration: float
+    _check_closed: Callable[[], None]
 
     def __init__(self, poller: Poller, edges: set[int] | None = None) -> None:
         self._poller = poller
@@ -90,7 +91,7 @@ class ReactorLoop(asyncio.SelectorEventLoop):
     # --- who watches which descriptor -------------------------------------------------------------------
 
     def _add_reader(
-        self, fd: FileDescriptorLike, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts]
+        self, fd: FileDescriptorLike, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts
     ) -> events.Handle:
         self._check_closed()
         fd = fd if isinstance(fd, int) else _fileno(fd)
@@ -122,7 +123,7 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         return True
 
     def _add_writer(
-        self, fd: FileDescriptorLike, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts]
+        self, fd: FileDescriptorLike, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts
     ) -> events.Handle:
         self._check_closed()
         fd = fd if isinstance(fd, int) else _fileno(fd)
@@ -197,7 +198,6 @@ class ReactorLoop(asyncio.SelectorEventLoop):
                 raise
             except BaseException as exc:
                 self._report_callback(handle, exc)
-        handle = None  # a traceback must not keep the last callback alive
 
     def _next_timer_s(self, timeout_s: float | None) -> float | None:
         """Drop cancelled timers from the head of the heap; give the time until the first that remains."""
@@ -255,10 +255,10 @@ class ReactorLoop(asyncio.SelectorEventLoop):
     def call_soon(
         self,
         callback: Callable[[Unpack[_Ts]], object],
-        *args: Unpack[_Ts],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> events.Handle:
-        """Queue `callback` for the next turn, as ``asyncio.loop.call_soon`` does; the checks of debug mode are the base's."""
+        """Queue `callback` for the next turn, as ``asyncio.loop.call_soon`` does."""
         if self._debug or self._closed:
             return super().call_soon(callback, *args, context=context)
         handle = events.Handle(callback, args, self, context)
@@ -293,11 +293,16 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         **handshake: float | None,
     ) -> asyncio.Transport:
         ssl_protocol = sslproto.SSLProtocol(
-            self, protocol, sslcontext, waiter, server_side, server_hostname, **handshake  # type: ignore[arg-type]
+            self,
+            protocol,
+            sslcontext,
+            waiter,  # type: ignore[arg-type]
+            server_side,
+            server_hostname,
+            **handshake,  # type: ignore[arg-type]
         )
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
-        transport: asyncio.Transport = ssl_protocol._app_transport  # type: ignore[assignment]
-        return transport
+        return ssl_protocol._app_transport
 
     def _make_datagram_transport(
         self,

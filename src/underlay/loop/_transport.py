@@ -4,9 +4,10 @@ This file knows the order of a connection's callbacks, flow control, half-close 
 connection.  It does not know which model said that the socket is ready: the loop calls `_read_ready` and
 `_write_ready`, and what they need of it is `_add_reader`, `_add_writer` and their opposites.
 
-It stands where ``asyncio.selector_events._SelectorSocketTransport`` would, with two differences.  It reads at most
-64 KiB at a time, because glibc maps and unmaps a receive buffer of asyncio's 256 KiB on every single read
-(M_MMAP_THRESHOLD is 128 KiB, mallopt(3)); and what it couldn't send waits as the caller's own ``bytes``, not copied together.
+It stands where ``asyncio.selector_events._SelectorSocketTransport`` would, with two differences. It reads at
+most 64 KiB at a time, because glibc maps and unmaps a receive buffer of asyncio's 256 KiB on every single
+read (M_MMAP_THRESHOLD is 128 KiB, mallopt(3)); and what it couldn't send waits as the caller's own ``bytes``,
+uncopied.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from asyncio.log import logger
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
     from ._reactor import ReactorLoop
@@ -29,7 +30,7 @@ READ_SIZE_BYTES: Final = 65536  # below glibc's mmap threshold; benchmarks/loops
 _IOV_MAX: Final = 1024  # most buffers that one sendmsg(2) takes: UIO_MAXIOV of the kernel
 
 
-class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-defined]
+class StreamTransport(transports._FlowControlMixin):
     """A connected stream socket (TCP or Unix) as an asyncio transport.
 
     Raises what asyncio's transport raises: TypeError for data that isn't bytes-like, RuntimeError for a write after
@@ -37,11 +38,15 @@ class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-
     """
 
     _start_tls_compatible = True
-    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE  # type: ignore[attr-defined]
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
     _loop: ReactorLoop
     _extra: dict[str, object]
     _sock: socket.socket | None = None  # __del__ looks at it, also after a constructor that failed
     _server: asyncio.AbstractServer | None = None
+    _protocol: asyncio.Protocol  # or a BufferedProtocol, where `_buffered`
+    # Inherited: tell the protocol when `get_write_buffer_size()` crosses the high or the low water mark.
+    _maybe_pause_protocol: Callable[[], None]
+    _maybe_resume_protocol: Callable[[], None]
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-
         self._sock = sock
         self._sock_fd = sock.fileno()
         self._recv = sock.recv
+        self._recv_into = sock.recv_into
         self._send = sock.send
         self._edges = loop._edges
         self._buffer: deque[bytes | memoryview] = deque()
@@ -122,9 +128,10 @@ class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-
 
     def _read_into_protocol(self) -> None:
         """The same for a `BufferedProtocol`, which lends its own buffer."""
+        protocol = cast(asyncio.BufferedProtocol, self._protocol)
         try:
-            buffer = self._protocol.get_buffer(-1)
-            if not len(buffer):
+            buffer = memoryview(protocol.get_buffer(-1))
+            if not buffer:
                 raise RuntimeError("get_buffer() returned an empty buffer")
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -132,7 +139,7 @@ class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-
             self._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
             return
         try:
-            nbytes = self._sock.recv_into(buffer)  # type: ignore[union-attr]  # open while not _conn_lost
+            nbytes = self._recv_into(buffer)
         except (BlockingIOError, InterruptedError):
             if self._edges is not None:
                 self._edges.discard(self._sock_fd)
@@ -146,7 +153,7 @@ class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-
             self._received_eof()
             return
         try:
-            self._protocol.buffer_updated(nbytes)
+            protocol.buffer_updated(nbytes)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -192,7 +199,10 @@ class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-
     # --- writing ----------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send `data` now if the kernel takes it, else keep the rest (`bytes`, unbounded) and pause the protocol above high water."""
+        """Send `data` now as far as the kernel takes it; the rest waits, and above high water the protocol is paused.
+
+        What waits is not bounded, as in asyncio: a protocol that ignores ``pause_writing`` fills memory.
+        """
         if data.__class__ is not bytes and not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         if self._eof:
@@ -286,7 +296,9 @@ class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-
     def _write_ready(self) -> None:
         if self._conn_lost or not self._send_queued():
             return
-        self._maybe_resume_protocol()  # may write more
+        self._maybe_resume_protocol()  # may write more, or close
+        if self._conn_lost:
+            return  # type: ignore[unreachable]  # the call above may have closed us
         if self._buffer:
             if self._edges is not None:
                 self._edges.add(self._sock_fd)  # sendmsg took _IOV_MAX buffers and could take more: no edge will say so
@@ -344,13 +356,12 @@ class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Hand the connection to another protocol, from the next event on."""
-        self._protocol = protocol
+        self._protocol = cast(asyncio.Protocol, protocol)
         self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """The current protocol."""
-        protocol: asyncio.BaseProtocol = self._protocol
-        return protocol
+        return self._protocol
 
     def is_closing(self) -> bool:
         """True once closing has begun, by either side or by an error."""
@@ -394,11 +405,12 @@ class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-
 
     def _call_connection_lost(self, exc: BaseException | None) -> None:
         try:
-            self._protocol.connection_lost(exc)
+            self._protocol.connection_lost(exc)  # type: ignore[arg-type]  # asyncio too passes on what it was given
         finally:
             self._close_socket()
-            self._protocol = None
-            self._loop = None  # type: ignore[assignment]  # as asyncio: a closed transport holds nothing
+            # As asyncio: a closed transport holds nothing.
+            self._protocol = None  # type: ignore[assignment]
+            self._loop = None  # type: ignore[assignment]
             server, self._server = self._server, None
             if server is not None:
                 _detach(server, self)
@@ -414,13 +426,13 @@ class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-
         if self._sock is not None:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=1)
             self._sock.close()
-            if self._server is not None and sys.version_info >= (3, 13):
+            if self._server is not None:
                 _detach(self._server, self)
 
     def __repr__(self) -> str:
         state = "closed" if self._sock is None else "closing" if self._closing else "open"
         details = [type(self).__name__, state, f"fd={self._sock_fd}"]
-        if self._loop is not None and not self._loop.is_closed():
+        if self._sock is not None and not self._loop.is_closed():
             details.append("read=polling" if self._sock_fd in self._loop._readers else "read=idle")
             writing = "polling" if self._sock_fd in self._loop._writers else "idle"
             details.append(f"write=<{writing}, bufsize={self._buffer_bytes}>")
@@ -430,7 +442,7 @@ class StreamTransport(transports._FlowControlMixin):  # type: ignore[misc, name-
 class DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ignore[misc, name-defined]
     """asyncio's own datagram transport, with a receive buffer of the largest UDP payload and no more.
 
-    65,535 bytes is the most that UDP's 16-bit length can say (RFC 768); asyncio's 256 KiB makes glibc map memory on every read.
+    65,535 bytes is the most that UDP's 16-bit length can say (RFC 768); asyncio's 256 KiB has the cost told above.
     """
 
     _loop: ReactorLoop
@@ -479,3 +491,8 @@ def _attach(server: asyncio.AbstractServer, transport: StreamTransport) -> None:
 
 def _detach(server: asyncio.AbstractServer, transport: StreamTransport) -> None:
     server._detach(*((transport,) if sys.version_info >= (3, 13) else ()))  # type: ignore[attr-defined]
+
+
+# Callbacks of ours that may be called on the mere chance of data, because EAGAIN is an answer to them.  Anyone else's
+# may block where there is nothing: a reader of os.read() on a blocking pipe, asyncio's own waitpid() behind a pidfd.
+READS_BY_TRYING: Final = frozenset({StreamTransport._read_ready, DatagramTransport._read_ready})

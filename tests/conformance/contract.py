@@ -172,9 +172,9 @@ class Recorder(asyncio.Protocol):
 
 
 class Connection:
-    """A TCP connection on loopback whose near end is the loop's and far end a raw socket."""
+    """A connection whose near end is the loop's and whose far end is a raw socket."""
 
-    def __init__(self, near: Recorder, far: socket.socket, server: asyncio.Server) -> None:
+    def __init__(self, near: Recorder, far: socket.socket, server: asyncio.Server | None = None) -> None:
         self.near = near
         self.far = far
         self._server = server
@@ -192,25 +192,35 @@ class Connection:
         self.far.close()
         if not self.transport.is_closing():
             self.transport.abort()
-        if isinstance(self.near, Recorder):
-            await self.near.until_call("connection_lost")
-        self._server.close()
-        await self._server.wait_closed()
+        await self.near.until_call("connection_lost")
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
 
 
-async def accepted(near: Recorder | None = None, far_receive_buffer_bytes: int | None = None) -> Connection:
-    """Accepts one connection from a raw, non-blocking client socket."""
+async def accepted(near: Recorder | None = None) -> Connection:
+    """Accepts one TCP connection from a raw, non-blocking client socket on loopback."""
     protocol = Recorder() if near is None else near
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
-    far = socket.socket()
-    if far_receive_buffer_bytes is not None:
-        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, far_receive_buffer_bytes)
     # Completes in the kernel, before the loop accepts: the backlog answers for it.
-    far.connect(server.sockets[0].getsockname())
+    far = socket.create_connection(server.sockets[0].getsockname())
     far.setblocking(False)
     await protocol.until_call("connection_made")
     return Connection(protocol, far, server)
+
+
+async def paired(near: Recorder | None = None) -> Connection:
+    """Makes a connection of a pair of Unix stream sockets.
+
+    How much such a socket takes before its peer reads is fixed (about 200 KiB), where TCP's
+    buffers grow to megabytes and its acknowledgements wait for timers.
+    """
+    protocol = Recorder() if near is None else near
+    near_sock, far = socket.socketpair()
+    far.setblocking(False)
+    await asyncio.get_running_loop().create_connection(lambda: protocol, sock=near_sock)
+    return Connection(protocol, far)
 
 
 async def read_raw(sock: socket.socket, count: int = -1) -> bytes:

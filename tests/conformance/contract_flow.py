@@ -11,12 +11,12 @@ import sys
 from collections.abc import Iterator
 from typing import cast
 
-from .contract import Recorder, accepted, on_loop, payload, read_raw, turns, write_raw
+from .contract import Recorder, accepted, on_loop, paired, payload, read_raw, turns, write_raw
 
 
 @on_loop
 async def a_full_buffer_pauses_the_writer_once_and_resumes_it_once() -> None:
-    async with await accepted(far_receive_buffer_bytes=8192) as connection:
+    async with await paired() as connection:
         transport, near = connection.transport, connection.near
         transport.set_write_buffer_limits(high=50_000, low=10_000)
         assert transport.get_write_buffer_limits() == (10_000, 50_000)
@@ -35,6 +35,7 @@ async def a_full_buffer_pauses_the_writer_once_and_resumes_it_once() -> None:
         got = b""
         while "resume_writing" not in near.calls:
             got += await read_raw(connection.far, 1000)
+            await turns(1)
             assert near.calls.count("pause_writing") == 1
         assert transport.get_write_buffer_size() <= 10_000
         got += await read_raw(connection.far, written - len(got))
@@ -46,7 +47,7 @@ async def a_full_buffer_pauses_the_writer_once_and_resumes_it_once() -> None:
 
 @on_loop
 async def a_write_over_the_limit_pauses_before_it_returns() -> None:
-    async with await accepted(far_receive_buffer_bytes=8192) as connection:
+    async with await paired() as connection:
         connection.transport.set_write_buffer_limits(high=1000)
         connection.transport.write(bytes(32 << 20))
         assert connection.near.calls == ["connection_made", "pause_writing"]
@@ -54,7 +55,7 @@ async def a_write_over_the_limit_pauses_before_it_returns() -> None:
 
 @on_loop
 async def a_write_limit_of_zero_pauses_at_any_backlog() -> None:
-    async with await accepted(far_receive_buffer_bytes=8192) as connection:
+    async with await paired() as connection:
         connection.transport.set_write_buffer_limits(high=0)
         data = payload(8 << 20)
         connection.transport.write(data)
@@ -245,7 +246,7 @@ async def writelines_and_every_kind_of_buffer_arrive_in_order() -> None:
 
 
 async def a_buffer_changed_after_write_does_not_change_what_is_sent() -> None:
-    async with await accepted(far_receive_buffer_bytes=8192) as connection:
+    async with await paired() as connection:
         first = payload(4 << 20)
         connection.transport.write(first)  # more than the kernel takes
         late = bytearray(b"late")

@@ -7,6 +7,8 @@ fast bytes go and who waits for whom is `contract_flow`'s.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import resource
 import socket
 import struct
@@ -119,8 +121,8 @@ async def a_client_half_closes_and_still_gets_its_answer() -> None:
 
 @on_loop
 async def write_eof_ends_one_direction_after_what_was_written() -> None:
-    data = payload(1 << 20)
-    async with await accepted(far_receive_buffer_bytes=8192) as connection:
+    data = payload(16 << 20)  # the kernel takes 4 MiB at most (tcp(7), tcp_wmem)
+    async with await accepted() as connection:
         assert connection.transport.can_write_eof()
         connection.transport.write(data)
         connection.transport.write_eof()
@@ -175,7 +177,7 @@ async def a_refused_connection_raises() -> None:
 
 @on_loop
 async def abort_drops_what_was_not_sent() -> None:
-    async with await accepted(far_receive_buffer_bytes=8192) as connection:
+    async with await accepted() as connection:
         connection.transport.write(bytes(32 << 20))
         connection.transport.abort()
         assert connection.transport.is_closing()
@@ -193,8 +195,8 @@ async def _read_until_end_or_reset(sock: socket.socket) -> bytes:
 
 @on_loop
 async def close_sends_what_was_written_before() -> None:
-    data = payload(4 << 20)
-    async with await accepted(far_receive_buffer_bytes=8192) as connection:
+    data = payload(16 << 20)  # the kernel takes 4 MiB at most (tcp(7), tcp_wmem)
+    async with await accepted() as connection:
         connection.transport.write(data)
         connection.transport.close()
         assert connection.transport.is_closing()
@@ -357,16 +359,24 @@ async def a_server_that_ran_out_of_descriptors_recovers() -> None:
         made.append(Recorder())
         return made[-1]
 
+    # Before the server listens: io_uring reads the limit when it begins to accept.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
     server = await loop.create_server(make, "127.0.0.1", 0)
     clients = [socket.create_connection(server.sockets[0].getsockname())]
     while not made:
         await asyncio.sleep(0.001)
     clients.append(socket.socket())
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    hoard: list[int] = []
+    try:
+        while True:
+            hoard.append(os.dup(0))
+    except OSError as error:
+        assert error.errno == errno.EMFILE
     clients[1].connect(server.sockets[0].getsockname())
     await told.wait()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for fd in hoard:
+        os.close(fd)
     while len(made) < 2:
         await asyncio.sleep(0.01)
     for client, protocol in zip(clients, made, strict=True):

@@ -17,7 +17,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -112,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--ids", metavar="FILE", help="only the test ids in FILE, one a line")
     parser.add_argument("--json", metavar="FILE", help="write all outcomes to FILE")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run each test N times (flaky ones)")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for each test")
     parser.add_argument("-j", type=int, default=PARALLEL, help="children at a time")
     parser.add_argument("-q", action="store_true", help="one line for each failure")
@@ -122,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for test in tests:
             print(test.group, test.id)
         return 0
+    if args.repeat > 1:
+        tests = [replace(test, id=f"{test.id}#{number}") for test in tests for number in range(1, args.repeat + 1)]
     if not args.subject:
         parser.error("--subject is needed, like --subject asyncio:SelectorEventLoop")
     if not tests:

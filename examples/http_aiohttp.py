@@ -22,7 +22,10 @@ async def greet(request: web.Request) -> web.Response:
 
 async def echo(request: web.Request) -> web.Response:
     """Answer the body that came."""
-    return web.Response(body=await request.read())
+    try:
+        return web.Response(body=await request.read())
+    except ConnectionError:  # the client is gone, and left half of its body
+        raise web.HTTPBadRequest from None
 
 
 async def count(request: web.Request) -> web.StreamResponse:

@@ -12,16 +12,19 @@ imports a library of that name would get this one.
 import argparse
 import asyncio
 import signal
+from contextlib import suppress
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosedError
 
 MESSAGE_BYTES = 16 * 1024 * 1024  # the library's own limit is 1 MiB
 
 
 async def echo(connection: ServerConnection) -> None:
     """Serve one client until it closes."""
-    async for message in connection:  # str for a text frame, bytes for a binary one
-        await connection.send(message)
+    with suppress(ConnectionClosedError):  # a client that goes without a good-bye
+        async for message in connection:  # str for a text frame, bytes for a binary one
+            await connection.send(message)
 
 
 async def main(host: str, port: int) -> None:

@@ -13,6 +13,7 @@ import random
 import shutil
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeAlias
@@ -61,16 +62,21 @@ async def _exchange_big(connect: Connect) -> None:
     await _close(writer)
 
 
-async def _reset(connect: Connect) -> None:
-    """Break off with a RST in the middle of a transfer, as a crashed client does."""
+async def _break_off(connect: Connect, data: bytes) -> None:
+    """Send something and break off with a RST, as a client that crashed does."""
     _, writer = await connect()
-    writer.write(BIG)
+    writer.write(data)
     transport = writer.transport
     connection: socket.socket = transport.get_extra_info("socket")
-    option = (1).to_bytes(4, "little") + (0).to_bytes(4, "little")  # struct linger: on, 0 s
     if connection.family != socket.AF_UNIX:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+        linger = struct.pack("ii", 1, 0)  # on, for 0 s: closing resets (socket(7))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     transport.abort()
+
+
+async def _break_off_a_request(place: Place) -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+    await _break_off(lambda: asyncio.open_connection(*place), head + b"half a body")
 
 
 @asynccontextmanager
@@ -79,7 +85,7 @@ async def stream(connect: Connect) -> AsyncIterator[None]:
     messages = [[b"client %d says %d\n" % (n, k) * (k + 1) for k in range(20)] for n in range(AT_ONCE)]
     await asyncio.gather(*(_exchange(connect, parts) for parts in messages))
     await _exchange_big(connect)
-    await _reset(connect)
+    await _break_off(connect, BIG)
     reader, writer = await connect()
     writer.write(b"still here")
     assert await reader.readexactly(10) == b"still here"
@@ -187,6 +193,7 @@ async def http_by_aiohttp(place: Place) -> AsyncIterator[None]:
         async with session.get(f"{url}/nothing") as answer:
             assert answer.status == 404
         await by_curl(url)
+        await _break_off_a_request(place)
         yield  # with the session's connections kept alive
 
 
@@ -211,6 +218,7 @@ async def http_by_httpx(place: Place) -> AsyncIterator[None]:
         assert (await client.post(f"{url}/echo", content=pieces())).content == BIG
         assert (await client.get(f"{url}/nothing")).status_code == 404
         await by_curl(url)
+        await _break_off_a_request(place)
         yield  # with the client's connections kept alive
 
 
@@ -242,6 +250,7 @@ async def http_by_tornado(place: Place) -> AsyncIterator[None]:
     await asyncio.gather(*(ask(number) for number in range(AT_ONCE)))
     assert await post(BIG) == BIG
     await by_curl(url)
+    await _break_off_a_request(place)
     client.close()
     channel = await websocket_connect("ws://{}:{}/socket".format(*place))
     for message in ("text", b"bytes", "ünïcode" * 1000):
@@ -264,6 +273,8 @@ async def websocket(place: Place) -> AsyncIterator[None]:
                 assert await channel.recv() == message
 
     await asyncio.gather(*(talk(number) for number in range(AT_ONCE)))
+    async with websockets.connect(url, proxy=None) as channel:
+        channel.transport.abort()  # without a good-bye
     async with websockets.connect(url, proxy=None, max_size=None) as channel:
         await channel.send(BIG)
         assert await channel.recv() == BIG

@@ -1,12 +1,13 @@
 """Model 5, asynchronous, by io_uring(7): operations are handed to the kernel, and it tells when they are *done*.
 
-This file knows which operation stands for what asyncio wants, and what to do with each completion.  It
-does not know the kernel's structures (`_ring.py`) nor what asyncio promises of a connection (`_uring_transport.py`).
+This file knows which operation stands for what asyncio wants, and what to do with each completion. It does
+not know the kernel's structures (`_ring.py`) nor what asyncio promises of a connection
+(`_uring_transport.py`).
 
-What completes in the kernel: accepting, and receiving and sending of small messages on stream transports; files
-(`aio.py`).  What is only watched, by POLL_ADD, and then done by direct calls: `add_reader`, pipes, ``sock_*``, the
-loop's own wake-up, and UDP: a datagram may be 64 KiB long and can't be split over receive buffers, of which one for
-every datagram would have to be that long.
+What completes in the kernel: accepting, and receiving and sending of small messages on stream transports;
+files (`aio.py`). What is only watched, by POLL_ADD, and then done by direct calls: `add_reader`, pipes,
+``sock_*``, the loop's own wake-up, and UDP: a datagram may be 64 KiB long and can't be split over receive
+buffers, of which one for every datagram would have to be that long.
 
 Cost: one io_uring_enter(2) a turn, which submits everything and waits.
 """
@@ -32,7 +33,7 @@ from ..errors import ModelUnavailable
 from . import _ring
 from ._reactor import READ, WRITE, ReactorLoop
 from ._ring import Completion, ReceiveBuffers, Ring
-from ._uring_transport import KIND_BITS, RECEIVED, SENT, SLOT_BYTES, RingStreamTransport
+from ._uring_transport import KIND_BITS, RECEIVED, SENT, RingStreamTransport
 
 if TYPE_CHECKING:
     import ssl
@@ -43,6 +44,10 @@ ACCEPTED: Final = 3
 DONE: Final = 4
 NOTHING: Final = 7  # of a cancellation: what it cancelled says so itself
 _KIND_MASK: Final = (1 << KIND_BITS) - 1
+# In that of a poll: its key, and from bit 40 a number, so that a poll cancelled long ago is not taken for its successor.
+_SERIAL_AT: Final = 40
+_SERIAL_MASK: Final = (1 << 24) - 1
+_KEY_MASK: Final = (1 << _SERIAL_AT - KIND_BITS) - 1
 
 # A receive buffer holds a request of most protocols and one TLS record (2**14 bytes, RFC 8446 5.1).
 BUFFER_BYTES: Final = 16384
@@ -51,15 +56,18 @@ _BUFFERS_AT_FIRST: Final = 128
 _BUFFERS_AT_MOST: Final = 2048  # 32 MiB of address space, of which only what was filled is memory
 _GROUP: Final = 0
 
-# Sends under way at once; the one too many goes by send(2).  16 MiB of address space, touched where used.
-SLOTS: Final = 1024
+# What one turn sends by the ring; the message too many goes by send(2).  Address space, touched where used, and
+# used from its start again every turn.
+_ARENA_BYTES: Final = 1 << 22
 
 # As asyncio's accept: what ends with the one connection, and what is worth a pause.  A cancelled accept is a
 # dead thread's, and begins again.
 _PASSING: Final = frozenset({errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.ECANCELED})
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-_CANCEL: Final = _ring.head(_ring.ASYNC_CANCEL, -1)
+_FLAGS_USUAL: Final = _ring.CQE_HAS_BUFFER | _ring.CQE_MORE  # of a receive
+_FLAGS_TOLD: Final = _FLAGS_USUAL | _ring.CQE_SOCK_NONEMPTY
+_CANCEL: Final = _ring.head(_ring.ASYNC_CANCEL, -1, _ring.SKIP_SUCCESS)
 
 
 class Operation(Protocol):
@@ -84,15 +92,19 @@ class RingPoller:
         self.streams: dict[int, RingStreamTransport] = {}
         self.listeners: dict[int, Listener] = {}
         self.operations: dict[int, Operation] = {}
-        self._armed: dict[int, int] = {}  # descriptor * 8 + READ or WRITE: user_data of its poll
-        self._polls: dict[int, int] = {}  # the opposite
-        self._to_arm: set[int] = set()
+        # A poll's key is its descriptor * 8 + READ or WRITE.
+        self._armed: dict[int, int] = {}  # key: user_data of the poll that is with the kernel
+        self._to_arm: list[int] = []  # keys that may need another
         self._serial = 0
         # What streams send lies here until the kernel has it; it outlives a ring, and is ours, so that
-        # nothing a program does to its own objects can reach a send under way.
-        self.arena = mmap.mmap(-1, SLOTS * SLOT_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # nothing a program does to its own objects can reach a send that was queued.
+        self.arena = mmap.mmap(-1, _ARENA_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.arena_address = _ring.address_of(self.arena)
-        self.slots = list(range(SLOTS - 1, -1, -1))
+        self.arena_used = 0
+        self.arena_bytes = 0  # none without a ring: writes then go directly
+        self.settled = 0  # a send with a lower number is done, or told why not
+        self.after_sends: list[events.Handle] = []  # to run when the sends of this turn are settled
+        self._generation = 0
         self._owner = 0  # the thread which enabled the ring
         self._ring: Ring | None = None
         self.push: Callable[[int, int, int, int, int], object] = _push_nowhere
@@ -115,7 +127,7 @@ class RingPoller:
             key = fd << 3 | side
             if events & side:
                 if key not in self._armed:
-                    self._to_arm.add(key)
+                    self._to_arm.append(key)
             elif key in self._armed:
                 self._disarm(key)
 
@@ -127,11 +139,13 @@ class RingPoller:
     def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
         """Submit, wait and take completions; those of polls are returned, the others become handles in `ready`."""
         ring = self._ring
-        if ring is None or self._owner == 0:
+        if ring is None:
             self.adopt()
             return self.wait(timeout_s)
         if self._to_arm:
             self._arm()
+        if self.after_sends:
+            timeout_s = 0.0
         try:
             completions = ring.wait(timeout_s)
         except OSError as error:
@@ -139,7 +153,13 @@ class RingPoller:
                 raise
             self.abandon()  # another thread's ring after all: the kernel gave its number to this one
             return []
-        return self._dispatch(completions) if completions else []
+        polled = self._dispatch(completions) if completions else []
+        self.settled = ring.submitted
+        self.arena_used = 0
+        if self.after_sends:
+            self.ready.extend(self.after_sends)
+            self.after_sends.clear()
+        return polled
 
     def close(self) -> None:
         """Cancel everything, see it end, and give everything back."""
@@ -162,22 +182,18 @@ class RingPoller:
     # --- polls ----------------------------------------------------------------------------------------------
 
     def _arm(self) -> None:
-        push, wanted, armed = self.push, self.wanted, self._armed
+        push, wanted, armed, serial = self.push, self.wanted, self._armed, self._serial
         for key in self._to_arm:
-            fd, side = key >> 3, key & 7
-            if wanted.get(fd, 0) & side and key not in armed:
-                self._serial += 1
-                user_data = self._serial << KIND_BITS | POLLED
-                push(_ring.head(_ring.POLL_ADD, fd), 0, 0, side << 32, user_data)
-                armed[key] = user_data
-                self._polls[user_data] = key
+            if wanted.get(key >> 3, 0) & key & 7 and key not in armed:
+                serial += 1
+                armed[key] = mark = (serial & _SERIAL_MASK) << _SERIAL_AT | key << KIND_BITS | POLLED
+                push(_ring.POLL_ADD | key >> 3 << 32, 0, 0, (key & 7) << 32, mark)
+        self._serial = serial
         self._to_arm.clear()
 
     def _disarm(self, key: int) -> None:
         """Cancel a poll at once: its request holds the file, which a close(2) right after would leave open."""
-        user_data = self._armed.pop(key)
-        del self._polls[user_data]
-        self.cancel(user_data)
+        self.cancel(self._armed.pop(key))
         self.submit()
 
     # --- completions ----------------------------------------------------------------------------------------
@@ -207,14 +223,14 @@ class RingPoller:
 
     def settle(self) -> None:
         """Submit what was pushed and handle what is complete: the last thing of a loop that stops."""
-        if self._ring is not None and (self._ring.unsubmitted or self._to_arm):
+        if self._ring is not None and (self._ring.unsubmitted or self.after_sends):
             self.wait(0)  # polls that fired are armed again by the next turn, and then fire again
 
     def _dispatch(self, completions: list[Completion]) -> list[tuple[int, int]]:
         """Hand each completion to whom it concerns.  No code of the program's runs here, only handles are queued."""
         polled: list[tuple[int, int]] = []
         used: list[int] = []
-        streams, ready = self.streams, self.ready
+        streams, ready, armed, to_arm = self.streams, self.ready, self._armed, self._to_arm
         memory = self._buffers.memory
         for user_data, result, flags in completions:
             kind = user_data & _KIND_MASK
@@ -226,17 +242,20 @@ class RingPoller:
                     start = number * BUFFER_BYTES
                     stream._inbox.append(memory[start : start + result])
                     ready.append(stream._read_handle)
-                if not flags & _ring.CQE_MORE:
-                    stream.receive_ended(result)
+                if flags & _FLAGS_TOLD != _FLAGS_USUAL:
+                    if not flags & _ring.CQE_MORE:
+                        stream.receive_ended(result)
+                    elif result == BUFFER_BYTES and not stream._by_poll:
+                        stream.receive_bulk_directly()
             elif kind == SENT:
-                streams[user_data >> KIND_BITS].sent(result)
+                streams[user_data >> KIND_BITS].send_failed(result)
             elif kind == POLLED:
-                key = self._polls.pop(user_data, None)
-                if key is not None:
-                    del self._armed[key]
+                key = user_data >> KIND_BITS & _KEY_MASK
+                if armed.get(key) == user_data:  # else it was cancelled, or is one before the last
+                    del armed[key]
                     # EBADF is a descriptor closed while watched, which epoll forgets silently.
                     if result != -errno.EBADF:
-                        self._to_arm.add(key)
+                        to_arm.append(key)
                         if result > 0:
                             polled.append((key >> 3, key & 7))
             elif kind == ACCEPTED:
@@ -258,7 +277,8 @@ class RingPoller:
     # --- the ring's life ------------------------------------------------------------------------------------
 
     def _make_ring(self) -> None:
-        ring = Ring()
+        self._generation += 1
+        ring = Ring(generation=self._generation)
         try:
             self._buffers = ReceiveBuffers(ring, _GROUP, _BUFFERS_AT_MOST, BUFFER_BYTES, _BUFFERS_AT_FIRST)
         except BaseException:
@@ -279,7 +299,9 @@ class RingPoller:
         self._ring.enable()
         self._owner = threading.get_native_id()
         self.push = self._ring.push
-        self._to_arm.update(fd << 3 | side for fd, both in self.wanted.items() for side in (READ, WRITE) if both & side)
+        self.settled = self._ring.submitted
+        self.arena_bytes = _ARENA_BYTES
+        self._to_arm.extend(fd << 3 | side for fd, both in self.wanted.items() for side in (READ, WRITE) if both & side)
         for listener in self.listeners.values():
             listener.arm()
         for stream in list(self.streams.values()):
@@ -289,21 +311,23 @@ class RingPoller:
         """Give up the ring, which is another thread's or, after a fork, the parent's; `adopt` makes another.
 
         Its completions can be taken from any thread.  What hasn't completed has not begun: a receive
-        that waits has received nothing, and a send that waits has sent nothing, because neither asks for all or nothing.
+        that waits has received nothing, and a send never waits.
         """
         ring, self._ring = self._ring, None
         self._owner = 0
         self.push = _push_nowhere
+        self.arena_bytes = 0
         if ring is None:
             return
         if not forked:
             self._dispatch(ring.take())
+            self.settled = ring.submitted
         ring.close()
         self._buffers.close()
         self._armed.clear()
-        self._polls.clear()
         for stream in list(self.streams.values()):
             stream.ring_lost(forked)
+        self.arena_used = 0
         for operation in self.operations.values():
             operation.done(-errno.ECANCELED)
         self.operations.clear()

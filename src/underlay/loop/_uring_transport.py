@@ -1,13 +1,16 @@
-"""The stream transport of the ring: what arrives is already received, and what is sent the kernel sends in its own time.
+"""The stream transport of the ring: what arrives is already received, and what is sent the kernel sends in its
+own time.
 
-This file knows asyncio's promises about a connection when reading and writing are operations *under way*: that nothing
-received is lost by a pause, that writes keep their order, that the socket is closed only after the kernel
-has let go of it.  It does not know the ring's structures, nor how completions are told apart (`_io_uring.py`).
+This file knows asyncio's promises about a connection when reading and writing are operations *under way*:
+that nothing received is lost by a pause, that writes keep their order, that the socket is closed only after
+the kernel has let go of it. It does not know the ring's structures, nor how completions are told apart
+(`_io_uring.py`).
 
 It chooses per connection and direction:
 
-* small messages complete in the kernel, by a multishot receive and by sends batched with the turn's other operations;
-* bulk goes by polls and direct recv(2) and send(2).  A queued send of 64 KiB would first be copied to the
+* small messages complete in the kernel, by a multishot receive and by sends batched with the turn's other
+  operations;
+* bulk goes by polls and direct recv(2) and send(2). A queued send of 64 KiB would first be copied to the
   arena, then fill the socket and wait there; a receive would be cut into buffers.
 """
 
@@ -41,8 +44,12 @@ RECEIVED: Final = 0
 SENT: Final = 1
 
 # The longest message that is sent by the ring.
-SLOT_BYTES: Final = 16384
-_NOSIGNAL: Final = socket.MSG_NOSIGNAL << 32
+SEND_AT_MOST_BYTES: Final = 16384
+# A send that failed thus is tried again: no room, or cancelled because the thread that submitted it is gone.
+_LATER: Final = frozenset({errno.EAGAIN, errno.EINTR, errno.ECANCELED, errno.ENOMEM})
+# MSG_DONTWAIT has the kernel try at once and never wait; MSG_WAITALL has it call a short send a failure, and only failures
+# complete aloud (IOSQE_CQE_SKIP_SUCCESS).  So when the turn's system call returns, a send of which nothing is heard is done.
+_SEND_FLAGS: Final = (socket.MSG_DONTWAIT | socket.MSG_WAITALL | socket.MSG_NOSIGNAL) << 32
 
 
 class RingStreamTransport(StreamTransport):
@@ -62,7 +69,7 @@ class RingStreamTransport(StreamTransport):
         self._id = poller.new_id()
         fd = sock.fileno()
         self._receive_head = _ring.head(_ring.RECV, fd, _ring.MULTISHOT | _ring.BUFFER_SELECT)
-        self._send_head = _ring.head(_ring.SEND, fd)
+        self._send_head = _ring.head(_ring.SEND, fd, _ring.SKIP_SUCCESS)
         self._receive_mark = self._id << KIND_BITS | RECEIVED
         self._send_mark = self._id << KIND_BITS | SENT
         # Reading: what the kernel has received, and whether it will receive more.
@@ -73,11 +80,10 @@ class RingStreamTransport(StreamTransport):
         self._cancelling = False  # and was asked to end
         self._ended = False  # by EOF or an error: there is nothing more to come
         self._by_poll = False
-        # Writing: one send is under way at a time.
-        self._sending = 0  # its bytes
-        self._place = 0  # where they begin in the arena
-        self._slot = 0  # and which part of it is theirs
-        self._number = 0  # of the submission
+        # Writing: the one send of this turn.
+        self._number = -1  # of its submission
+        self._place = 0  # where its bytes begin in the arena
+        self._nbytes = 0
         self._close_when_idle = False
         super().__init__(loop, sock, protocol, waiter, extra, server)
         poller.streams[self._id] = self
@@ -90,13 +96,13 @@ class RingStreamTransport(StreamTransport):
         self._started = True
         if not self.is_reading():
             return
-        if self._by_poll:
-            super()._start_reading()
-            return
-        self._read_handle = events.Handle(self._deliver, (), self._loop, None)
-        self._poller.ready.extend([self._read_handle] * len(self._inbox))
+        if self._inbox:
+            self._poller.ready.extend([self._read_handle] * len(self._inbox))
         if not self._receiving and not self._ended:
-            self._receive()
+            if self._by_poll:
+                super()._start_reading()
+            else:
+                self._receive()
 
     def _receive(self) -> None:
         self._receiving = True
@@ -111,10 +117,16 @@ class RingStreamTransport(StreamTransport):
 
     def pause_reading(self) -> None:
         """Stop calling ``data_received``; the receive goes on until something comes, which then waits here."""
-        if self._by_poll:
+        if self._by_poll and not self._receiving:
             super().pause_reading()
         elif self.is_reading():
             self._paused = True
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+        if self._paused and not self._closing:
+            self._read_handle = events.Handle(self._deliver, (), self._loop, None)  # as asyncio: in this context
+        super().resume_reading()
 
     def _deliver(self) -> None:
         """Give the protocol one completion of the receive."""
@@ -186,63 +198,82 @@ class RingStreamTransport(StreamTransport):
             self._poller.ready.append(self._read_handle)
             return
         if not self._closing and not self._paused:
-            self._receive()
+            self._start_reading()
+
+    def receive_bulk_directly(self) -> None:
+        """Change to polls and recv(2), for good: this peer sends more at once than a buffer takes."""
+        self._by_poll = True
+        if not self._cancelling:
+            self._cancelling = True
+            self._poller.cancel(self._receive_mark)
 
     # --- writing --------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Have the ring send `data` with the turn's other operations; what is long, or finds no room, goes the direct way."""
         poller = self._poller
+        place = poller.arena_used
         if (
             data.__class__ is not bytes
-            or self._sending
+            or not 0 < (nbytes := len(data)) <= SEND_AT_MOST_BYTES
+            or place + nbytes > poller.arena_bytes
+            or self._number >= poller.settled
             or self._buffer
             or self._eof
             or self._conn_lost
             or self._empty_waiter is not None
-            or not 0 < len(data) <= SLOT_BYTES
-            or not poller.slots
         ):
             self._write_otherwise(data)
             return
-        nbytes = len(data)
-        self._slot = slot = poller.slots.pop()
-        self._place = place = slot * SLOT_BYTES
-        poller.arena[place : place + nbytes] = data
-        self._sending = nbytes
+        poller.arena_used = end = place + nbytes
+        poller.arena[place:end] = data
+        self._place = place
+        self._nbytes = nbytes
         self._number = poller.push(
-            self._send_head, 0, poller.arena_address + place, nbytes | _NOSIGNAL, self._send_mark
+            self._send_head, 0, poller.arena_address + place, nbytes | _SEND_FLAGS, self._send_mark
         )
         if nbytes > self._high_water:
             self._maybe_pause_protocol()
+            poller.after_sends.append(self._after_send_handle)
 
     def _write_otherwise(self, data: bytes | bytearray | memoryview) -> None:
+        poller = self._poller
         if isinstance(data, (bytearray, memoryview)):
-            data = bytes(data)  # the caller may change it
-            if 0 < len(data) <= SLOT_BYTES and not self._sending and not self._buffer:
-                if not (self._eof or self._conn_lost or self._empty_waiter is not None) and self._poller.slots:
-                    self.write(data)
-                    return
-        if not self._sending or not isinstance(data, bytes) or self._eof or self._conn_lost or not data:
-            super().write(data)  # the direct way, or the error
+            copy = bytes(data)  # the caller may change it
+            if 0 < len(copy) <= SEND_AT_MOST_BYTES and poller.arena_used + len(copy) <= poller.arena_bytes:
+                self.write(copy)
+                return
+        if self._number < poller.settled:
+            super().write(data)
+            return
+        # A second write of this turn, whose first the kernel doesn't know of yet.
+        if not isinstance(data, (bytes, bytearray, memoryview)) or self._eof or self._conn_lost or not data:
+            super().write(data)  # which knows what to say
             return
         if self._empty_waiter is not None:
             raise RuntimeError("unable to write; sendfile is in progress")
-        end = self._sending + len(data)
-        fits = self._place + end <= (self._slot + 1) * SLOT_BYTES
-        if fits and not self._buffer and self._poller.lengthen(self._number, end | _NOSIGNAL):
-            # The kernel doesn't know of the first write yet: headers and body leave as one.
-            place = self._place + self._sending
-            self._poller.arena[place : place + len(data)] = data
-            self._sending = end
+        place = self._place + self._nbytes
+        nbytes = self._nbytes + len(data)
+        if (
+            place == poller.arena_used
+            and not self._buffer
+            and nbytes <= SEND_AT_MOST_BYTES
+            and place + len(data) <= poller.arena_bytes
+            and poller.lengthen(self._number, nbytes | _SEND_FLAGS)
+        ):
+            # Headers and body leave as one.
+            poller.arena_used = place + len(data)
+            poller.arena[place : poller.arena_used] = data
+            self._nbytes = nbytes
         else:
             self._queue(data)
         self._maybe_pause_protocol()
+        poller.after_sends.append(self._after_send_handle)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Send the buffers in order, as one message."""
         buffers = [bytes(data) for data in list_of_data if data]
-        if self._sending or sum(map(len, buffers)) <= SLOT_BYTES:
+        if self._number >= self._poller.settled or sum(map(len, buffers)) <= SEND_AT_MOST_BYTES:
             if self._eof:
                 raise RuntimeError("Cannot call writelines() after write_eof()")
             if self._empty_waiter is not None:
@@ -251,97 +282,66 @@ class RingStreamTransport(StreamTransport):
         else:
             super().writelines(buffers)
 
-    def sent(self, result: int) -> None:
-        """Take the completion of a send; nothing of the program's runs here."""
-        if result == self._sending and not self._conn_lost:
-            self._free_slot()
-            if (
-                self._buffer
-                or self._closing
-                or self._eof
-                or self._protocol_paused
-                or self._empty_waiter is not None
-            ):
-                self._poller.ready.append(self._after_send_handle)
-        elif self._conn_lost:
-            self._free_slot()
-            if self._close_when_idle:
-                self._close_socket()
-        elif 0 <= result < self._sending:
-            self._sending -= result
-            self._place += result
-            self._send_placed()
-        elif result == -errno.ECANCELED:
-            self._send_placed()  # the thread that submitted it is gone
+    def send_failed(self, result: int) -> None:
+        """Take the completion of a send, which tells of bytes that the kernel did not take."""
+        if self._conn_lost:
+            return
+        if result >= 0 or -result in _LATER:
+            self._take_back(max(result, 0))
         else:
-            self._free_slot()
             exc = OSError(-result, os.strerror(-result))
-            self._poller.ready.append(events.Handle(self._send_failed, (exc,), self._loop, None))
+            self._poller.ready.append(events.Handle(self._report_failed_send, (exc,), self._loop, None))
 
-    def _send_placed(self) -> None:
-        """Submit the send of what lies in the arena."""
-        self._number = self._poller.push(
-            self._send_head,
-            0,
-            self._poller.arena_address + self._place,
-            self._sending | _NOSIGNAL,
-            self._send_mark,
-        )
+    def _take_back(self, sent: int) -> None:
+        """Queue what wasn't sent, before what was written since."""
+        unsent = self._poller.arena[self._place + sent : self._place + self._nbytes]
+        self._number = -1
+        self._buffer.appendleft(unsent)
+        self._buffer_bytes += len(unsent)
+        self._poller.ready.append(self._after_send_handle)
 
-    def _free_slot(self) -> None:
-        self._sending = 0
-        self._poller.slots.append(self._slot)
-
-    def _send_failed(self, exc: OSError) -> None:
+    def _report_failed_send(self, exc: OSError) -> None:
+        self._discard_queued()
         self._fatal_error(exc, "Fatal write error on socket transport")
         if self._empty_waiter is not None and not self._empty_waiter.done():
             self._empty_waiter.set_exception(exc)
 
     def _after_send(self) -> None:
-        """Do what waited for the end of a send: the next one, the protocol's resumption, the half-close, the close."""
-        if self._conn_lost:
+        """Do what waited for the turn's send: the rest of it, the protocol's resumption, the half-close, the close."""
+        if self._conn_lost or self._loop is None or self._sock_fd in self._loop._writers:
             return
-        if self._buffer and not self._sending and self._sock_fd not in self._loop._writers:
-            self._send_next()
-            if self._conn_lost:
+        if self._buffer:
+            if not self._send_queued():
                 return
+            if self._buffer:
+                self._loop._add_writer(self._sock_fd, self._write_ready)
+        self._maybe_pause_protocol()
         self._maybe_resume_protocol()
         if not self._buffer:
             self._all_written()
 
-    def _send_next(self) -> None:
-        """Send what was written during the last send: by the ring if it fits, else directly."""
-        nbytes, slots = self._buffer_bytes, self._poller.slots
-        if nbytes <= SLOT_BYTES and slots:
-            data = b"".join(self._buffer)
-            self._buffer.clear()
-            self._buffer_bytes = 0
-            self._slot = slots.pop()
-            self._place = self._slot * SLOT_BYTES
-            self._poller.arena[self._place : self._place + nbytes] = data
-            self._sending = nbytes
-            self._send_placed()
-        elif self._send_queued() and self._buffer:
-            self._loop._add_writer(self._sock_fd, self._write_ready)
-
     def _all_written(self) -> None:
-        if not self._sending and not self._conn_lost:
+        if self._number >= self._poller.settled:
+            self._poller.after_sends.append(self._after_send_handle)  # resumed, the protocol wrote more
+        elif not self._conn_lost:
             super()._all_written()
 
     def write_eof(self) -> None:
-        """Send FIN once everything queued is sent."""
-        if self._sending and not self._closing:
+        """Send FIN once everything written is sent."""
+        if self._number >= self._poller.settled and not self._closing:
             self._eof = True
+            self._poller.after_sends.append(self._after_send_handle)
         else:
             super().write_eof()
 
     def get_write_buffer_size(self) -> int:
         """Bytes written by the caller that the kernel hasn't taken yet."""
-        return self._sending + self._buffer_bytes
+        return self._buffer_bytes + (self._nbytes if self._number >= self._poller.settled else 0)
 
     def _make_empty_waiter(self) -> asyncio.Future[None]:
-        if self._sending and self._empty_waiter is None:
+        if self._number >= self._poller.settled and self._empty_waiter is None:
             self._empty_waiter = self._loop.create_future()
+            self._poller.after_sends.append(self._after_send_handle)
             return self._empty_waiter
         return super()._make_empty_waiter()
 
@@ -349,38 +349,32 @@ class RingStreamTransport(StreamTransport):
 
     def close(self) -> None:
         """Stop reading, send what is queued, then close; ``connection_lost(None)`` follows."""
-        if self._sending and not self._closing:
+        if self._number >= self._poller.settled and not self._closing:
             self._closing = True
             self._stop_reading()
+            self._poller.after_sends.append(self._after_send_handle)
         else:
             super().close()
 
-    def _force_close(self, exc: BaseException | None) -> None:
-        if self._sending and not self._conn_lost:
-            self._poller.cancel(self._send_mark)
-        super()._force_close(exc)
-
     def _close_socket(self) -> None:
-        """Close the socket as soon as the kernel has nothing to do with it, or its peer would learn nothing of it."""
+        """Close the socket once the kernel receives nothing from it any more: until then close(2) would tell the peer nothing."""
         self._close_when_idle = True
-        if not self._receiving and not self._sending:
+        if not self._receiving:
             self._poller.streams.pop(self._id, None)
             super()._close_socket()
 
     # --- when the ring changes ------------------------------------------------------------------------------
 
     def ring_lost(self, forked: bool) -> None:
-        """Forget what was under way; after a fork it is the parent's, who will send what was being sent."""
+        """Forget what was under way; after a fork it is the parent's, who sends what was being sent."""
         self._receiving = self._cancelling = False
-        if self._sending and (forked or self._conn_lost):
-            self._free_slot()
-            self._poller.ready.append(self._after_send_handle)
+        if self._number >= self._poller.settled and not forked and not self._conn_lost:
+            self._take_back(0)
+        self._number = -1
         if self._close_when_idle:
             self._close_socket()
 
     def ring_changed(self) -> None:
         """Begin again what was under way."""
-        if self._sending:
-            self._send_placed()
         if self._started and self.is_reading() and not self._by_poll and not self._ended and not self._receiving:
             self._receive()

@@ -1,0 +1,51 @@
+"""The tests that a subject need not pass, each by name and with the reason.
+
+It knows names and reasons only. The suite runs these tests all the same and fails when one
+passes, or when its name is no test of this interpreter: so the table can only be true.
+`since` and `until` bound the Python versions that have the test and fail it.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+# The versions that the suite supports; the bounds of an exclusion that gives none.
+OLDEST = (3, 11)
+NEWEST = (3, 13)
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """One test, by its id in the runner, that its subject fails for a good reason."""
+
+    test: str
+    reason: str
+    since: tuple[int, int] = OLDEST
+    until: tuple[int, int] = NEWEST
+
+    @property
+    def applies(self) -> bool:
+        """Whether this interpreter is among the versions meant."""
+        return self.since <= sys.version_info[:2] <= self.until
+
+
+EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {
+    "nonblocking": (
+        Exclusion(
+            "contract.io_interleaves_with_calls_and_timers_in_the_stock_order",
+            "each descriptor is asked by trying its read, one after the other, so that a later "
+            "one of the same round already sees what an earlier one's callback wrote; the "
+            "order within each connection is the stock one",
+        ),
+    ),
+    "blocking": (),
+}
+
+
+def exclusion(subject: str, test: str) -> Exclusion | None:
+    """Finds the exclusion that holds for this test of this subject on this interpreter."""
+    for entry in EXCLUSIONS.get(subject, ()):
+        if entry.test == test and entry.applies:
+            return entry
+    return None

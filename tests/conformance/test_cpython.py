@@ -1,0 +1,39 @@
+"""Every model passes CPython's own tests of event loops and of what is built on them.
+
+The tests are those of `test.test_asyncio`, as installed with the interpreter; which and how
+is told in `catalogue.py`, what a model need not pass in `exclusions.py`. Each runs in a
+forked child with its own limit.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+import pytest
+
+from .conftest import Batches, judge, listed_tests
+from .exclusions import EXCLUSIONS
+from .subjects import SUBJECTS, Subject
+
+
+# The first item of a subject waits for the whole batch, whose tests have limits of their own.
+@pytest.mark.timeout(900)
+def test_model_passes_cpythons_test(subject: Subject, cpython_test: str, batches: Batches) -> None:
+    judge(batches, subject, cpython_test)
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the counts are those of 3.11")
+def test_as_many_tests_are_borrowed_as_others_count() -> None:
+    counts = Counter(listed_tests().values())
+    assert (counts["loop"], counts["library"]) == (161, 306)
+
+
+def test_every_exclusion_names_a_subject_and_a_test_that_exist() -> None:
+    assert set(EXCLUSIONS) <= {subject.name for subject in SUBJECTS}
+    for name, entries in EXCLUSIONS.items():
+        tests = [entry.test for entry in entries if entry.applies]
+        assert len(tests) == len(set(tests)), f"{name} excludes a test twice"
+        unknown = [test for test in tests if test not in listed_tests()]
+        assert not unknown, f"{name} excludes what is no test here: {unknown}"
+        assert all(entry.reason for entry in entries)

@@ -15,7 +15,6 @@ Cost: one io_uring_enter(2) a turn, which submits everything and waits.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import errno
 import mmap
 import os
@@ -23,7 +22,7 @@ import socket
 import stat
 import threading
 import weakref
-from asyncio import constants, events, trsock
+from asyncio import events
 from asyncio.log import logger
 from collections import deque
 from collections.abc import Callable
@@ -33,18 +32,18 @@ from ..errors import ModelUnavailable
 from . import _ring
 from ._reactor import READ, WRITE, ReactorLoop
 from ._ring import Completion, ReceiveBuffers, Ring
+from ._uring_listener import ACCEPTED, Listener
 from ._uring_transport import KIND_BITS, RECEIVED, SENT, RingStreamTransport
 
 if TYPE_CHECKING:
     import ssl
 
-# What a completion is about, after RECEIVED and SENT of a stream.
-POLLED: Final = 2
-ACCEPTED: Final = 3
+# What a completion is about, after RECEIVED and SENT of a stream and ACCEPTED of a listener.
+POLLED: Final = 3
 DONE: Final = 4
 NOTHING: Final = 7  # of a cancellation: what it cancelled says so itself
 _KIND_MASK: Final = (1 << KIND_BITS) - 1
-# In that of a poll: its key, and from bit 40 a number, so that a poll cancelled long ago is not taken for its successor.
+# In that of a poll: its key, and from bit 40 a number, lest a poll cancelled long ago be taken for its successor.
 _SERIAL_AT: Final = 40
 _SERIAL_MASK: Final = (1 << 24) - 1
 _KEY_MASK: Final = (1 << _SERIAL_AT - KIND_BITS) - 1
@@ -60,14 +59,12 @@ _GROUP: Final = 0
 # used from its start again every turn.
 _ARENA_BYTES: Final = 1 << 22
 
-# As asyncio's accept: what ends with the one connection, and what is worth a pause.  A cancelled accept is a
-# dead thread's, and begins again.
-_PASSING: Final = frozenset({errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.ECANCELED})
-_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
 _FLAGS_USUAL: Final = _ring.CQE_HAS_BUFFER | _ring.CQE_MORE  # of a receive
 _FLAGS_TOLD: Final = _FLAGS_USUAL | _ring.CQE_SOCK_NONEMPTY
 _CANCEL: Final = _ring.head(_ring.ASYNC_CANCEL, -1, _ring.SKIP_SUCCESS)
+
+
+__all__ = ["DONE", "KIND_BITS", "RingPoller", "UringLoop"]
 
 
 class Operation(Protocol):
@@ -107,7 +104,7 @@ class RingPoller:
         self._generation = 0
         self._owner = 0  # the thread which enabled the ring
         self._ring: Ring | None = None
-        self.push: Callable[[int, int, int, int, int], object] = _push_nowhere
+        self.push: Callable[[int, int, int, int, int], int] = _push_nowhere
         self._make_ring()
         _pollers.add(self)
 
@@ -328,6 +325,9 @@ class RingPoller:
         for stream in list(self.streams.values()):
             stream.ring_lost(forked)
         self.arena_used = 0
+        if not forked:
+            # Another thread's file operations may still write to their memory, in the kernel's own time.
+            _kept_for_the_kernel.extend(self.operations.values())
         for operation in self.operations.values():
             operation.done(-errno.ECANCELED)
         self.operations.clear()
@@ -337,6 +337,8 @@ def _push_nowhere(head: int, off: int, addr: int, length_and_flags: int, user_da
     """Without a ring nothing need be pushed: a new one is filled from the tables."""
     return -1
 
+
+_kept_for_the_kernel: list[Operation] = []
 
 # After a fork the ring is the parent's still, and its queues are memory that both can write to.
 _pollers: weakref.WeakSet[RingPoller] = weakref.WeakSet()
@@ -350,74 +352,11 @@ def _leave_rings_to_the_parent() -> None:
 os.register_at_fork(after_in_child=_leave_rings_to_the_parent)
 
 
-class Listener:
-    """A listening socket with a multishot accept in the kernel: one submission, a completion for each connection."""
-
-    def __init__(self, loop: UringLoop, sock: socket.socket, serve: Callable[[socket.socket], None]) -> None:
-        self.sock = sock
-        self._loop = loop
-        self._serve = serve
-        self._context = contextvars.copy_context()
-        self._poller = loop._ring_poller
-        self._id = self._poller.new_id()
-        self._head = _ring.head(_ring.ACCEPT, sock.fileno(), _ring.ACCEPT_MULTISHOT)
-        self._poller.listeners[self._id] = self
-        self.arm()
-
-    def arm(self) -> None:
-        """Have the kernel accept until it is told to stop."""
-        if self._id in self._poller.listeners:
-            mark = self._id << KIND_BITS | ACCEPTED
-            self._poller.push(self._head, 0, 0, socket.SOCK_CLOEXEC << 32, mark)
-
-    def completed(self, result: int, more: bool) -> None:
-        """Take one completion: a connection, or the error that ended accepting."""
-        if result >= 0:
-            self._loop.call_soon(self._accepted, result, context=self._context)
-        elif -result in _OUT_OF_RESOURCES:
-            self._loop.call_soon(self._out_of_resources, -result, context=self._context)
-            return
-        elif -result not in _PASSING:
-            self._loop.call_soon(self._broken, -result, context=self._context)
-            return
-        if not more:
-            self.arm()
-
-    def _accepted(self, fd: int) -> None:
-        sock = self.sock
-        connection = socket.socket(sock.family, sock.type, sock.proto, fd)
-        if self._id in self._poller.listeners:
-            connection.setblocking(False)
-            self._serve(connection)
-        else:
-            connection.close()
-
-    def _out_of_resources(self, error: int) -> None:
-        """As asyncio: say so, and leave the waiting connections waiting for a second."""
-        self._loop.call_exception_handler(
-            {
-                "message": "socket.accept() out of system resource",
-                "exception": OSError(error, os.strerror(error)),
-                "socket": trsock.TransportSocket(self.sock),
-            }
-        )
-        self._loop.call_later(constants.ACCEPT_RETRY_DELAY, self.arm)
-
-    def _broken(self, error: int) -> None:
-        raise OSError(error, os.strerror(error))  # the loop reports it, as it does of asyncio's accept()
-
-    def close(self) -> None:
-        """Stop accepting; when this returns the kernel holds the socket no longer, and its port can be used again."""
-        if self._poller.listeners.pop(self._id, None) is not None:
-            self._poller.cancel(self._id << KIND_BITS | ACCEPTED)
-            self._poller.submit()
-
-
 class UringLoop(ReactorLoop):
     """asyncio on io_uring.
 
-    Raises `underlay.errors.ModelUnavailable` where the kernel, a sysctl or a container forbids io_uring, and OSError where
-    the process lacks descriptors or memory for it.  Needs Linux 6.1.
+    Raises `underlay.errors.ModelUnavailable` where the kernel, a sysctl or a container forbids io_uring, and OSError
+    where the process lacks descriptors or memory for it.  Needs Linux 6.1.
 
     >>> async def main() -> str:
     ...     return type(asyncio.get_running_loop()).__name__
@@ -473,10 +412,13 @@ class UringLoop(ReactorLoop):
             if self._debug:
                 logger.debug("%r got a new connection from %r: %r", server, peername, connection)
             extra = {"peername": peername}
-            accept = self._accept_connection2(protocol_factory, connection, extra, sslcontext, server, *timeouts)  # type: ignore[attr-defined]
-            self.create_task(accept)
+            self.create_task(
+                self._accept_connection2(  # type: ignore[attr-defined]
+                    protocol_factory, connection, extra, sslcontext, server, *timeouts
+                )
+            )
 
-        self._listeners[sock.fileno()] = Listener(self, sock, serve)
+        self._listeners[sock.fileno()] = Listener(self, self._ring_poller, sock, serve)
 
     def _stop_serving(self, sock: socket.socket) -> None:
         listener = self._listeners.pop(sock.fileno(), None)

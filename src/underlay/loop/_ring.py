@@ -99,9 +99,16 @@ SUBMISSIONS: Final = 1024
 # A multishot operation completes many times for one submission; past these the kernel keeps a list (FEAT_NODROP).
 COMPLETIONS: Final = 8192
 
+
+def _no_syscall(*args: object) -> int:
+    raise OSError(errno.ENOSYS, f"io_uring is Linux's, and this is {sys.platform}")
+
+
 # The conversion of each argument to a C long by `argtypes` would cost 0.5 µs a call; ints fit C's int here, and what
 # doesn't is wrapped.  Measured: 0.7 µs against 1.3.
-_syscall = ctypes.CDLL(None, use_errno=True).syscall if sys.platform == "linux" else None
+_syscall: Callable[..., int] = _no_syscall
+if sys.platform == "linux":
+    _syscall = ctypes.CDLL(None, use_errno=True).syscall
 # The seventh argument goes by the stack, where the upper half of a C int's place is whatever was there.
 _ARG_BYTES: Final = ctypes.c_size_t(_GETEVENTS_ARG.size)
 
@@ -110,17 +117,19 @@ Completion = tuple[int, int, int]
 
 
 def head(opcode: int, fd: int, flags: int = 0) -> int:
-    """The first word of a submission: opcode, flags, ioprio and descriptor (`flags` as this file's constants have them)."""
+    """The first word of a submission: opcode, flags and ioprio (as this file's constants have them) and descriptor."""
     return opcode | flags | (fd & _U32) << 32
 
 
-def address_of(buffer: mmap.mmap | bytearray | memoryview) -> int:
-    """Where a writable buffer lies in memory; it must live, and keep its size, as long as the kernel may use it."""
+def address_of(buffer: mmap.mmap | bytearray | bytes) -> int:
+    """Where a buffer lies in memory; it must live, and keep its size, as long as the kernel may use it."""
+    if isinstance(buffer, bytes):
+        return ctypes.cast(ctypes.c_char_p(buffer), ctypes.c_void_p).value or 0
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
 class Ring:
-    """One io_uring instance: `push` operations, then `wait` submits them all and brings completions, in one system call.
+    """One io_uring instance: `push` operations, then `wait` submits all and brings completions, in one system call.
 
     Raises OSError as io_uring_setup(2) does: EPERM where it is forbidden, ENOSYS where it isn't built, EINVAL
     where the kernel is older than 6.1, EMFILE and ENOMEM where the process is out of something.
@@ -128,9 +137,7 @@ class Ring:
     Operations are numbered from ``generation << 32``, so that those of an earlier ring of the same owner are all lower.
     """
 
-    def __init__(
-        self, submissions: int = SUBMISSIONS, completions: int = COMPLETIONS, *, generation: int = 0
-    ) -> None:
+    def __init__(self, submissions: int = SUBMISSIONS, completions: int = COMPLETIONS, *, generation: int = 0) -> None:
         params = bytearray(_PARAMS.size)
         _PARAMS.pack_into(params, 0, 0, completions, _SETUP_FLAGS, *[0] * 25)
         self.fd = _call("io_uring_setup", _SYS_SETUP, submissions, ctypes.c_void_p(address_of(params)))
@@ -150,9 +157,7 @@ class Ring:
         size = max(sq_array + 4 * sq_entries, cqes + _CQE.size * cq_entries)
         queues = mmap.mmap(self.fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, offset=_OFF_SQ_RING)
         self._maps.append(queues)
-        self._sqes = mmap.mmap(
-            self.fd, sq_entries << _SQE_SHIFT, mmap.MAP_SHARED | mmap.MAP_POPULATE, offset=_OFF_SQES
-        )
+        self._sqes = mmap.mmap(self.fd, sq_entries << _SQE_SHIFT, mmap.MAP_SHARED | mmap.MAP_POPULATE, offset=_OFF_SQES)
         self._maps.append(self._sqes)
         control = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._maps.append(control)
@@ -196,7 +201,7 @@ class Ring:
     def push(self, head: int, off: int, addr: int, length_and_flags: int, user_data: int, group: int = 0) -> int:
         """Queue one operation and give its number; the kernel learns of it at the next `wait` or `submit`.
 
-        `length_and_flags` is ``sqe->len | op_flags << 32``; `group` the buffer group, where the head says BUFFER_SELECT.
+        `length_and_flags` is ``sqe->len | op_flags << 32``; `group` the buffer group, for heads with BUFFER_SELECT.
         """
         tail = self._tail
         if tail - self.submitted == self._sq_entries:
@@ -225,7 +230,7 @@ class Ring:
         return int(self._cq_overflow[0])
 
     def wait(self, timeout_s: float | None) -> list[Completion]:
-        """Submit what was pushed, wait for a completion no longer than `timeout_s` (None: for ever), take all there are."""
+        """Submit what was pushed, wait up to `timeout_s` (None: for ever) for a completion, and take all there are."""
         want = 1
         arg = self._arg_forever
         if timeout_s is not None:
@@ -240,9 +245,7 @@ class Ring:
         # What follows is _enter() and take(), written out: this runs every turn, and a call costs 0.1 µs.
         tail = self._tail
         self._sq_tail[0] = tail & _U32
-        done = _syscall(
-            _SYS_ENTER, self.fd, tail - self.submitted, want, _ENTER_FLAGS, arg, _ARG_BYTES
-        )
+        done = _syscall(_SYS_ENTER, self.fd, tail - self.submitted, want, _ENTER_FLAGS, arg, _ARG_BYTES)
         if done >= 0:
             self.submitted += done
         else:
@@ -273,13 +276,11 @@ class Ring:
         return completions
 
     def submit(self) -> None:
-        """Tell the kernel of what was pushed and let it do the work that is due, without waiting or taking completions."""
+        """Submit what was pushed and let the kernel do the work that is due; nothing is waited for, nothing taken."""
         while True:
             tail = self._tail
             self._sq_tail[0] = tail & _U32
-            done = _syscall(
-                _SYS_ENTER, self.fd, tail - self.submitted, 0, _ENTER_FLAGS, self._arg_forever, _ARG_BYTES
-            )
+            done = _syscall(_SYS_ENTER, self.fd, tail - self.submitted, 0, _ENTER_FLAGS, self._arg_forever, _ARG_BYTES)
             if done >= 0:
                 self.submitted += done
             else:
@@ -296,7 +297,7 @@ class Ring:
             raise OSError(error, f"io_uring_enter: {os.strerror(error)}")
 
     def close(self) -> None:
-        """Give back the descriptor and the memory; operations under way are cancelled by the kernel, in its own time."""
+        """Give back the descriptor and the memory; the kernel cancels operations under way in its own time."""
         if self.fd < 0:
             return
         for view in reversed(self._views):
@@ -312,8 +313,8 @@ class Ring:
 class ReceiveBuffers:
     """Buffers lent to the kernel, of which a multishot receive takes one when the data is there, not before.
 
-    `count` (a power of two, at most 32,768) of `size` bytes are reserved as address space; `lent` are in use at first, and
-    `grow` doubles them.  Memory is touched only where data arrives.
+    `count` (a power of two, at most 32,768) of `size` bytes are reserved as address space; `lent` are in use at
+    first, and `grow` doubles them.  Memory is touched only where data arrives.
     """
 
     def __init__(self, ring: Ring, group: int, count: int, size: int, lent: int) -> None:
@@ -331,9 +332,7 @@ class ReceiveBuffers:
         self._order = [-1] * count  # which buffer stands in which place of the ring
         arg = bytearray(_BUFFER_REG.pack(address_of(self._entries), count, group, 0, 0, 0, 0))
         try:
-            _call(
-                "io_uring_register", _SYS_REGISTER, ring.fd, _REGISTER_PBUF_RING, ctypes.c_void_p(address_of(arg)), 1
-            )
+            _call("io_uring_register", _SYS_REGISTER, ring.fd, _REGISTER_PBUF_RING, ctypes.c_void_p(address_of(arg)), 1)
         except BaseException:
             self.close()
             raise
@@ -423,7 +422,9 @@ def probe(make_ring: Callable[[], Ring] = Ring) -> RingSupport:
         return why_not(error)
     if missing:
         return RingSupport(
-            False, f"the kernel {os.uname().release} has an io_uring without {', '.join(missing)}", "use Linux 6.1 or newer"
+            False,
+            f"the kernel {os.uname().release} has an io_uring without {', '.join(missing)}",
+            "use Linux 6.1 or newer",
         )
     return RingSupport(True)
 
@@ -458,9 +459,7 @@ def why_not(error: OSError) -> RingSupport:
 
 def _missing_operations(ring: Ring) -> list[str]:
     answer = bytearray(16 + 8 * _PROBE_OPS)  # struct io_uring_probe and its ops[]
-    _call(
-        "io_uring_register", _SYS_REGISTER, ring.fd, _REGISTER_PROBE, ctypes.c_void_p(address_of(answer)), _PROBE_OPS
-    )
+    _call("io_uring_register", _SYS_REGISTER, ring.fd, _REGISTER_PROBE, ctypes.c_void_p(address_of(answer)), _PROBE_OPS)
     flags = {answer[at]: answer[at + 2] for at in range(16, 16 + 8 * (answer[0] + 1), 8)}
     return [name for name, opcode in _NEEDED.items() if not flags.get(opcode, 0) & _OP_SUPPORTED]
 

@@ -147,7 +147,7 @@ class SignalPoller:
         watched, tried = edges.watched, self.tried
         announced: dict[int, int] = {}
         unconfirmed = False
-        for _ in range(_PER_TURN):
+        for left in range(_PER_TURN - 1, -1, -1):
             fd = info.si_status  # si_fd, see above
             if info.si_signo == signal.SIGIO:
                 self._ask_everyone()
@@ -160,7 +160,8 @@ class SignalPoller:
                     announced[fd] = announced.get(fd, 0) | (info.si_band & _BAND)
                 else:
                     unconfirmed = True
-            info = signal.sigtimedwait(self._signals, 0)
+            # A signal taken out of the queue must be heeded: take none that this turn has no place for.
+            info = signal.sigtimedwait(self._signals, 0) if left else None
             if info is None:
                 break
         if unconfirmed:

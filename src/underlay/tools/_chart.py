@@ -20,6 +20,7 @@ BAR_HEIGHT = 16
 RIDGE_PITCH = 44
 AXIS_HEIGHT = 44
 TOP = 6
+DASHES = ("none", "5 2", "1.5 2")  # of the first, second and third mark
 
 _LEFT = LABEL_WIDTH
 _SPAN = WIDTH - LABEL_WIDTH - VALUE_WIDTH
@@ -83,8 +84,8 @@ def draw_bars(bars: Sequence[Bar], axis: str, digits: int = 1) -> str:
 def draw_ridges(ridges: Sequence[Ridge], axis: str) -> str:
     """Draw distributions one below the other on one logarithmic axis, each scaled to its own height.
 
-    The area shows where the values lie, not how many there are; marks are thin lines with their
-    names at the first distribution.
+    The area shows where the values lie, not how many there are; marks are thin lines, told apart by
+    their dashes, which the legend names.
     """
     filled = [ridge for ridge in ridges if ridge.buckets]
     if not filled:
@@ -98,11 +99,15 @@ def draw_ridges(ridges: Sequence[Ridge], axis: str) -> str:
     def x(value: float) -> float:
         return _LEFT + (math.log10(max(value, low)) - math.log10(low)) * scale
 
-    top = TOP + 14  # the marks' names stand above the first ridge
+    top = TOP + 18  # the legend of the marks stands above the first ridge
     height = top + RIDGE_PITCH * len(filled)
     parts = [_open(height + AXIS_HEIGHT, axis)]
     for tick in ticks:
         parts.append(_tick(x(tick), height, number(tick)))
+    for order, (name, _) in enumerate(filled[0].marks):
+        at_x = WIDTH - 66 * (len(filled[0].marks) - order)
+        parts.append(_mark(at_x, TOP + 12, order, height=14))
+        parts.append(f'<text class="tick" x="{at_x + 6}" y="{TOP + 9}">{escape(name)}</text>')
     for row, ridge in enumerate(filled):
         base = top + (row + 1) * RIDGE_PITCH - 8
         peak = max(count for _, _, count in ridge.buckets)
@@ -119,14 +124,8 @@ def draw_ridges(ridges: Sequence[Ridge], axis: str) -> str:
         parts.append(
             f'<g><title>{escape(ridge.label)}: {escape(marks)}</title><path class="{kind} area" d="{"".join(path)}"/>'
         )
-        for name, value in ridge.marks:
-            at_x = x(value)
-            parts.append(f'<path class="mark" d="M{at_x:.1f} {base + 3}v-{RIDGE_PITCH - 14}"/>')
-            if row == 0:
-                parts.append(
-                    f'<text class="tick" x="{at_x:.1f}" y="{base - RIDGE_PITCH + 14}" '
-                    f'text-anchor="middle">{escape(name)}</text>'
-                )
+        for order, (_, value) in enumerate(ridge.marks):
+            parts.append(_mark(x(value), base + 3, order))
         parts.append("</g>" + _label(ridge.label, base))
     parts.append(_axis(height, axis))
     return "".join(parts) + "</svg>"
@@ -141,7 +140,7 @@ def linear_ticks(greatest: float) -> list[float]:
     if not greatest > 0:
         return [0.0, 1.0]
     rough = greatest / 5
-    power = 10 ** math.floor(math.log10(rough))
+    power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
     return [step * i for i in range(math.ceil(greatest / step - 1e-9) + 1)]
 
@@ -182,6 +181,11 @@ def _tick(x: float, height: float, text: str) -> str:
         f'<path class="grid" d="M{x:.1f} {TOP - 4}V{height}"/>'
         f'<text class="tick" x="{x:.1f}" y="{height + 16}" text-anchor="middle">{text}</text>'
     )
+
+
+def _mark(x: float, y: float, order: int, height: float = RIDGE_PITCH - 14) -> str:
+    dashes = DASHES[order % len(DASHES)]
+    return f'<path class="mark" stroke-dasharray="{dashes}" d="M{x:.1f} {y:.1f}v-{height}"/>'
 
 
 def _label(text: str, y: float) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import UsageError
-from ._compare_measure import cpu_s, memory_bytes, switches
+from ._compare_measure import cpu_s, machine_busy_s, memory_bytes, switches
 from ._compare_report import LoadShape, Outcome, Report, Sample
 from ._compare_server import AddressInUse, Endpoint, Program, Server, ServerError
 from ._compare_syscalls import CannotCount, count_system_calls
@@ -136,9 +136,11 @@ def measure(plan: Plan, model: str, number: int, report: Report) -> Sample:
             pids = server.pids
             held = memory_bytes(pids)
             switched = switches(pids)
+            busy = machine_busy_s()
             used = cpu_s(pids)
             window = load.run(plan.duration_s)
             used = cpu_s(pids) - used
+            busy = machine_busy_s() - busy
             after = switches(pids)
             if not window.requests:
                 raise LoadError("; ".join(window.errors) or "not one request was answered")
@@ -151,6 +153,7 @@ def measure(plan: Plan, model: str, number: int, report: Report) -> Sample:
         seconds=window.seconds,
         cpu_s=used,
         generator_cpu_s=window.cpu_s,
+        others_cpu_s=max(0.0, busy - used - window.cpu_s),
         latency=window.latency,
         voluntary_switches=max(0, after.voluntary - switched.voluntary),
         involuntary_switches=max(0, after.involuntary - switched.involuntary),

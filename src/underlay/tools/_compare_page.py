@@ -11,7 +11,7 @@ from collections.abc import Callable
 from html import escape
 
 from ._chart import Bar, Ridge, draw_bars, draw_ridges
-from ._compare_report import Outcome, Report, condensed
+from ._compare_report import OTHERS, Outcome, Report, condensed
 
 REFERENCES = ("asyncio", "uvloop")
 
@@ -75,7 +75,7 @@ def write_page(report: Report) -> str:
             "<dl>",
             *(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items()),
             "</dl>",
-            *(f"<p>{escape(note)}</p>" for note in report.notes),
+            *(f"<p>{escape(note)}</p>" for note in [*_crowd(report), *report.notes]),
             *_pictures(report),
             "<h2>All figures</h2><p class=muted>Medians of the rounds; below them the range.</p>",
             _table(report),
@@ -89,6 +89,15 @@ def write_page(report: Report) -> str:
             "</body></html>\n",
         ]
     )
+
+
+def _crowd(report: Report) -> list[str]:
+    if report.others_busy <= OTHERS:
+        return []
+    return [
+        f"Other programs took {report.others_busy:.1f} of the machine’s cores meanwhile, so requests/s and "
+        "latencies are doubtful; CPU per request suffers least."
+    ]
 
 
 def _pictures(report: Report) -> list[str]:

@@ -18,6 +18,9 @@ SCHEMA = "underlay.compare/1"
 # A generator busier than this, beside a server that is not, was the bottleneck (see Sample.generator_bound).
 BUSY = 0.9
 
+# Others that take more of a core than this (a desktop does not) make wall-clock figures doubtful.
+OTHERS = 0.2
+
 # A server idler than this wasn't what limited the throughput.
 SATURATED = 0.9
 
@@ -31,6 +34,7 @@ class Sample:
     seconds: float
     cpu_s: float
     generator_cpu_s: float
+    others_cpu_s: float
     latency: Histogram
     voluntary_switches: int
     involuntary_switches: int
@@ -65,6 +69,11 @@ class Sample:
         return self.generator_cpu_s / self.seconds
 
     @property
+    def others_busy(self) -> float:
+        """How many cores other programs (and, on a virtual machine, other guests) took meanwhile."""
+        return self.others_cpu_s / self.seconds
+
+    @property
     def generator_bound(self) -> bool:
         """Tell whether the generator was the bottleneck: requests/s is its figure then, not the server's."""
         return self.generator_busy >= BUSY and self.server_busy < SATURATED
@@ -77,15 +86,16 @@ class Spread:
     median: float
     least: float
     greatest: float
+    rounds: int
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """Take the median and range.
 
         >>> Spread.of([3.0, 1.0, 2.0])
-        Spread(median=2.0, least=1.0, greatest=3.0)
+        Spread(median=2.0, least=1.0, greatest=3.0, rounds=3)
         """
-        return cls(statistics.median(values), min(values), max(values))
+        return cls(statistics.median(values), min(values), max(values), len(values))
 
     @property
     def relative(self) -> float:
@@ -106,6 +116,7 @@ FIGURES: dict[str, Callable[[Sample], float | None]] = {
     "memory_bytes": lambda sample: float(sample.memory_bytes),
     "server_busy": lambda sample: sample.server_busy,
     "generator_busy": lambda sample: sample.generator_busy,
+    "others_busy": lambda sample: sample.others_busy,
 }
 
 
@@ -175,6 +186,12 @@ class Report:
     def measured(self) -> list[Outcome]:
         """The models that carried the load at least once."""
         return [outcome for outcome in self.outcomes if outcome.samples]
+
+    @property
+    def others_busy(self) -> float:
+        """How many cores others took, as the median over all windows; 0 when there was none."""
+        values = [sample.others_busy for outcome in self.outcomes for sample in outcome.samples]
+        return statistics.median(values) if values else 0.0
 
     def as_json(self) -> dict[str, object]:
         """Give the report as docs/compare.md documents it."""

@@ -31,6 +31,9 @@ LISTEN_S = 15.0
 # A program may open several ports one after the other; this long we look for a second one.
 SETTLE_S = 0.05
 
+# A program that listens on another port or protocol than the load needs gets this much time for it.
+ELSEWHERE_S = 2.0
+
 # Time for a SIGTERM handler to close connections and remove the script's own files.
 GRACE_S = 2.0
 
@@ -130,7 +133,10 @@ class Server:
         while not (found := self._endpoints(protocol, port)):
             if (status := self._process.poll()) is not None:
                 raise self._ended(status)
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if self._listens_elsewhere(protocol):
+                deadline = min(deadline, now + ELSEWHERE_S)
+            if now > deadline:
                 raise self._silent(protocol, port, within_s)
             time.sleep(0.01)
         time.sleep(SETTLE_S)
@@ -177,6 +183,10 @@ class Server:
             except ProcessLookupError:
                 continue
         self._output.close()
+
+    def _listens_elsewhere(self, protocol: str) -> bool:
+        pids = self.pids
+        return bool(listening(pids, "tcp") or (protocol == "tcp" and listening(pids, "udp")))
 
     def _endpoints(self, protocol: str, port: int | None) -> list[Endpoint]:
         found = listening(self.pids, protocol)

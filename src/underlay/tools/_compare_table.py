@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from ._compare_report import Outcome, Report, Spread
+from ._compare_report import OTHERS, Outcome, Report, Spread
 
 WIDTH = 80
 NAME_WIDTH = 11  # `nonblocking`
+SPREAD_WIDTH = 5  # a space and `115%`
 
 # For a terminal that can't show them (LANG=C).
 _ASCII = str.maketrans({"█": "#", "▒": ":", "µ": "u", "±": "~", "—": "-", "–": "-", "’": "'", "×": "x"})
@@ -47,22 +48,21 @@ def table_lines(report: Report) -> list[Text]:
     """Give a row for each model: its figures, or the reason why it has none."""
     in_ms = _latency_in_ms(report)
     columns = [
-        Column("requests", "/s", 8, "requests_per_s"),
-        Column("CPU", "µs", 6, "cpu_us_per_request"),
+        Column("requests", "per s", 8, "requests_per_s"),
+        Column("CPU µs", "/req", 6, "cpu_us_per_request"),
         Column("p50", "ms" if in_ms else "µs", 5, "latency_p50_us"),
         Column("p99", "ms" if in_ms else "µs", 5, "latency_p99_us"),
         Column("p99.9", "ms" if in_ms else "µs", 5, "latency_p99_9_us"),
         Column("calls", "/req", 5, "syscalls_per_request"),
-        Column("swtch", "/req", 5, "context_switches_per_request"),
+        Column("ctxsw", "/req", 5, "context_switches_per_request"),
         Column("KiB", "/conn", 5, "memory_per_connection_bytes"),
     ]
-    heads = ["", "model"]
+    heads = [" " * NAME_WIDTH, f"{'model':<{NAME_WIDTH}}"]
     for column in columns:
-        spread = "     " if column.figure in _WITH_SPREAD else ""
-        heads[0] += f" {column.top:>{column.width}}{spread}"
-        heads[1] += f" {column.bottom:>{column.width}}" + ("    ±" if spread else "")
-    heads[0] = " " * NAME_WIDTH + heads[0] + " err"
-    heads[1] = f"{'model':<{NAME_WIDTH}}" + heads[1][len("model") :]
+        wide = column.figure in _WITH_SPREAD
+        heads[0] += f" {column.top:>{column.width}}" + " " * (SPREAD_WIDTH * wide)
+        heads[1] += f" {column.bottom:>{column.width}}" + f"{'±':>{SPREAD_WIDTH}}" * wide
+    heads[1] += " err"
     lines = [Text(head, style="bold") for head in heads]
     best = _best(report)
     for outcome in report.outcomes:
@@ -70,7 +70,8 @@ def table_lines(report: Report) -> list[Text]:
             text = f"{outcome.model:<{NAME_WIDTH}}"
             for column in columns:
                 text += " " + _cell(outcome.figure(column.figure), column, in_ms)
-            text += f" {min(sum(outcome.errors.values()), 999):>3}"
+            errors = sum(outcome.errors.values())
+            text += f" {errors:>3}" if errors < 1000 else " 1k+"
             lines.append(Text(text, style="bold green" if outcome is best else ""))
         if outcome.failure:
             label = "" if outcome.samples else outcome.model
@@ -89,19 +90,29 @@ _WITH_SPREAD = ("requests_per_s", "cpu_us_per_request")
 def _cell(spread: Spread | None, column: Column, in_ms: bool) -> str:
     if spread is None:
         return f"{'—':>{column.width}}"
-    value = spread.median
-    if column.figure.startswith("latency"):
-        text = f"{value / 1000:.2f}" if in_ms else f"{value:.0f}"
-        if len(text) > column.width:
-            text = f"{value / 1000:.0f}" if in_ms else f"{value / 1000:.0f}k"
-    elif column.figure == "memory_per_connection_bytes":
-        text = f"{value / 1024:.1f}" if value < 1024 * 1000 else f"{value / 1024:.0f}"
-    elif column.figure == "requests_per_s":
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:.2f}" if value < 100 else f"{value:.0f}"
-    cell = f"{text:>{column.width}}"
-    return cell + f" {spread.relative:>3.0%}" + " " if column.figure in _WITH_SPREAD else cell
+    scale = {"latency": 1000 if in_ms else 1, "memory_": 1024}.get(column.figure[:7], 1)
+    whole = column.figure == "requests_per_s" or (column.figure.startswith("latency") and not in_ms)
+    decimals = 0 if whole else 2
+    cell = f"{fit(spread.median / scale, column.width, decimals):>{column.width}}"
+    if column.figure not in _WITH_SPREAD:
+        return cell
+    # One round has no spread to tell.
+    around = f"{min(spread.relative, 9.99):.0%}" if spread.rounds > 1 else "–"
+    return cell + f"{around:>{SPREAD_WIDTH}}"
+
+
+def fit(value: float, width: int, decimals: int) -> str:
+    """Write a number in at most `width` columns: fewer decimals first, then thousands and millions.
+
+    >>> fit(3.14159, 5, 2), fit(1234.5, 5, 2), fit(1234567.0, 5, 0)
+    ('3.14', '1,234', '1.23M')
+    """
+    for power, unit in enumerate(("", "k", "M", "G", "T")):
+        for places in range(decimals if not unit else 2, -1, -1):
+            text = f"{value / 1000**power:,.{places}f}{unit}"
+            if len(text) <= width:
+                return text
+    return "∞"
 
 
 def bar_lines(report: Report) -> list[Text]:
@@ -121,7 +132,7 @@ def bar_lines(report: Report) -> list[Text]:
         line = Text(f"{outcome.model:<{NAME_WIDTH}} ")
         line.append("█" * full, style="green" if outcome is best else "blue")
         line.append("▒" * light, style="green" if outcome is best else "blue")
-        line.append(f" {spread.median:.2f}")
+        line.append(" " + fit(spread.median, 7, 2))
         lines.append(line)
     return lines
 
@@ -140,6 +151,11 @@ def remark_lines(report: Report) -> list[Text]:
         remarks.append(
             f"The load generator was the bottleneck for {', '.join(bound)}: their requests/s are a lower "
             "bound; their CPU per request holds."
+        )
+    if report.others_busy > OTHERS:
+        remarks.append(
+            f"Other programs took {report.others_busy:.1f} of the {report.machine['cores']} cores "
+            "meanwhile: requests/s and latencies are theirs as well; CPU per request suffers least."
         )
     remarks += report.notes
     if report.interrupted:

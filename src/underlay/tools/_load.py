@@ -149,8 +149,7 @@ class Load:
 
     def connect(self, count: int) -> None:
         """Open `count` further connections, each proven by an exchange: the server accepted it."""
-        # Every exchange may take ten seconds before it is given up (Engine.connect), but one such
-        # stops the rest.
+        # A batch is given up after REPLY_S without a sign of life, and that stops the rest.
         self._ask(30.0 + count * 0.05, do="connect", count=count)
 
     def check(self) -> None:

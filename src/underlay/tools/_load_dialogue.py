@@ -331,10 +331,14 @@ class Exchange:
                 moved = True
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 pass
+            except (BrokenPipeError, ConnectionResetError):
+                self.sent_bytes = len(self.request)  # what it said before it left may still be read
         try:
             piece = self.sock.recv(1 << 18)
         except (BlockingIOError, ssl.SSLWantReadError):
             return moved
+        except ConnectionResetError:
+            piece = b""
         self.reply += piece
         self.done = not piece or self.complete(bytes(self.reply))
         return True

@@ -41,6 +41,9 @@ STALL_S = 5.0
 # at most at once.
 RECEIVE_BYTES = 1 << 18
 
+# An unmeasured exchange may take this long from one sign of life to the next.
+REPLY_S = 5.0
+
 # A datagram unanswered for this long is counted as lost: loopback loses them only when a socket's
 # buffer is full.
 LOST_S = 0.5
@@ -126,7 +129,7 @@ class Engine:
     def __len__(self) -> int:
         return len(self._socks)
 
-    def connect(self, count: int, timeout_s: float = 10.0) -> None:
+    def connect(self, count: int, timeout_s: float = REPLY_S) -> None:
         """Open `count` further connections, each proven by an exchange: the server accepted it."""
         wanted = len(self._socks) + count
         while len(self._socks) < wanted:
@@ -144,7 +147,7 @@ class Engine:
                 for sock in batch:
                     sock.close()
 
-    def check(self, timeout_s: float = 10.0) -> None:
+    def check(self, timeout_s: float = REPLY_S) -> None:
         """Carry out one verified exchange on every connection."""
         try:
             self.dialogue.check(list(self._socks.values()), timeout_s)

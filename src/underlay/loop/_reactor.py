@@ -65,7 +65,7 @@ class ReactorLoop(asyncio.SelectorEventLoop):
     # What the base class keeps for itself and this file shares with it.
     _ready: deque[events.Handle]
     _scheduled: list[events.TimerHandle]
-    _closed: bool
+    _closed: bool = True  # until it was made: __del__ asks, also where a model's constructor failed
     _debug: bool
     _stopping: bool
     _clock_resolution: float
@@ -80,13 +80,25 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         self._wait = poller.wait
         self._readers: dict[int, events.Handle] = {}
         self._writers: dict[int, events.Handle] = {}
-        super().__init__(_SelectorView(self))  # type: ignore[arg-type]
+        self._file_objects: dict[int, FileDescriptorLike] = {}  # what was given to watch, where it wasn't a number
+        try:
+            super().__init__(_SelectorView(self))  # type: ignore[arg-type]
+        except BaseException:
+            # No pipe to wake ourselves by, say: the caller gets no loop that could be closed.
+            self._closed = True
+            for end in ("_ssock", "_csock"):
+                pipe_end: socket.socket | None = getattr(self, end, None)
+                if pipe_end is not None:
+                    pipe_end.close()
+            poller.close()
+            raise
 
     def close(self) -> None:
         """Close the loop and its poller; what is still registered is forgotten, not closed."""
         super().close()
         self._readers.clear()
         self._writers.clear()
+        self._file_objects.clear()
 
     # --- who watches which descriptor -------------------------------------------------------------------
 
@@ -94,7 +106,7 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         self, fd: FileDescriptorLike, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts
     ) -> events.Handle:
         self._check_closed()
-        fd = fd if isinstance(fd, int) else _fileno(fd)
+        given, fd = fd, fd if isinstance(fd, int) and fd >= 0 else self._fd_of(fd)
         handle = events.Handle(callback, args, self, None)
         previous = self._readers.get(fd)
         if previous is not None:
@@ -106,12 +118,14 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         else:
             self._poller.add(fd, READ)
         self._readers[fd] = handle
+        if given is not fd:
+            self._file_objects[fd] = given
         return handle
 
     def _remove_reader(self, fd: FileDescriptorLike) -> bool:
         if self._closed:
             return False
-        fd = fd if isinstance(fd, int) else _fileno(fd)
+        fd = fd if isinstance(fd, int) and fd >= 0 else self._fd_of(fd)
         handle = self._readers.pop(fd, None)
         if handle is None:
             return False
@@ -119,6 +133,7 @@ class ReactorLoop(asyncio.SelectorEventLoop):
             self._poller.modify(fd, WRITE)
         else:
             self._poller.remove(fd)
+            self._file_objects.pop(fd, None)
         handle.cancel()
         return True
 
@@ -126,7 +141,7 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         self, fd: FileDescriptorLike, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts
     ) -> events.Handle:
         self._check_closed()
-        fd = fd if isinstance(fd, int) else _fileno(fd)
+        given, fd = fd, fd if isinstance(fd, int) and fd >= 0 else self._fd_of(fd)
         handle = events.Handle(callback, args, self, None)
         previous = self._writers.get(fd)
         if previous is not None:
@@ -138,12 +153,14 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         else:
             self._poller.add(fd, WRITE)
         self._writers[fd] = handle
+        if given is not fd:
+            self._file_objects[fd] = given
         return handle
 
     def _remove_writer(self, fd: FileDescriptorLike) -> bool:
         if self._closed:
             return False
-        fd = fd if isinstance(fd, int) else _fileno(fd)
+        fd = fd if isinstance(fd, int) and fd >= 0 else self._fd_of(fd)
         handle = self._writers.pop(fd, None)
         if handle is None:
             return False
@@ -151,8 +168,19 @@ class ReactorLoop(asyncio.SelectorEventLoop):
             self._poller.modify(fd, READ)
         else:
             self._poller.remove(fd)
+            self._file_objects.pop(fd, None)
         handle.cancel()
         return True
+
+    def _fd_of(self, fileobj: FileDescriptorLike) -> int:
+        """The descriptor of a file object; where it was closed since, the one under which it is watched still."""
+        try:
+            return _fileno(fileobj)
+        except ValueError:
+            for fd, watched in self._file_objects.items():  # as selectors search
+                if watched is fileobj:
+                    return fd
+            raise
 
     # --- one turn ------------------------------------------------------------------------------------------
 
@@ -323,7 +351,7 @@ class _SelectorView:
 
     def get_key(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
         """The key that a selector would hold for `fileobj`; KeyError where nobody watches it."""
-        fd = _fileno(fileobj)
+        fd = self._loop._fd_of(fileobj)
         reader, writer = self._loop._readers.get(fd), self._loop._writers.get(fd)
         mask = (selectors.EVENT_READ if reader else 0) | (selectors.EVENT_WRITE if writer else 0)
         if not mask:

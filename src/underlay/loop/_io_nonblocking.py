@@ -91,6 +91,11 @@ class NonblockingPoller:
                 time.sleep(self._pause_s if timeout_s is None else min(self._pause_s, timeout_s))
                 self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
         polled = self._poll.poll(0)
+        for fd, mask in polled:
+            if mask & select.POLLNVAL:
+                # Closed while watched: poll would flag it at once for ever, where epoll forgets it silently.
+                self._poll.unregister(fd)
+                self._polled.discard(fd)
         if not polled:
             return self._tries
         self.found = True

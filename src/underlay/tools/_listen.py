@@ -14,7 +14,6 @@ import os
 import socket
 import ssl
 import stat
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from ..errors import UnderlayError, UsageError
 from ._address import Address, Place, UnixPath, parse, written
 from ._datagrams import DATAGRAM_BYTES, Datagrams, Peer, open_datagrams
-from ._netcat import Options, add_options, cannot_listen, new_socket, note, options, run, tls
+from ._netcat import Options, add_options, cannot_listen, new_socket, note, options, run, tell, tls
 from ._relay import Patience, Traffic, both, echo, join
 from ._terminal import READ_BYTES, Input, Output, OutputGone
 
@@ -121,7 +120,7 @@ async def _bound(wishes: _Wishes) -> AsyncIterator[list[socket.socket]]:
             raise cannot_listen(address, error, chosen) from error
         places = " and ".join(written(sock.getsockname()) for sock in sockets)
         if chosen.verbose or (isinstance(address, Place) and address.port == 0):  # else nobody knew the port
-            print(f"underlay: listening on {places}", file=sys.stderr, flush=True)
+            tell(f"listening on {places}")
         yield sockets
     finally:
         for sock in sockets:

@@ -23,7 +23,18 @@ from ._address import Address, Place, UnixPath
 from ._holder import holder
 from ._terminal import OutputGone
 
-__all__ = ["Options", "add_options", "cannot_connect", "cannot_listen", "new_socket", "note", "options", "run", "tls"]
+__all__ = [
+    "Options",
+    "add_options",
+    "cannot_connect",
+    "cannot_listen",
+    "new_socket",
+    "note",
+    "options",
+    "run",
+    "tell",
+    "tls",
+]
 
 # What a shell reports for a program that SIGPIPE ended: 128 + 13.
 _BROKEN_PIPE = 141
@@ -190,7 +201,15 @@ def run(work: Coroutine[object, object, None], model: str, describe: str) -> int
 def note(chosen: Options, text: str) -> None:
     """Tell the person at the terminal, if they asked with -v."""
     if chosen.verbose:
+        tell(text)
+
+
+def tell(text: str) -> None:
+    """Write a line for the person at the terminal. If nobody reads it, the bytes matter more."""
+    try:
         print(f"underlay: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        pass
 
 
 def new_socket(family: int, chosen: Options) -> socket.socket:

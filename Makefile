@@ -14,7 +14,7 @@ DEMO_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long test-versions check format docs bench coverage build clean
+.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs bench coverage build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 18
@@ -51,6 +51,12 @@ format: $(VENV)/.installed-test ## let ruff put the files in order
 docs: $(VENV)/.installed-test ## build the documentation into docs/_build
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "The pages: $(CURDIR)/docs/_build/html/index.html"
+
+docs-figures: $(VENV)/.installed-test ## draw the swim lanes of docs/models.md from real runs
+	@$(BIN)/python benchmarks/swimlanes.py --out docs/figures
+
+docs-costs: $(VENV)/.installed-test ## measure the costs that docs/models.md shows; takes a quarter of an hour
+	@$(BIN)/python benchmarks/loops.py --markdown docs/figures/costs.md
 
 bench: $(VENV)/.installed-test ## measure the loops beside uvloop and the standard loop
 	@$(BIN)/python benchmarks/loops.py

@@ -12,7 +12,7 @@ project_copyright = "2026, the underlay authors"
 version = release = __version__
 
 extensions = ["myst_parser"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "figures"]  # figures/costs.md is included by models.md
 
 # Links to headings (page.md#heading) are checked down to this depth.
 myst_heading_anchors = 3

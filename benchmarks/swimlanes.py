@@ -88,7 +88,7 @@ def record(model: str) -> Recording:
                 _end(server)
         start_s = requests[0].sent_s - _LEAD_S
         end_s = max(request.answered_s for request in requests) + _LEAD_S
-        lanes = []
+        lanes: list[Lane] = []
         for path in sorted(Path(folder).glob("t.*"), key=lambda path: int(path.suffix[1:])):
             calls = [call for call in parse(iter(path.read_text().splitlines()), end_s) if call.end_s > start_s]
             shown = [call for call in calls if call.start_s < end_s]

@@ -53,6 +53,7 @@ class BlockingStreamTransport(StreamTransport):
         server: asyncio.AbstractServer | None = None,
     ) -> None:
         self._receiver: Carrier | None = None
+        self._late_error: OSError | None = None
         self._sender: Sender | None = None
         super().__init__(loop, sock, protocol, waiter, extra, server)
         self._send_flagged = sock.send
@@ -73,7 +74,7 @@ class BlockingStreamTransport(StreamTransport):
             self._loop,
             "recv",
             self._sock_fd,
-            self._recv,
+            self._fetch,
             self._received,
             wake=self._wake_receiver,
             size_bytes=_SMALLEST_READ_BYTES,
@@ -91,6 +92,24 @@ class BlockingStreamTransport(StreamTransport):
             else:
                 self._receiver.pause()
 
+    def _fetch(self, size_bytes: int) -> bytes:
+        """In the thread: wait for bytes, and take along what came with them but didn't fit into the small buffer.
+
+        Some programs take one arrival for one message (Engine.IO does, for the body of a POST).  TCP never
+        promised that, but the common transport's large reads let them get away with it.
+        """
+        if self._late_error is not None:
+            raise self._late_error
+        data = self._recv(size_bytes)
+        if len(data) == size_bytes < _LARGEST_READ_BYTES:
+            try:
+                data += self._recv(_LARGEST_READ_BYTES - size_bytes, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass  # it was all
+            except OSError as exc:
+                self._late_error = exc  # the kernel tells it once, and the data go first
+        return data
+
     def _received(self, data: bytes | OSError) -> None:
         if self._conn_lost or self._closing:
             return
@@ -103,8 +122,8 @@ class BlockingStreamTransport(StreamTransport):
             return
         receiver = self._receiver
         assert receiver is not None
-        if size == receiver.size_bytes:
-            receiver.size_bytes = min(size * 4, _LARGEST_READ_BYTES)
+        if size >= receiver.size_bytes:
+            receiver.size_bytes = min(receiver.size_bytes * 4, _LARGEST_READ_BYTES)
         elif size * 8 <= receiver.size_bytes:
             receiver.size_bytes = max(receiver.size_bytes // 4, _SMALLEST_READ_BYTES)
         if self._buffered:

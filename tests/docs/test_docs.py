@@ -68,8 +68,8 @@ def script(console: str) -> tuple[str, str]:
     for line in console.splitlines():
         if line.startswith("$ "):
             commands.append(line.removeprefix("$ "))
-        elif line.startswith("> ") and not printed:
-            commands.append(line.removeprefix("> "))
+        elif (line == ">" or line.startswith("> ")) and not printed:
+            commands.append(line[2:])
         else:
             printed.append(line)
     return "\n".join(commands) + "\n", "\n".join(printed) + "\n"

@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 
 from underlay.tools import _load_engine
 from underlay.tools._load import Histogram, Load, LoadError, Target
-from underlay.tools._load_dialogue import HttpGet, TcpEcho, UdpEcho, make_payload, response_length
+from underlay.tools._load_dialogue import TcpEcho, UdpEcho, make_payload
 from underlay.tools._load_engine import Engine
+from underlay.tools._load_http import HttpGet, response_length
 
 Handle = Callable[[socket.socket], None]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ._load_engine import COARSE_SHIFT, FINE_SHIFT, LoadError
+from ._load_contract import COARSE_SHIFT, FINE_SHIFT, LoadError
 from ._load_process import end_group, tie_to_parent
 
 __all__ = ["Histogram", "Load", "LoadError", "LoadWindow", "Target"]

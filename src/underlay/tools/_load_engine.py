@@ -12,21 +12,13 @@ only.
 
 from __future__ import annotations
 
-import enum
 import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable
 
-# 2**18 fine buckets of 256 ns reach 67 ms; above that buckets of 65.5 µs are exact enough. Both
-# sizes bound the memory of a run of any length, where a list of samples would grow by 8 MB for each
-# second at 150,000 requests/s.
-FINE_SHIFT = 8
-FINE_BUCKETS = 1 << 18
-COARSE_SHIFT = 16
+from ._load_contract import COARSE_SHIFT, FINE_BUCKETS, FINE_SHIFT, Dialogue, LoadError, Reply, Window
 
 # asyncio.start_server listens with a backlog of 100 by default; more connections than that at once
 # would have their SYN dropped and come back a second later, which would measure TCP's
@@ -53,63 +45,6 @@ POLL_S = 0.1
 
 NotYet = (BlockingIOError, ssl.SSLWantReadError)
 WouldBlock = (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError)
-
-
-class LoadError(Exception):
-    """The load could not be carried out.
-
-    The message is one sentence that says what was tried and what came back.
-    """
-
-
-class Dialogue(Protocol):
-    """What is said on a connection: how to open it, what to send, when a reply is complete."""
-
-    request: bytes
-    expected_bytes: int
-    lossy: bool
-
-    def open(self) -> socket.socket:
-        """Give a connected, non-blocking socket."""
-
-    def check(self, socks: Sequence[socket.socket], timeout_s: float) -> None:
-        """Carry out one exchange whose reply is verified.
-
-        Raise LoadError with the reason if it isn't right.
-        """
-
-    def more(self, fd: int, received: int, buffer: bytearray) -> Reply:
-        """Take a reply that did not come in one piece of `expected_bytes`.
-
-        `received` 0 means that the server closed.
-        """
-
-    def forget(self, fd: int) -> None:
-        """Drop what is remembered of a reply that was under way on this descriptor."""
-
-
-class Reply(enum.Enum):
-    """How far a reply has come."""
-
-    PARTIAL = enum.auto()
-    COMPLETE = enum.auto()
-    BROKEN = enum.auto()  # the server closed in the middle, or said what is no reply
-
-
-@dataclass
-class Window:
-    """What one measured window saw: times in s, errors by reason, latency buckets."""
-
-    requests: int = 0
-    seconds: float = 0.0
-    cpu_s: float = 0.0
-    errors: dict[str, int] = field(default_factory=dict)
-    fine: dict[int, int] = field(default_factory=dict)
-    coarse: dict[int, int] = field(default_factory=dict)
-
-    def error(self, reason: str) -> None:
-        """Count one error under its reason."""
-        self.errors[reason] = self.errors.get(reason, 0) + 1
 
 
 class Engine:

@@ -17,8 +17,10 @@ import resource
 import sys
 from typing import TypedDict
 
-from ._load_dialogue import HttpGet, TcpEcho, TlsEcho, UdpEcho
-from ._load_engine import Dialogue, Engine, LoadError, Window
+from ._load_contract import Dialogue, LoadError, Window
+from ._load_dialogue import TcpEcho, TlsEcho, UdpEcho
+from ._load_engine import Engine
+from ._load_http import HttpGet
 
 
 class Command(TypedDict, total=False):

@@ -76,7 +76,6 @@ BORROWED: tuple[Borrowed, ...] = (
     Borrowed("more", "test_unix_events", "SelectorEventLoopUnixSockSendfileTests", "policy"),
     Borrowed("more", "test_unix_events", "TestFunctional", "policy"),
     Borrowed("more", "test_unix_events", "TestFork", "policy", (3, 12)),
-    Borrowed("more", "test_tasks", "CTask_CFuture_Tests", "policy"),
     Borrowed("more", "test_tasks", "RunCoroutineThreadsafeTests", "policy"),
     Borrowed("more", "test_eager_task_factory", "*", "policy", (3, 12)),
 )

@@ -122,7 +122,7 @@ def judge(batches: Batches, subject: Subject, test: str) -> None:
         pytest.skip(reason)
     outcome = batches.outcome(subject, test)
     excused = exclusion(subject.name, test)
-    if excused is not None:
+    if excused is not None and not (excused.by_chance and outcome.status == "passed"):
         if outcome.status == "passed":
             pytest.fail(f"{test} passes on {subject.name}: take it out of exclusions.py")
         pytest.xfail(excused.reason)

@@ -6,6 +6,8 @@ nothing goes wrong stands in test_connect_listen.py.
 
 from __future__ import annotations
 
+import errno
+import resource
 import socket
 import ssl
 import struct
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ import trustme
 
 from underlay.errors import UsageError
 from underlay.tools._address import Place, UnixPath, parse, parse_source, written
+from underlay.tools._complaints import cannot_connect, cannot_listen
 
 LIMIT_S = 60  # a child that runs longer hangs
 
@@ -55,6 +59,24 @@ def server() -> Iterator[socket.socket]:
 def port(sock: socket.socket) -> int:
     number: int = sock.getsockname()[1]
     return number
+
+
+@contextmanager
+def listening(*words: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A listener on a port that the kernel chose, and that port; its stdin stays open."""
+    listener = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "underlay", "listen", *words, "0"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert listener.stderr is not None
+        yield listener, int(listener.stderr.readline().rpartition(":")[2])
+    finally:
+        listener.kill()
+        listener.communicate()
 
 
 @pytest.fixture
@@ -254,27 +276,94 @@ def port_of(told: str) -> str:
     return told.partition("127.0.0.1:")[2].split()[0]
 
 
-def test_a_reset_is_told(tmp_path: Path, server: socket.socket) -> None:
-    def reset() -> None:
+def test_a_reset_is_told(server: socket.socket) -> None:
+    address = f"127.0.0.1:{port(server)}"
+    client = subprocess.Popen(
+        [sys.executable, "-m", "underlay", "connect", "-v", address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
         connection, _ = server.accept()
+        assert client.stderr is not None
+        assert "connected to" in client.stderr.readline()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
-
-    thread = threading.Thread(target=reset)
-    thread.start()
-    address = f"127.0.0.1:{port(server)}"
-    with subprocess.Popen(["sleep", "infinity"], stdout=subprocess.PIPE) as keyboard:
-        done = subprocess.run(
-            [sys.executable, "-m", "underlay", "connect", address],
-            stdin=keyboard.stdout,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
+        assert client.wait(LIMIT_S) == 1
+        assert client.stderr.read().splitlines()[-1] == (
+            f"underlay: the connection to {address} broke: connection reset by peer"
         )
-        keyboard.kill()
-    thread.join()
-    assert sentence(done, 1) == f"the connection to {address} broke: connection reset by peer"
+    finally:
+        client.kill()
+        client.communicate()
+
+
+@pytest.mark.parametrize("words", [["--keep-open"], ["--udp"]], ids=" ".join)
+def test_a_listener_ends_when_nobody_reads_its_stdout(words: list[str]) -> None:
+    with listening("-4", *words) as (listener, number):
+        assert listener.stdout is not None
+        listener.stdout.close()
+        listener.stdout = None
+        kind = socket.SOCK_DGRAM if "--udp" in words else socket.SOCK_STREAM
+        with socket.socket(socket.AF_INET, kind) as peer:
+            peer.connect(("127.0.0.1", number))
+            peer.sendall(b"x")
+            assert listener.wait(LIMIT_S) == 141  # as SIGPIPE would end it
+        assert listener.stderr is not None and listener.stderr.read() == ""
+
+
+def test_a_listener_out_of_descriptors_waits_without_spinning_and_serves_on() -> None:
+    with listening("-4", "--keep-open", "--echo", "-v") as (listener, number):
+        resource.prlimit(listener.pid, resource.RLIMIT_NOFILE, (16, 16))
+        clients = [socket.create_connection(("127.0.0.1", number)) for _ in range(16)]
+        try:
+            assert listener.stderr is not None
+            complaints = (line for line in listener.stderr if "connected" not in line)
+            assert next(complaints) == "underlay: cannot accept: too many open files\n"
+            ticks = processor_ticks(listener.pid)
+            assert "too many open files" in next(complaints)  # it tried again, a second later
+            # A spin would have taken some 100 of them, each 10 ms: times(2).
+            assert processor_ticks(listener.pid) - ticks < 50
+            for client in clients[:-1]:
+                client.close()
+            clients[-1].settimeout(LIMIT_S)
+            clients[-1].sendall(b"still there?")
+            assert clients[-1].recv(100) == b"still there?"
+        finally:
+            for client in clients:
+                client.close()
+
+
+def processor_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])  # utime and stime: proc(5)
+
+
+@pytest.mark.parametrize(
+    ("number", "wanted"),
+    [
+        (errno.EACCES, "cannot listen on *:80: permission denied; ports below 1024 are for root; choose a higher one"),
+        (errno.EAFNOSUPPORT, "cannot listen on *:80: address family not supported by protocol"),
+    ],
+)
+def test_what_the_kernel_refuses_a_listener_is_told(number: int, wanted: str) -> None:
+    assert str(cannot_listen(Place("", 80), OSError(number, ""))) == wanted
+
+
+@pytest.mark.parametrize(
+    ("number", "wanted"),
+    [
+        (errno.ENETUNREACH, "network is unreachable; `ip route get` shows where the way ends"),
+        (errno.EHOSTUNREACH, "no route to host; `ip route get` shows where the way ends"),
+        (errno.ETIMEDOUT, "connection timed out"),
+        (errno.EACCES, "permission denied; this user may not; try as another"),
+    ],
+)
+def test_what_the_kernel_refuses_a_client_is_told(number: int, wanted: str) -> None:
+    told = str(cannot_connect(Place("example.org", 80), OSError(number, "")))
+    assert told == f"cannot connect to example.org:80: {wanted}"
 
 
 # --- TLS ------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The command `underlay listen`: wait for a connection and join it to this terminal.
 
-This file knows how a listener comes to be (bind, listen, accept) and what it
-does with those who come: one alone, or all of them, or their own bytes back.
-Plain asyncio, so that it runs on each I/O model; it refuses to know which.
+This file knows what a listener does with those who come: one alone, or all of
+them, or their own bytes back. How it is bound stands in ``_bind.py``. Plain
+asyncio, so that it runs on each I/O model; it refuses to know which.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ import errno
 import os
 import socket
 import ssl
-import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from ..errors import UnderlayError, UsageError
-from ._address import Address, Place, UnixPath, parse, written
+from ._address import Address, Place, parse, written
+from ._bind import bound
 from ._datagrams import DATAGRAM_BYTES, Datagrams, Peer, open_datagrams
-from ._netcat import Options, add_options, cannot_listen, new_socket, note, options, run, tell, tls
+from ._netcat import Options, add_options, note, options, run, tls
 from ._relay import Patience, Traffic, both, echo, join
 from ._terminal import READ_BYTES, Input, Output, OutputGone
 
@@ -29,8 +27,6 @@ __all__ = ["configure", "main"]
 
 # Below the 1,024 descriptors that a process may usually have (RLIMIT_NOFILE).
 _MOST_CONNECTIONS = 1_000
-# Connections that wait for us to accept them: what asyncio asks for too.
-_BACKLOG = 100
 # When descriptors or memory ran out, look again after as long as asyncio does
 # (asyncio.constants.ACCEPT_RETRY_DELAY).
 _ACCEPT_RETRY_S = 1.0
@@ -95,89 +91,11 @@ def main(args: argparse.Namespace) -> int:
     return run(work, args.io, f"the connection to {address} broke")
 
 
-# --- sockets ------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def _bound(wishes: _Wishes) -> AsyncIterator[list[socket.socket]]:
-    """Sockets bound to the address, and said so; closed, and a Unix path removed, at the end."""
-    address, chosen = wishes.address, wishes.chosen
-    sockets: list[socket.socket] = []
-    made: str | None = None
-    try:
-        try:
-            if isinstance(address, UnixPath):
-                _remove_if_stale(address)
-                sockets.append(new_socket(socket.AF_UNIX, chosen))
-                sockets[0].bind(address.address)
-                made = None if address.path.startswith("@") else os.path.abspath(address.path)
-            else:
-                await _bind_each(address, chosen, sockets)
-            for sock in sockets:
-                if not chosen.udp:
-                    sock.listen(_BACKLOG)
-        except OSError as error:
-            raise cannot_listen(address, error, chosen) from error
-        places = " and ".join(written(sock.getsockname()) for sock in sockets)
-        if chosen.verbose or (isinstance(address, Place) and address.port == 0):  # else nobody knew the port
-            tell(f"listening on {places}")
-        yield sockets
-    finally:
-        for sock in sockets:
-            sock.close()
-        if made is not None:
-            try:
-                os.unlink(made)
-            except FileNotFoundError:
-                pass
-
-
-async def _bind_each(address: Place, chosen: Options, sockets: list[socket.socket]) -> None:
-    """Bind each address that the host has, on one port; every address at once for an empty host."""
-    if not address.host and chosen.family == socket.AF_UNSPEC and socket.has_dualstack_ipv6():
-        sock = new_socket(socket.AF_INET6, chosen)
-        sockets.append(sock)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 too: ipv6(7)
-        sock.bind(("::", address.port))
-        return
-    family = chosen.family if address.host or chosen.family else socket.AF_INET
-    kind = socket.SOCK_DGRAM if chosen.udp else socket.SOCK_STREAM
-    found = await asyncio.get_running_loop().getaddrinfo(
-        address.host or None, address.port, family=family, type=kind, flags=socket.AI_PASSIVE
-    )
-    port = address.port
-    for each_family, _, _, _, target in found:
-        sock = new_socket(each_family, chosen)
-        sockets.append(sock)
-        if each_family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((target[0], port, *target[2:]))
-        port = sock.getsockname()[1]  # the same for all, when the kernel chose it
-
-
-def _remove_if_stale(address: UnixPath) -> None:
-    """Remove a socket that no listener is behind any more; bind(2) reports one that is alive."""
-    if address.path.startswith("@"):
-        return
-    try:
-        if not stat.S_ISSOCK(os.stat(address.path).st_mode):
-            raise UsageError(f"{address.path} exists and is no socket", remedy="choose another path")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(address.address)
-        except ConnectionRefusedError:
-            os.unlink(address.path)
-        except OSError:
-            pass
-
-
 # --- streams ------------------------------------------------------------------------------------------
 
 
 async def _serve_streams(wishes: _Wishes) -> None:
-    async with _bound(wishes) as sockets:
+    async with bound(wishes.address, wishes.chosen) as sockets:
         if wishes.keep_open:
             await _Crowd(wishes).serve(sockets)
             return
@@ -338,7 +256,7 @@ class _Crowd:
 
 
 async def _serve_datagrams(wishes: _Wishes) -> None:
-    async with _bound(wishes) as sockets:
+    async with bound(wishes.address, wishes.chosen) as sockets:
         ways = [await open_datagrams(sock) for sock in sockets]
         try:
             await _Exchange(wishes).serve(ways)

@@ -1,15 +1,13 @@
-"""What `connect` and `listen` share: their options, sockets made to order, and errors as sentences.
+"""What `connect` and `listen` share: their options, and sockets and TLS made to order.
 
-This file knows socket options (socket(7), tcp(7)), TLS contexts, and what each
-errno means to the person who typed the address. It refuses to move a byte.
+This file knows socket options (socket(7), tcp(7)) and TLS contexts. It refuses
+to move a byte, and leaves the kernel's refusals to ``_complaints.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
-import os
 import socket
 import ssl
 import sys
@@ -19,15 +17,13 @@ from typing import Literal
 
 from ..errors import UnderlayError, UsageError
 from ..loop import resolve
-from ._address import Address, Place, UnixPath
-from ._holder import holder
+from ._address import Address, UnixPath
+from ._complaints import reason
 from ._terminal import OutputGone
 
 __all__ = [
     "Options",
     "add_options",
-    "cannot_connect",
-    "cannot_listen",
     "new_socket",
     "note",
     "options",
@@ -194,7 +190,7 @@ def run(work: Coroutine[object, object, None], model: str, describe: str) -> int
     except OutputGone:
         return _BROKEN_PIPE
     except OSError as error:
-        raise UnderlayError(f"{describe}: {_reason(error)}") from error
+        raise UnderlayError(f"{describe}: {reason(error)}") from error
     return 0
 
 
@@ -278,87 +274,10 @@ def tls(chosen: Options) -> ssl.SSLContext | None:
     return context
 
 
-def cannot_connect(address: Address, error: OSError, chosen: Options) -> UnderlayError:
-    """Say in one sentence why there is no connection to ``address``."""
-    if isinstance(error, socket.gaierror):
-        host = address.host if isinstance(address, Place) else address
-        return UnderlayError(f"nobody knows the address of {host} ({error.strerror})", remedy="check its spelling")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return UnderlayError(
-            f"{address} shows a certificate that does not hold: {error.verify_message}",
-            remedy="--ca FILE names an authority to trust, --server-name another name, --insecure trusts anybody",
-        )
-    if isinstance(error, ssl.SSLError):
-        return UnderlayError(f"{address} and we could not agree on TLS ({error.reason})", remedy="does it speak TLS?")
-    if chosen.tls and isinstance(error, ConnectionError) and error.errno != errno.ECONNREFUSED:
-        return UnderlayError(f"{address} hung up during the TLS handshake", remedy="does it speak TLS?")
-    match error.errno:
-        case errno.ECONNREFUSED if isinstance(address, UnixPath):
-            remedy = "is the program that made the socket still running?"
-        case errno.ECONNREFUSED:
-            remedy = "is the server running, and on this port?"
-        case errno.ENOENT:
-            return UnderlayError(f"there is no Unix socket {address}", remedy="is the server running?")
-        case errno.EACCES | errno.EPERM:
-            remedy = "this user may not; try as another"
-        case errno.ENETUNREACH | errno.EHOSTUNREACH:
-            remedy = "`ip route get` shows where the way ends"
-        case errno.EADDRINUSE | errno.EADDRNOTAVAIL:
-            remedy = "--source must be a free address of this machine"
-        case _:
-            remedy = ""
-    return UnderlayError(f"cannot connect to {address}: {_reason(error)}", remedy=remedy)
-
-
-def cannot_listen(address: Address, error: OSError, chosen: Options) -> UnderlayError:
-    """Say in one sentence why ``address`` cannot be bound, and who is in the way."""
-    what = f"cannot listen on {address}"
-    if isinstance(error, socket.gaierror):
-        return cannot_connect(address, error, chosen)
-    if error.errno == errno.EADDRINUSE and isinstance(address, Place):
-        found = holder(address.port, udp=chosen.udp)
-        if found is not None and not found.listens:
-            # TCP_TIMEWAIT_LEN is 60 s in Linux (include/net/tcp.h). SO_REUSEADDR helps
-            # only where the earlier listener had set it as well: socket(7).
-            early = "--reuse-address takes the port if that one had it too; else wait a minute"
-            return UnderlayError(
-                f"{what}: connections of an earlier listener are not over yet",
-                remedy="it had no --reuse-address, so wait a minute" if chosen.reuse_address else early,
-            )
-        by = "another process"
-        if found is not None and found.pid is not None:
-            by = f"{found.name or 'a process'} (pid {found.pid})"
-        return UnderlayError(
-            f"{what}: the port is in use by {by}",
-            remedy="end it, choose another port, or start both with --reuse-port"
-            " (--reuse-address does not help while it listens)",
-        )
-    match error.errno:
-        case errno.EADDRINUSE:
-            remedy = "another process listens there; end it or choose another path"
-        case errno.EACCES | errno.EPERM if isinstance(address, Place):
-            # ip(7), ip_unprivileged_port_start: 1024 unless an administrator changed it.
-            remedy = "ports below 1024 are for root; choose a higher one"
-        case errno.EADDRNOTAVAIL:
-            remedy = "it is no address of this machine; `ip address` lists them"
-        case _:
-            remedy = ""
-    return UnderlayError(f"{what}: {_reason(error)}", remedy=remedy)
-
-
-def _reason(error: OSError) -> str:
-    """What the kernel said, in its own words without numbers."""
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or error})"
-    if error.errno is not None:
-        return os.strerror(error.errno).lower()
-    return str(error) or type(error).__name__
-
-
 def _file_reason(error: OSError, wanted: str) -> str:
     if isinstance(error, ssl.SSLError):
         return f"the file holds no {wanted}, as PEM and without a password"
-    return f"cannot read it ({_reason(error)})"
+    return f"cannot read it ({reason(error)})"
 
 
 def _seconds(text: str) -> float:

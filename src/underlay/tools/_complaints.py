@@ -1,0 +1,95 @@
+"""Network failures as sentences: what was tried, who is at fault, what mends it.
+
+This file knows what each errno means to the person who typed the address. It
+refuses to touch a socket, but looks into /proc for who is in the way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+
+from ..errors import UnderlayError
+from ._address import Address, Place, UnixPath
+from ._holder import holder
+
+__all__ = ["cannot_connect", "cannot_listen", "reason"]
+
+
+def cannot_connect(address: Address, error: OSError, *, tls: bool = False) -> UnderlayError:
+    """Say in one sentence why there is no connection to ``address``."""
+    if isinstance(error, socket.gaierror):
+        host = address.host if isinstance(address, Place) else address
+        return UnderlayError(f"nobody knows the address of {host} ({error.strerror})", remedy="check its spelling")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return UnderlayError(
+            f"{address} shows a certificate that does not hold: {error.verify_message}",
+            remedy="--ca FILE names an authority to trust, --server-name another name, --insecure trusts anybody",
+        )
+    if isinstance(error, ssl.SSLError):
+        return UnderlayError(f"{address} and we could not agree on TLS ({error.reason})", remedy="does it speak TLS?")
+    if tls and isinstance(error, ConnectionError) and error.errno != errno.ECONNREFUSED:
+        return UnderlayError(f"{address} hung up during the TLS handshake", remedy="does it speak TLS?")
+    match error.errno:
+        case errno.ECONNREFUSED if isinstance(address, UnixPath):
+            remedy = "is the program that made the socket still running?"
+        case errno.ECONNREFUSED:
+            remedy = "is the server running, and on this port?"
+        case errno.ENOENT:
+            return UnderlayError(f"there is no Unix socket {address}", remedy="is the server running?")
+        case errno.EACCES | errno.EPERM:
+            remedy = "this user may not; try as another"
+        case errno.ENETUNREACH | errno.EHOSTUNREACH:
+            remedy = "`ip route get` shows where the way ends"
+        case errno.EADDRINUSE | errno.EADDRNOTAVAIL:
+            remedy = "--source must be a free address of this machine"
+        case _:
+            remedy = ""
+    return UnderlayError(f"cannot connect to {address}: {reason(error)}", remedy=remedy)
+
+
+def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_address: bool = False) -> UnderlayError:
+    """Say in one sentence why ``address`` cannot be bound, and who is in the way."""
+    what = f"cannot listen on {address}"
+    if isinstance(error, socket.gaierror):
+        return cannot_connect(address, error)
+    if error.errno == errno.EADDRINUSE and isinstance(address, Place):
+        found = holder(address.port, udp=udp)
+        if found is not None and not found.listens:
+            # TCP_TIMEWAIT_LEN is 60 s in Linux (include/net/tcp.h). SO_REUSEADDR helps
+            # only where the earlier listener had set it as well: socket(7).
+            early = "--reuse-address takes the port if that one had it too; else wait a minute"
+            return UnderlayError(
+                f"{what}: connections of an earlier listener are not over yet",
+                remedy="it had no --reuse-address, so wait a minute" if reuse_address else early,
+            )
+        by = "another process"
+        if found is not None and found.pid is not None:
+            by = f"{found.name or 'a process'} (pid {found.pid})"
+        return UnderlayError(
+            f"{what}: the port is in use by {by}",
+            remedy="end it, choose another port, or start both with --reuse-port"
+            " (--reuse-address does not help while it listens)",
+        )
+    match error.errno:
+        case errno.EADDRINUSE:
+            remedy = "another process listens there; end it or choose another path"
+        case errno.EACCES | errno.EPERM if isinstance(address, Place):
+            # ip(7), ip_unprivileged_port_start: 1024 unless an administrator changed it.
+            remedy = "ports below 1024 are for root; choose a higher one"
+        case errno.EADDRNOTAVAIL:
+            remedy = "it is no address of this machine; `ip address` lists them"
+        case _:
+            remedy = ""
+    return UnderlayError(f"{what}: {reason(error)}", remedy=remedy)
+
+
+def reason(error: OSError) -> str:
+    """What the kernel said, in its own words without numbers."""
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or error})"
+    if error.errno is not None:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__

@@ -84,6 +84,20 @@ def test_every_request_of_a_window_is_answered_and_timed() -> None:
     assert 0 < window.busy <= 1.1  # of one core; the clocks differ by a little
 
 
+def test_no_latency_is_shorter_than_the_servers_delay() -> None:
+    def slow(sock: socket.socket) -> None:
+        while data := sock.recv(65536):
+            time.sleep(0.03)
+            sock.sendall(data)
+
+    with tcp_server(slow) as address, engine_on(address) as engine:
+        engine.connect(2)
+        window = engine.run(0.1)
+    latency = Histogram(window.fine, window.coarse)
+    assert latency.total == window.requests >= 2
+    assert min(latency.buckets) >= 0.03e9
+
+
 def test_requests_larger_than_any_buffer_come_back_whole() -> None:
     with tcp_server(echo) as (host, port), Load(Target("tcp-echo", host, port, 1 << 20)) as load:
         load.connect(3)

@@ -139,7 +139,7 @@ def measure(plan: Plan, model: str, number: int, report: Report) -> Sample:
             busy = machine_busy_s()
             used = cpu_s(pids)
             window = load.run(plan.duration_s)
-            used = cpu_s(pids) - used
+            used = cpu_s(server.pids) - used  # asked anew: a process that began meanwhile counts in full
             busy = machine_busy_s() - busy
             after = switches(pids)
             if not window.requests:

@@ -15,6 +15,9 @@ from rich.text import Text
 from ._compare_report import OTHERS, Outcome, Report, Spread
 
 WIDTH = 80
+# The loops that people have already, to compare with.
+REFERENCES = ("asyncio", "uvloop")
+
 NAME_WIDTH = 11  # `nonblocking`
 SPREAD_WIDTH = 5  # a space and `115%`
 
@@ -130,8 +133,8 @@ def bar_lines(report: Report) -> list[Text]:
         full = round(spread.least / longest * room)
         light = round(spread.greatest / longest * room) - full
         line = Text(f"{outcome.model:<{NAME_WIDTH}} ")
-        line.append("█" * full, style="green" if outcome is best else "blue")
-        line.append("▒" * light, style="green" if outcome is best else "blue")
+        colour = "green" if outcome is best else "bright_black" if outcome.model in REFERENCES else "blue"
+        line.append("█" * full + "▒" * light, style=colour)
         line.append(" " + fit(spread.median, 7, 2))
         lines.append(line)
     return lines

@@ -74,7 +74,8 @@ async def _break_off(connect: Connect, data: bytes) -> None:
     transport.abort()
 
 
-async def _break_off_a_request(place: Place) -> None:
+async def break_off_a_request(place: Place) -> None:
+    """Send half a request over HTTP and crash."""
     head = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
     await _break_off(lambda: asyncio.open_connection(*place), head + b"half a body")
 
@@ -193,7 +194,7 @@ async def http_by_aiohttp(place: Place) -> AsyncIterator[None]:
         async with session.get(f"{url}/nothing") as answer:
             assert answer.status == 404
         await by_curl(url)
-        await _break_off_a_request(place)
+        await break_off_a_request(place)
         yield  # with the session's connections kept alive
 
 
@@ -218,8 +219,14 @@ async def http_by_httpx(place: Place) -> AsyncIterator[None]:
         assert (await client.post(f"{url}/echo", content=pieces())).content == BIG
         assert (await client.get(f"{url}/nothing")).status_code == 404
         await by_curl(url)
-        await _break_off_a_request(place)
+        await break_off_a_request(place)
         yield  # with the client's connections kept alive
+
+
+async def ask(place: Place) -> None:
+    """Ask once, over a connection of its own."""
+    async with aiohttp.ClientSession() as session, session.get("http://{}:{}/".format(*place)) as answer:
+        assert await answer.text() == "hello\n"
 
 
 async def by_curl(url: str) -> None:
@@ -250,7 +257,7 @@ async def http_by_tornado(place: Place) -> AsyncIterator[None]:
     await asyncio.gather(*(ask(number) for number in range(AT_ONCE)))
     assert await post(BIG) == BIG
     await by_curl(url)
-    await _break_off_a_request(place)
+    await break_off_a_request(place)
     client.close()
     channel = await websocket_connect("ws://{}:{}/socket".format(*place))
     for message in ("text", b"bytes", "ünïcode" * 1000):
@@ -294,7 +301,7 @@ async def socket_io(place: Place) -> AsyncIterator[None]:
             client.on("heard", heard.put)
             client.on("disconnect", gone.put)
             await client.connect(url, transports=[transport])
-            stack.push_async_callback(client.disconnect)
+            stack.push_async_callback(client.eio.disconnect, abort=True)  # waits for no poll
             clients.append(client)
         for number, client in enumerate(clients):
             for message in (f"client {number}", b"client %d" % number * 1000):

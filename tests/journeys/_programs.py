@@ -11,7 +11,8 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,16 @@ class Program:
             pytest.fail(f"still runs {PATIENCE_S} s after {number.name}; it {self.waits_in()}")
         status = self.process.returncode
         assert (status, more, noise) == (0, b"", b""), f"{status}\n{(more + noise).decode()}"
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Within the block the program gets no processor, so that what comes meanwhile comes at once."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def waits_in(self) -> str:
         """Return what its threads wait in, as the kernel names it, for a failure's message."""

@@ -119,6 +119,17 @@ def test_tls_echo_makes_a_certificate_of_its_own_and_takes_it_away() -> None:
 
 
 @on_every_model
+def test_a_reset_right_behind_a_request_is_told_after_it(model: str) -> None:
+    need(model)
+    with Program(model, EXAMPLES / "http_aiohttp.py") as program:
+        asyncio.run(_clients.ask(program.place))
+        with program.stopped():  # so that it finds both at once
+            asyncio.run(_clients.break_off_a_request(program.place))
+        asyncio.run(_clients.ask(program.place))
+        program.stop(signal.SIGTERM)  # aiohttp reports a body that it was asked for when all was over
+
+
+@on_every_model
 def test_control_c_ends_a_program_as_cleanly_as_a_termination(model: str) -> None:
     need(model)
     with Program(model, EXAMPLES / "echo_streams.py") as program:

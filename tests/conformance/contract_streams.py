@@ -81,6 +81,30 @@ async def fifty_clients_that_connect_at_once_are_all_served() -> None:
 
 
 @on_loop
+async def a_server_with_the_shortest_backlog_serves_everybody() -> None:
+    loop = asyncio.get_running_loop()
+    made: list[Recorder] = []
+
+    def make() -> Recorder:
+        made.append(Recorder())
+        return made[-1]
+
+    # asyncio accepts `backlog` clients at a time, and the kernel queues one more (listen(2)).
+    server = await loop.create_server(make, "127.0.0.1", 0, backlog=1)
+    address = server.sockets[0].getsockname()
+    for number in range(1, 11):
+        pair = [socket.create_connection(address) for _ in range(2)]
+        while len(made) < 2 * number:
+            await asyncio.sleep(0.001)
+        for client in pair:
+            client.close()
+    for protocol in made:
+        await protocol.until_call("connection_lost")
+    server.close()
+    await server.wait_closed()
+
+
+@on_loop
 async def clients_go_on_connecting_after_the_first_burst() -> None:
     loop = asyncio.get_running_loop()
     made: list[Recorder] = []

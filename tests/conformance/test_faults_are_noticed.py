@@ -1,0 +1,29 @@
+"""The contract fails a loop that has a fault: else it would prove nothing of those that pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import _run
+
+
+@pytest.mark.parametrize(
+    ("fault", "scenario", "ending"),
+    [
+        ("LeaksADescriptor", "a_round_trip_works_in_debug_mode", "descriptors left open"),
+        ("LeavesAThread", "a_round_trip_works_in_debug_mode", "threads left behind"),
+        ("SleepsOnThroughThreads", "an_idle_loop_wakes_for_each_single_call", "HUNG"),
+        ("ForgetsContexts", "protocol_callbacks_see_the_context", "AssertionError"),
+        ("RunsTheLastCallFirst", "calls_and_timers_run_in_the_stock_order", "stock:"),
+        ("NaivelyEdgeTriggered", "a_reader_is_called_until_it_has_drained", "HUNG"),
+        ("NaivelyEdgeTriggered", "a_burst_of_a_mebibyte", "HUNG"),
+    ],
+)
+def test_a_fault_is_noticed(fault: str, scenario: str, ending: str) -> None:
+    subject = f"tests.conformance.faulty:{fault}"
+    # A hang that is expected may be ended early.
+    limit_s = "2" if ending == "HUNG" else "30"
+    run = _run("--subject", subject, "-k", f"contract.{scenario}", "--limit", limit_s, "-q")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert ending in run.stdout
+    assert "1 tests" in run.stdout

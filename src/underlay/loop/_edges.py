@@ -54,7 +54,9 @@ class Edges(set[int]):
         poll = select.poll()
         watched = self.watched
         for fd in self:
-            poll.register(fd, watched[fd] | select.POLLRDHUP)
+            events = watched[fd]
+            # The peer's end lasts, so it is asked about only for someone who reads: a writer would spin on it.
+            poll.register(fd, events | select.POLLRDHUP if events & READ else events)
         ready = []
         for fd, mask in poll.poll(0):
             if mask & select.POLLNVAL:

@@ -90,8 +90,13 @@ class StreamTransport(transports._FlowControlMixin):
     # --- reading ----------------------------------------------------------------------------------------------
 
     def _start_reading(self) -> None:
-        if self.is_reading():
+        if not self.is_reading():
+            return
+        try:
             self._loop._add_reader(self._sock_fd, self._read_ready)
+        except (OSError, ValueError) as exc:
+            # No room in select's bit map, epoll's max_user_watches reached: a peer that hangs would never learn of it.
+            self._fatal_error(exc, "Fatal error: the model can't watch this connection.")
 
     def _stop_reading(self) -> None:
         self._loop._remove_reader(self._sock_fd)
@@ -226,7 +231,8 @@ class StreamTransport(transports._FlowControlMixin):
                 return
             if sent == len(data) and data.__class__ is not memoryview:  # a memoryview's len() needn't be its bytes
                 return
-            data = memoryview(data).cast("B")[sent:]
+            data = memoryview(data)
+            data = (data if _counts_bytes(data) else memoryview(bytes(data)))[sent:]
             if not data:
                 return
             self._loop._add_writer(self._sock_fd, self._write_ready)
@@ -239,7 +245,9 @@ class StreamTransport(transports._FlowControlMixin):
             raise RuntimeError("Cannot call writelines() after write_eof()")
         if self._empty_waiter is not None:
             raise RuntimeError("unable to writelines; sendfile is in progress")
-        buffers = [bytes(data) for data in list_of_data if data]
+        # A memoryview of each refuses integers, of which bytes() would make as many zeros.
+        buffers = [data if data.__class__ is bytes else bytes(memoryview(data)) for data in list_of_data]
+        buffers = [data for data in buffers if data]
         if not buffers:
             return
         if self._conn_lost:
@@ -256,8 +264,10 @@ class StreamTransport(transports._FlowControlMixin):
 
     def _queue(self, data: bytes | bytearray | memoryview) -> None:
         # Bytes can't change under us, so a view of them may wait; anything else the caller may reuse is copied.
-        owner = data.obj if isinstance(data, memoryview) else data
-        waiting = data if isinstance(owner, bytes) and not isinstance(data, bytearray) else bytes(data)
+        if isinstance(data, memoryview):
+            waiting = data if isinstance(data.obj, bytes) and _counts_bytes(data) else bytes(data)
+        else:
+            waiting = data if isinstance(data, bytes) else bytes(data)
         self._buffer.append(waiting)
         self._buffer_bytes += len(waiting)
 
@@ -267,42 +277,42 @@ class StreamTransport(transports._FlowControlMixin):
         self._conn_lost += 1
 
     def _send_queued(self) -> bool:
-        """Send what waits as far as the kernel takes it; False where the connection ended by an error."""
+        """Send what waits until the kernel takes no more; False where the connection ended by an error."""
         buffer = self._buffer
-        try:
-            if len(buffer) == 1:
-                sent = self._send(buffer[0])
-            else:
-                sent = self._sock.sendmsg(islice(buffer, _IOV_MAX))  # type: ignore[union-attr]
-        except (BlockingIOError, InterruptedError):
-            return True
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._discard_queued()
-            self._fatal_error(exc, "Fatal write error on socket transport")
-            if self._empty_waiter is not None:
-                self._empty_waiter.set_exception(exc)
-            return False
-        self._buffer_bytes -= sent
-        while sent:
-            first = buffer.popleft()
-            if len(first) > sent:
-                buffer.appendleft(memoryview(first)[sent:])
-                break
-            sent -= len(first)
+        # Again where sendmsg took the _IOV_MAX buffers that it may have: space is announced only after a refusal.
+        while buffer:
+            try:
+                if len(buffer) == 1:
+                    sent = self._send(buffer[0])
+                else:
+                    sent = self._sock.sendmsg(islice(buffer, _IOV_MAX))  # type: ignore[union-attr]
+            except (BlockingIOError, InterruptedError):
+                return True
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self._discard_queued()
+                self._fatal_error(exc, "Fatal write error on socket transport")
+                if self._empty_waiter is not None:
+                    self._empty_waiter.set_exception(exc)
+                return False
+            self._buffer_bytes -= sent
+            while sent:
+                first = buffer.popleft()
+                if len(first) > sent:
+                    buffer.appendleft(memoryview(first)[sent:])
+                    return True
+                sent -= len(first)
         return True
 
     def _write_ready(self) -> None:
-        if self._conn_lost or not self._send_queued():
+        waiting_bytes = self._buffer_bytes
+        if self._conn_lost or not self._send_queued() or self._buffer_bytes == waiting_bytes:
             return
         self._maybe_resume_protocol()  # may write more, or close
         if self._conn_lost:
             return  # type: ignore[unreachable]  # the call above may have closed us
-        if self._buffer:
-            if self._edges is not None:
-                self._edges.add(self._sock_fd)  # sendmsg took _IOV_MAX buffers and could take more: no edge will say so
-        else:
+        if not self._buffer:
             self._loop._remove_writer(self._sock_fd)
             self._all_written()
 
@@ -474,6 +484,11 @@ class DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ig
             self._fatal_error(exc, "Fatal read error on datagram transport")
         else:
             self._protocol.datagram_received(data, address)
+
+
+def _counts_bytes(view: memoryview) -> bool:
+    """True where len() of the view, and a slice of it, mean bytes: not so for one of integers, or of two dimensions."""
+    return view.format == "B" and view.ndim == 1 and view.c_contiguous
 
 
 def _address_or_none(ask: Callable[[], object]) -> object:

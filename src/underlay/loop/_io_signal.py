@@ -21,10 +21,13 @@ Traps of the kernel, each with a test in tests/loop/test_io_signal.py:
 * eventfd, pidfd, timerfd and files have no O_ASYNC, and F_SETFL says nothing: only F_GETFL tells. While one
   of those is watched, the wait is cut in slices of `SLICE_S` and poll(2) asked in between.
 * A Unix socket signals new space only to whom send() said EAGAIN *while O_ASYNC was on*
-  (SOCKWQ_ASYNC_NOSPACE, which poll(2) sets for TCP but not here). One that is watched first for writing is
-  therefore treated like those without O_ASYNC.
+  (SOCKWQ_ASYNC_NOSPACE, which poll(2) sets for TCP but not here). One that is watched for writing by anyone but
+  our own transport, which writes until EAGAIN, or is watched first for writing, is therefore treated like those
+  without O_ASYNC for as long.
 * A blocked signal stays blocked across exec, so a subprocess starts with this one (and SIGIO) blocked; it is
   of no use to it.
+* O_ASYNC and the owner belong to the open file, which a forked child shares: a child that closes the inherited
+  loop leaves them alone.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 from ..errors import UnderlayError
 from ._edges import Edges, merged
 from ._reactor import READ, WRITE, ReactorLoop
-from ._transport import READS_BY_TRYING
+from ._transport import READS_BY_TRYING, StreamTransport
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -84,8 +87,10 @@ class SignalPoller:
             ) from None
         self._signals = (self._signo, signal.SIGIO)
         self._thread_id = 0  # no thread has id 0
+        self._blocking_threads: set[int] = set()  # those that were told to block the signals
         self._process_id = os.getpid()
         self._without_signals: set[int] = set()
+        self._silent_writers: set[int] = set()  # Unix sockets that may not signal space
         self.edges = Edges()
         self._announced_twice: set[int] = set()
         self.tried: set[int] = set()  # descriptors whose readers take EAGAIN for an answer
@@ -99,17 +104,21 @@ class SignalPoller:
         if thread_id == self._thread_id:
             return
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        self._blocking_threads.add(thread_id)
         self._thread_id = thread_id
         for fd, events in list(self.edges.watched.items()):
-            self.add(fd, events)
+            with suppress(OSError):  # closed while watched: it has no more signals to come
+                self.add(fd, events)
 
     def add(self, fd: int, events: int) -> None:
         """Have changes of `fd` signalled; what is ready already counts as announced."""
         fcntl.fcntl(fd, _F_SETOWN_EX, _OWNER.pack(_F_OWNER_TID, self._thread_id))
         fcntl.fcntl(fd, fcntl.F_SETSIG, self._signo)
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-        if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ASYNC or (events & WRITE and _is_unix_socket(fd)):
+        if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ASYNC:
             self._without_signals.add(fd)
+        if events & WRITE:
+            self.doubt_space(fd)
         self.modify(fd, events)
 
     def modify(self, fd: int, events: int) -> None:
@@ -118,20 +127,31 @@ class SignalPoller:
         self.edges.add(fd)
         if not events & READ:
             self.tried.discard(fd)
+        if not events & WRITE:
+            self._silent_writers.discard(fd)
+
+    def doubt_space(self, fd: int) -> None:
+        """Don't rely on signals of space for `fd`, if it is a Unix socket, while it is watched for writing."""
+        if _is_unix_socket(fd):
+            self._silent_writers.add(fd)
 
     def remove(self, fd: int) -> None:
         """Have no more signals sent for `fd`; those that are queued find nobody watching."""
         self.edges.forget(fd)
         self.tried.discard(fd)
         self._without_signals.discard(fd)
+        self._silent_writers.discard(fd)
+        if os.getpid() != self._process_id:
+            return
         with suppress(OSError):  # closed first: nothing to undo
             fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_ASYNC)
 
     def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
         """Wait for a signal, but not while something remembered is still ready; then take what else is queued."""
         edges = self.edges
-        if self._without_signals:
+        if self._without_signals or self._silent_writers:
             edges |= self._without_signals
+            edges |= self._silent_writers
             timeout_s = SLICE_S if timeout_s is None else min(timeout_s, SLICE_S)
         if self._announced_twice:
             edges |= self._announced_twice & edges.watched.keys()
@@ -177,14 +197,16 @@ class SignalPoller:
             return  # a forked child: O_ASYNC and its owner belong to the open file, which the parent still uses
         for fd in list(self.edges.watched):
             self.remove(fd)
-        if self._thread_id == threading.get_native_id():
+        thread_id = threading.get_native_id()
+        if thread_id in self._blocking_threads:
             # SIGIO too kills by default, so it stays blocked where another loop of this thread may yet get one.
-            alone = all(other._thread_id != self._thread_id for other in _pollers)
+            alone = all(thread_id not in other._blocking_threads for other in _pollers)
             ours = self._signals if alone else (self._signo,)
             while signal.sigtimedwait(ours, 0) is not None:
                 pass
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
-        elif os.path.exists(f"/proc/self/task/{self._thread_id}"):
+            self._blocking_threads.discard(thread_id)
+        if any(os.path.exists(f"/proc/self/task/{other_id}") for other_id in self._blocking_threads):
             return  # that thread still has our signals blocked, perhaps queued: the number is lost to others
         _free_signals.append(self._signo)
 
@@ -193,7 +215,7 @@ class SignalPoller:
         for poller in _pollers:
             if poller._thread_id == self._thread_id:
                 poller.overflows += 1
-                poller.edges |= poller.edges.watched.keys()
+                poller.edges.update(poller.edges.watched)
 
 
 class SignalLoop(ReactorLoop):
@@ -216,6 +238,14 @@ class SignalLoop(ReactorLoop):
         handle = super()._add_reader(fd, callback, *args)
         if getattr(callback, "__func__", None) in READS_BY_TRYING and isinstance(fd, int):
             self._poller.tried.add(fd)
+        return handle
+
+    def _add_writer(
+        self, fd: FileDescriptorLike, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts
+    ) -> asyncio.Handle:
+        handle = super()._add_writer(fd, callback, *args)
+        if getattr(callback, "__func__", None) is not StreamTransport._write_ready:
+            self._poller.doubt_space(fd if isinstance(fd, int) else self._fd_of(fd))
         return handle
 
 

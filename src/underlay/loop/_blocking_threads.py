@@ -40,6 +40,9 @@ ACCEPT_REST_S: Final = 1.0
 # A thread leaves its call within microseconds of being woken; one that doesn't is a bug worth a warning, not a hang.
 _LEAVES_WITHIN_S: Final = 5.0
 
+# Times that the loop gives up the interpreter lock for a thread that has just been woken; one mostly does.
+_STEPS_ASIDE: Final = 1000
+
 # Watchers kept parked for the next descriptor; making one costs a thread and an eventfd, about 100 µs.
 _IDLE_WATCHERS: Final = 4
 
@@ -186,6 +189,15 @@ class Carrier(LoopThread):
             self._loop.call_soon(self._deliver_kept, context=self.context)
         if self._parked:
             self.open_gate()
+
+    def let_it_fetch(self) -> None:
+        """Step aside until the thread has what is there already, if anything is and nothing keeps it from fetching."""
+        poller = select.poll()
+        poller.register(self._fd, select.POLLIN)
+        for _ in range(_STEPS_ASIDE):
+            if self._paused or self.ended or self._fetched != self._delivered or not poller.poll(0):
+                return
+            time.sleep(0)
 
     def put_back(self, item: object) -> None:
         """Within `deliver`: what was not used of the item; it is delivered again, in another turn."""
@@ -429,6 +441,7 @@ class Watchers:
             watcher.rearm()
         assert self.loop is not None
         self.loop._sleep(timeout_s)
+        self.loop._queue_arrivals()
         if not self.reports:
             self._to_rearm = []
             return []

@@ -193,8 +193,15 @@ class BlockingStreamTransport(StreamTransport):
             self._write_failed(result)
             return
         self._drop_sent(result)
-        self._write_ready()
-        self._send_slice()
+        if not self._send_queued():
+            return
+        self._maybe_resume_protocol()  # may write more, or close
+        if self._conn_lost:
+            return  # type: ignore[unreachable]  # the call above may have closed us
+        if self._buffer:
+            self._send_slice()
+        else:
+            self._all_written()
 
     def _send_queued(self) -> bool:
         buffer = self._buffer
@@ -252,8 +259,12 @@ class BlockingStreamTransport(StreamTransport):
 
     def _reset_empty_waiter(self) -> None:
         super()._reset_empty_waiter()
-        if not self._conn_lost:
-            os.set_blocking(self._sock_fd, True)
+        if self._conn_lost:
+            return
+        os.set_blocking(self._sock_fd, True)
+        # Where the peer broke off meanwhile, asyncio would read of it in the next turn, and so will the program expect.
+        if self._receiver is not None:
+            self._loop.call_soon(self._receiver.let_it_fetch)
 
     # --- the end ------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ import sys
 import threading
 from asyncio import base_events, constants, events, trsock
 from asyncio.log import logger
+from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
@@ -87,6 +88,7 @@ class BlockingLoop(ReactorLoop):
         self._alarm.acquire()
         self._asleep = False
         self._wakes_at_s = inf
+        self._arrivals: deque[events.Handle] = deque()
         self._busy_turns = 0
         self._escaped: BaseException | None = None
         self._threads: set[LoopThread] = set()
@@ -108,15 +110,16 @@ class BlockingLoop(ReactorLoop):
         """In a thread of ours: have ``callback(item)`` run on the loop, by this thread if the baton is free."""
         if self._closed:
             return
-        ready, baton = self._ready, self._baton
+        ready, arrivals, baton = self._ready, self._arrivals, self._baton
         if self._reserved or not baton.acquire(False):
-            ready.append(events.Handle(callback, (item,), self, context))
+            arrivals.append(events.Handle(callback, (item,), self, context))
             # Whoever gave the baton back meanwhile did not see it: look again.
             if self._reserved or not baton.acquire(False):
                 if self._asleep:
                     self._ring()
                 return
             self._thread_id = threading.get_ident()
+            self._queue_arrivals()
         else:
             self._thread_id = threading.get_ident()
             if ready or self._debug:
@@ -155,9 +158,16 @@ class BlockingLoop(ReactorLoop):
                 return
             baton.release()
             # Another thread may have reserved it by now, of which mypy knows nothing.
-            if not ready or self._reserved or not baton.acquire(False):  # type: ignore[redundant-expr]
+            if not (ready or arrivals) or self._reserved or not baton.acquire(False):  # type: ignore[redundant-expr]
                 return
             self._thread_id = threading.get_ident()
+            self._queue_arrivals()
+
+    def _queue_arrivals(self) -> None:
+        """With the baton: what came while another had it takes its place behind what was ready, as from a selector."""
+        arrivals, ready = self._arrivals, self._ready
+        while arrivals:
+            ready.append(arrivals.popleft())
 
     def _escape(self, exc: BaseException) -> None:
         """What must not be swallowed leaves ``run_forever``, which is home's to raise."""
@@ -216,7 +226,7 @@ class BlockingLoop(ReactorLoop):
             self._asleep = True
             self._reserved = not self._turns
             self._baton.release()
-            if step_aside or not (self._ready or self._watchers.reports or self._stopping):
+            if step_aside or not (self._ready or self._arrivals or self._watchers.reports or self._stopping):
                 self._alarm.acquire(True, -1 if timeout_s is None else timeout_s)
         finally:  # a signal's handler may raise here, KeyboardInterrupt for one
             self._asleep = False
@@ -427,7 +437,7 @@ class BlockingLoop(ReactorLoop):
             thread.end()
         for thread in threads:
             thread.join()
-        self._ready.clear()
+        self._arrivals.clear()
         for transport in list(self._transports.values()):
             if isinstance(transport, BlockingStreamTransport | BlockingDatagramTransport):
                 transport._abandon()

@@ -59,6 +59,8 @@ _GROUP: Final = 0
 # used from its start again every turn.
 _ARENA_BYTES: Final = 1 << 22
 
+# A call of a DEFER_TASKRUN ring does at most 20 pieces of work (IO_LOCAL_TW_DEFAULT_MAX), others' among them.
+_CALLS_TO_CANCEL: Final = 100
 _FLAGS_USUAL: Final = _ring.CQE_HAS_BUFFER | _ring.CQE_MORE  # of a receive
 _FLAGS_TOLD: Final = _FLAGS_USUAL | _ring.CQE_SOCK_NONEMPTY
 _CANCEL: Final = _ring.head(_ring.ASYNC_CANCEL, -1, _ring.SKIP_SUCCESS)
@@ -79,8 +81,10 @@ class RingPoller:
     A poll that has fired is armed again at the next `wait`, where the kernel first looks whether the
     descriptor still is ready: that is level-triggering, at no extra system call.
 
-    The tables here say what is wanted, and the ring only what the kernel was told of it.  So a ring can be thrown away,
-    because the loop runs in another thread than before or because the process forked, and another be filled.
+    The tables here say what is wanted, and the ring only what the kernel was told of it.  While no thread runs the
+    loop, nothing is with the kernel: the loop may then go on in another thread, or be closed, and what arrives
+    meanwhile stays in its socket. A ring belongs to its thread and its process, so another thread, or a child of
+    fork(2), makes its own and fills it from the tables.
     """
 
     def __init__(self) -> None:
@@ -137,8 +141,8 @@ class RingPoller:
         """Submit, wait and take completions; those of polls are returned, the others become handles in `ready`."""
         ring = self._ring
         if ring is None:
-            self.adopt()
-            return self.wait(timeout_s)
+            self.adopt()  # after a fork
+            return []
         if self._to_arm:
             self._arm()
         if self.after_sends:
@@ -148,7 +152,8 @@ class RingPoller:
         except OSError as error:
             if error.errno != errno.EEXIST:
                 raise
-            self.abandon()  # another thread's ring after all: the kernel gave its number to this one
+            self.abandon()  # a dead thread's, whose number the kernel has given to this one
+            self.adopt()
             return []
         polled = self._dispatch(completions) if completions else []
         self.settled = ring.submitted
@@ -159,16 +164,17 @@ class RingPoller:
         return polled
 
     def close(self) -> None:
-        """Cancel everything, see it end, and give everything back."""
+        """Give everything back; file operations, which alone may be under way, are over when this returns."""
         self.wanted.clear()
-        self._to_arm.clear()
-        self.listeners.clear()  # what they accepted last is closed
+        for listener in self.listeners.values():
+            listener.forget_accepted()
+        self.listeners.clear()
         self.push = _push_nowhere
         ring = self._ring
         if ring is not None and self._owner == threading.get_native_id():
-            ring.push(_CANCEL, 0, 0, (_ring.CANCEL_ALL | _ring.CANCEL_ANY) << 32, NOTHING)
-            self._dispatch(ring.wait(0))
-            # A file operation can't be stopped once it runs, and ends soon; until then its memory is the kernel's.
+            for number in self.operations:
+                ring.push(_CANCEL, 0, number << KIND_BITS | DONE, 0, NOTHING)
+            # One that the kernel has begun can't always be stopped, and ends soon; till then its memory is in use.
             while self.operations:
                 self._dispatch(ring.wait(None))
         self.abandon()
@@ -183,15 +189,15 @@ class RingPoller:
         for key in self._to_arm:
             if wanted.get(key >> 3, 0) & key & 7 and key not in armed:
                 serial += 1
-                armed[key] = mark = (serial & _SERIAL_MASK) << _SERIAL_AT | key << KIND_BITS | POLLED
-                push(_ring.POLL_ADD | key >> 3 << 32, 0, 0, (key & 7) << 32, mark)
+                mark = (serial & _SERIAL_MASK) << _SERIAL_AT | key << KIND_BITS | POLLED
+                if push(_ring.POLL_ADD | key >> 3 << 32, 0, 0, (key & 7) << 32, mark) >= 0:
+                    armed[key] = mark
         self._serial = serial
         self._to_arm.clear()
 
     def _disarm(self, key: int) -> None:
         """Cancel a poll at once: its request holds the file, which a close(2) right after would leave open."""
-        self.cancel(self._armed.pop(key))
-        self.submit()
+        self.end(self._armed.pop(key))
 
     # --- completions ----------------------------------------------------------------------------------------
 
@@ -208,20 +214,16 @@ class RingPoller:
         """Change the length of an operation of which the kernel doesn't know yet; False where it does."""
         return self._ring is not None and self._ring.lengthen(number, length_and_flags)
 
-    def submit(self) -> None:
-        """Let the kernel have what was pushed, now and not at the end of the turn."""
-        if self._ring is not None and self._owner != 0:
-            try:
-                self._ring.submit()
-            except OSError as error:
-                if error.errno != errno.EEXIST:
-                    raise
-                self.abandon()  # called in a thread that doesn't run the loop, while none does
-
-    def settle(self) -> None:
-        """Submit what was pushed and handle what is complete: the last thing of a loop that stops."""
-        if self._ring is not None and (self._ring.unsubmitted or self.after_sends):
-            self.wait(0)  # polls that fired are armed again by the next turn, and then fire again
+    def end(self, user_data: int) -> None:
+        """Cancel an operation now: when this returns the kernel holds its file no longer."""
+        ring = self._ring
+        if ring is None or self.push is _push_nowhere:
+            return
+        self.cancel(user_data)
+        for _ in range(_CALLS_TO_CANCEL):
+            ring.submit()
+            if ring.has_completed(user_data):
+                return
 
     def _dispatch(self, completions: list[Completion]) -> list[tuple[int, int]]:
         """Hand each completion to whom it concerns.  No code of the program's runs here, only handles are queued."""
@@ -238,14 +240,17 @@ class RingPoller:
                     used.append(number)
                     start = number * BUFFER_BYTES
                     stream._inbox.append(memory[start : start + result])
-                    ready.append(stream._read_handle)
+                    if not stream.delivering:
+                        stream.delivering = True
+                        ready.append(stream._read_handle)
                 if flags & _FLAGS_TOLD != _FLAGS_USUAL:
                     if not flags & _ring.CQE_MORE:
                         stream.receive_ended(result)
                     elif result == BUFFER_BYTES and not stream._by_poll:
                         stream.receive_bulk_directly()
             elif kind == SENT:
-                streams[user_data >> KIND_BITS].send_failed(result)
+                if (failed := streams.get(user_data >> KIND_BITS)) is not None:
+                    failed.send_failed(result)
             elif kind == POLLED:
                 key = user_data >> KIND_BITS & _KEY_MASK
                 if armed.get(key) == user_data:  # else it was cancelled, or is one before the last
@@ -286,45 +291,61 @@ class RingPoller:
 
     def adopt(self) -> None:
         """Make the ring the calling thread's, which is going to run the loop; fill it with all that is wanted."""
-        if self._ring is not None and self._owner == threading.get_native_id():
+        thread = threading.get_native_id()
+        if self.push is not _push_nowhere:
             return
-        if self._owner != 0:
+        if self._owner not in (0, thread):
             self.abandon()
         if self._ring is None:
             self._make_ring()
         assert self._ring is not None
-        self._ring.enable()
-        self._owner = threading.get_native_id()
+        if self._owner == 0:
+            self._ring.enable()
+            self._owner = thread
         self.push = self._ring.push
         self.settled = self._ring.submitted
         self.arena_bytes = _ARENA_BYTES
-        self._to_arm.extend(fd << 3 | side for fd, both in self.wanted.items() for side in (READ, WRITE) if both & side)
+        self._to_arm = [fd << 3 | side for fd, both in self.wanted.items() for side in (READ, WRITE) if both & side]
         for listener in self.listeners.values():
             listener.arm()
         for stream in list(self.streams.values()):
-            stream.ring_changed()
+            stream.ring_ready()
+
+    def park(self) -> None:
+        """Leave nothing with the kernel but file operations: what was written last is sent, and all that waits ends."""
+        ring = self._ring
+        if ring is None or self.push is _push_nowhere:
+            return
+        self.push = _push_nowhere
+        self.arena_bytes = 0
+        marks = list(self._armed.values())
+        marks += [stream.receive_mark for stream in self.streams.values() if stream.receiving]
+        marks += [listener.mark for listener in self.listeners.values() if listener.accepting]
+        for mark in marks:
+            ring.push(_CANCEL, 0, mark, 0, NOTHING)
+        self.wait(0)
+        while (
+            self._armed
+            or any(stream.receiving for stream in self.streams.values())
+            or any(listener.accepting for listener in self.listeners.values())
+        ):
+            self.wait(None)  # the kernel tells of a few at a time
 
     def abandon(self, forked: bool = False) -> None:
-        """Give up the ring, which is another thread's or, after a fork, the parent's; `adopt` makes another.
-
-        Its completions can be taken from any thread.  What hasn't completed has not begun: a receive
-        that waits has received nothing, and a send never waits.
-        """
+        """Give up the ring, which is another thread's or, after a fork, the parent's; `adopt` makes another."""
         ring, self._ring = self._ring, None
         self._owner = 0
         self.push = _push_nowhere
-        self.arena_bytes = 0
+        self.arena_bytes = self.arena_used = 0
         if ring is None:
             return
-        if not forked:
-            self._dispatch(ring.take())
-            self.settled = ring.submitted
         ring.close()
         self._buffers.close()
         self._armed.clear()
         for stream in list(self.streams.values()):
-            stream.ring_lost(forked)
-        self.arena_used = 0
+            stream.ring_lost()
+        for listener in self.listeners.values():
+            listener.accepting = False
         if not forked:
             # Another thread's file operations may still write to their memory, in the kernel's own time.
             _kept_for_the_kernel.extend(self.operations.values())
@@ -365,6 +386,8 @@ class UringLoop(ReactorLoop):
     'UringLoop'
     """
 
+    _closed = True  # until there is a ring; the base's __del__ looks at it
+
     def __init__(self) -> None:
         try:
             self._ring_poller = RingPoller()
@@ -374,7 +397,12 @@ class UringLoop(ReactorLoop):
             support = _ring.why_not(error)
             raise ModelUnavailable("uring", support.reason, remedy=support.remedy) from error
         self._listeners: dict[int, Listener] = {}
-        super().__init__(self._ring_poller)
+        try:
+            super().__init__(self._ring_poller)
+        except BaseException:
+            self._closed = True
+            self._ring_poller.close()
+            raise
         self._ring_poller.ready = self._ready
 
     def run_forever(self) -> None:
@@ -386,7 +414,7 @@ class UringLoop(ReactorLoop):
             super().run_forever()
         finally:
             if not self._closed and not self.is_running():
-                self._ring_poller.settle()  # what was written last leaves now, and what was closed is closed
+                self._ring_poller.park()
 
     def close(self) -> None:
         """Close the loop; operations under way are cancelled and over when this returns."""

@@ -206,6 +206,8 @@ class Ring:
         tail = self._tail
         if tail - self.submitted == self._sq_entries:
             self.submit()
+            if tail - self.submitted == self._sq_entries:
+                raise OSError(errno.EBUSY, "io_uring takes no more operations before completions are taken")
         _SQE.pack_into(
             self._sqes, (tail & self._sq_mask) << _SQE_SHIFT, head, off, addr, length_and_flags, user_data, group
         )
@@ -278,15 +280,23 @@ class Ring:
     def submit(self) -> None:
         """Submit what was pushed and let the kernel do the work that is due; nothing is waited for, nothing taken."""
         while True:
-            tail = self._tail
+            before, tail = self.submitted, self._tail
             self._sq_tail[0] = tail & _U32
-            done = _syscall(_SYS_ENTER, self.fd, tail - self.submitted, 0, _ENTER_FLAGS, self._arg_forever, _ARG_BYTES)
+            done = _syscall(_SYS_ENTER, self.fd, tail - before, 0, _ENTER_FLAGS, self._arg_forever, _ARG_BYTES)
             if done >= 0:
                 self.submitted += done
             else:
                 self._enter_failed()
-            if self._tail == self.submitted:
+            if self.submitted in (tail, before):
                 return
+
+    def has_completed(self, mark: int) -> bool:
+        """Whether a completion with this user_data waits to be taken."""
+        first, last = self._seen, self._cq_tail[0]
+        return any(
+            _CQE.unpack_from(self._cqes, (place & self._cq_mask) << 4)[0] == mark
+            for place in range(first, first + ((last - first) & _U32))
+        )
 
     def _enter_failed(self) -> None:
         error = ctypes.get_errno()

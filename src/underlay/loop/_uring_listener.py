@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 from asyncio import constants, trsock
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -46,19 +47,23 @@ class Listener:
         self._poller = poller
         self._id = self._poller.new_id()
         self._head = _ring.head(_ring.ACCEPT, sock.fileno(), _ring.ACCEPT_MULTISHOT)
+        self.mark = self._id << KIND_BITS | ACCEPTED
+        self.accepting = False  # the kernel was told to
+        self._accepted: deque[int] = deque()  # not served yet
         self._poller.listeners[self._id] = self
         self.arm()
 
     def arm(self) -> None:
         """Have the kernel accept until it is told to stop."""
-        if self._id in self._poller.listeners:
-            mark = self._id << KIND_BITS | ACCEPTED
-            self._poller.push(self._head, 0, 0, socket.SOCK_CLOEXEC << 32, mark)
+        if self._id in self._poller.listeners and not self.accepting:
+            self.accepting = self._poller.push(self._head, 0, 0, socket.SOCK_CLOEXEC << 32, self.mark) >= 0
 
     def completed(self, result: int, more: bool) -> None:
         """Take one completion: a connection, or the error that ended accepting."""
+        self.accepting = more
         if result >= 0:
-            self._loop.call_soon(self._accepted, result, context=self._context)
+            self._accepted.append(result)
+            self._loop.call_soon(self._serve_next, context=self._context)
         elif -result in _OUT_OF_RESOURCES:
             self._loop.call_soon(self._out_of_resources, -result, context=self._context)
             return
@@ -68,14 +73,12 @@ class Listener:
         if not more:
             self.arm()
 
-    def _accepted(self, fd: int) -> None:
-        sock = self.sock
-        connection = socket.socket(sock.family, sock.type, sock.proto, fd)
-        if self._id in self._poller.listeners:
+    def _serve_next(self) -> None:
+        if self._accepted:
+            sock = self.sock
+            connection = socket.socket(sock.family, sock.type, sock.proto, self._accepted.popleft())
             connection.setblocking(False)
             self._serve(connection)
-        else:
-            connection.close()
 
     def _out_of_resources(self, error: int) -> None:
         """As asyncio: say so, and leave the waiting connections waiting for a second."""
@@ -94,5 +97,10 @@ class Listener:
     def close(self) -> None:
         """Stop accepting; when this returns the kernel holds the socket no longer, and its port can be used again."""
         if self._poller.listeners.pop(self._id, None) is not None:
-            self._poller.cancel(self._id << KIND_BITS | ACCEPTED)
-            self._poller.submit()
+            self._poller.end(self.mark)
+        self.forget_accepted()
+
+    def forget_accepted(self) -> None:
+        """Close the connections that nobody will serve, as the kernel does with those in the backlog."""
+        while self._accepted:
+            os.close(self._accepted.popleft())

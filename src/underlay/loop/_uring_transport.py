@@ -65,13 +65,14 @@ class RingStreamTransport(StreamTransport):
         fd = sock.fileno()
         self._receive_head = _ring.head(_ring.RECV, fd, _ring.MULTISHOT | _ring.BUFFER_SELECT)
         self._send_head = _ring.head(_ring.SEND, fd, _ring.SKIP_SUCCESS)
-        self._receive_mark = self._id << KIND_BITS | RECEIVED
+        self.receive_mark = self._id << KIND_BITS | RECEIVED
         self._send_mark = self._id << KIND_BITS | SENT
         # Reading: what the kernel has received, and whether it will receive more.
         self._inbox: deque[bytes | OSError] = deque()
         self._read_handle: events.Handle = events.Handle(self._deliver, (), loop, None)
+        self.delivering = False  # the handle is queued: once, as asyncio promises one event a connection and turn
         self._started = False
-        self._receiving = False  # an operation is under way
+        self.receiving = False  # an operation is under way
         self._cancelling = False  # and was asked to end
         self._ended = False  # by EOF or an error: there is nothing more to come
         self._by_poll = False
@@ -92,27 +93,27 @@ class RingStreamTransport(StreamTransport):
         if not self.is_reading():
             return
         if self._inbox:
-            self._poller.ready.extend([self._read_handle] * len(self._inbox))
-        if not self._receiving and not self._ended:
+            self._deliver_soon()
+        if not self.receiving and not self._ended:
             if self._by_poll:
-                super()._start_reading()
+                if not self._inbox:  # else what is there goes first
+                    super()._start_reading()
             else:
                 self._receive()
 
     def _receive(self) -> None:
-        self._receiving = True
-        self._poller.push(self._receive_head, 0, 0, 0, self._receive_mark)
+        self.receiving = self._poller.push(self._receive_head, 0, 0, 0, self.receive_mark) >= 0
 
     def _stop_reading(self) -> None:
         """End the receive under way; until it has ended the kernel holds the socket."""
-        if self._receiving and not self._cancelling:
+        if self.receiving and not self._cancelling:
             self._cancelling = True
-            self._poller.cancel(self._receive_mark)
+            self._poller.cancel(self.receive_mark)
         super()._stop_reading()
 
     def pause_reading(self) -> None:
         """Stop calling ``data_received``; the receive goes on until something comes, which then waits here."""
-        if self._by_poll and not self._receiving:
+        if self._by_poll and not self.receiving:
             super().pause_reading()
         elif self.is_reading():
             self._paused = True
@@ -123,8 +124,14 @@ class RingStreamTransport(StreamTransport):
             self._read_handle = events.Handle(self._deliver, (), self._loop, None)  # as asyncio: in this context
         super().resume_reading()
 
+    def _deliver_soon(self) -> None:
+        if not self.delivering:
+            self.delivering = True
+            self._poller.ready.append(self._read_handle)
+
     def _deliver(self) -> None:
-        """Give the protocol one completion of the receive."""
+        """Give the protocol one completion of the receive, and the next in another turn."""
+        self.delivering = False
         inbox = self._inbox
         if self._closing:
             inbox.clear()
@@ -145,6 +152,8 @@ class RingStreamTransport(StreamTransport):
                 raise
             except BaseException as exc:
                 self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+        if inbox or self._by_poll:
+            self._start_reading()
 
     def _lend_to_protocol(self, data: bytes) -> None:
         """Copy what was received to the buffers of a `BufferedProtocol`, of whatever size they are."""
@@ -172,13 +181,11 @@ class RingStreamTransport(StreamTransport):
             if data and (self._closing or self._paused or self.get_protocol() is not protocol):
                 if not self._closing:
                     self._inbox.appendleft(data)
-                    if not self._paused:
-                        self._poller.ready.append(self._read_handle)
                 return
 
     def receive_ended(self, result: int) -> None:
         """Take the last completion of the receive: an end of the stream, an error, or a reason to begin another."""
-        self._receiving = self._cancelling = False
+        self.receiving = self._cancelling = False
         if self._close_when_idle:
             self._close_socket()
             return
@@ -189,7 +196,7 @@ class RingStreamTransport(StreamTransport):
         else:
             self._ended = True
             self._inbox.append(b"" if result == 0 else OSError(-result, os.strerror(-result)))
-            self._poller.ready.append(self._read_handle)
+            self._deliver_soon()
             return
         if not self._closing and not self._paused:
             self._start_reading()
@@ -199,7 +206,7 @@ class RingStreamTransport(StreamTransport):
         self._by_poll = True
         if not self._cancelling:
             self._cancelling = True
-            self._poller.cancel(self._receive_mark)
+            self._poller.cancel(self.receive_mark)
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -279,18 +286,14 @@ class RingStreamTransport(StreamTransport):
         if self._conn_lost:
             return
         if result >= 0 or -result in _LATER:
-            self._take_back(max(result, 0))
+            unsent = self._poller.arena[self._place + max(result, 0) : self._place + self._nbytes]
+            self._number = -1
+            self._buffer.appendleft(unsent)  # before what was written since
+            self._buffer_bytes += len(unsent)
+            self._poller.ready.append(self._after_send_handle)
         else:
             exc = OSError(-result, os.strerror(-result))
             self._poller.ready.append(events.Handle(self._report_failed_send, (exc,), self._loop, None))
-
-    def _take_back(self, sent: int) -> None:
-        """Queue what wasn't sent, before what was written since."""
-        unsent = self._poller.arena[self._place + sent : self._place + self._nbytes]
-        self._number = -1
-        self._buffer.appendleft(unsent)
-        self._buffer_bytes += len(unsent)
-        self._poller.ready.append(self._after_send_handle)
 
     def _report_failed_send(self, exc: OSError) -> None:
         self._discard_queued()
@@ -301,6 +304,9 @@ class RingStreamTransport(StreamTransport):
     def _after_send(self) -> None:
         """Do what waited for the turn's send: the rest of it, the protocol's resumption, the half-close, the close."""
         if self._conn_lost or self._close_when_idle or self._sock_fd in self._loop._writers:
+            return
+        if self._number >= self._poller.settled:
+            self._poller.after_sends.append(self._after_send_handle)  # the protocol has written again since
             return
         if self._buffer:
             if not self._send_queued():
@@ -351,22 +357,20 @@ class RingStreamTransport(StreamTransport):
     def _close_socket(self) -> None:
         """Close the socket once the receive has ended: until then close(2) would tell the peer nothing."""
         self._close_when_idle = True
-        if not self._receiving:
+        if not self.receiving:
             self._poller.streams.pop(self._id, None)
             super()._close_socket()
 
     # --- when the ring changes ------------------------------------------------------------------------------
 
-    def ring_lost(self, forked: bool) -> None:
-        """Forget what was under way; after a fork it is the parent's, who sends what was being sent."""
-        self._receiving = self._cancelling = False
-        if self._number >= self._poller.settled and not forked and not self._conn_lost:
-            self._take_back(0)
+    def ring_lost(self) -> None:
+        """Forget what was under way: it is the parent's of this process, who also sends what was being sent."""
+        self.receiving = self._cancelling = False
         self._number = -1
         if self._close_when_idle:
             self._close_socket()
 
-    def ring_changed(self) -> None:
-        """Begin again what was under way."""
-        if self._started and self.is_reading() and not self._by_poll and not self._ended and not self._receiving:
+    def ring_ready(self) -> None:
+        """Receive again, where the program reads."""
+        if self._started and self.is_reading() and not self._by_poll and not self._ended and not self.receiving:
             self._receive()

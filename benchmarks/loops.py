@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from underlay.tools._compare_measure import cpu_s  # noqa: E402
+from underlay.tools._compare_measure import cpu_s, machine_busy_s  # noqa: E402
 from underlay.tools._load import Load, LoadError, Target  # noqa: E402
 from underlay.tools._load_process import end_group, tie_to_parent  # noqa: E402
 
@@ -65,9 +65,7 @@ class Cell:
         """Read `100x1KiB:protocol`."""
         match = re.fullmatch(r"(\d+)x(\d+)(B|KiB|MiB):(protocol|streams)", text)
         if match is None:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is no cell; write CONNECTIONSxSIZE:PROGRAM as 100x1KiB:streams"
-            )
+            raise argparse.ArgumentTypeError(f"{text!r} is no cell; write CONNECTIONSxSIZE:PROGRAM as 100x1KiB:streams")
         return cls(text, int(match[1]), int(match[2]) * UNITS[match[3]], match[4])
 
 
@@ -86,6 +84,7 @@ class Sample:
     server_busy: float
     errors: int
     failure: str = ""
+    others_busy: float = 0.0
 
 
 def start_server(loop: str, program: str) -> tuple[subprocess.Popen[bytes], int]:
@@ -135,9 +134,11 @@ def measure(number: int, cell: Cell, loop: str, seconds: float) -> Sample:
             spin = cell.connections == 1
             load.connect(cell.connections)
             load.run(min(0.3, seconds / 2), spin=spin)
+            busy = machine_busy_s()
             before = cpu_s([process.pid])
             window = load.run(seconds, spin=spin)
             used = cpu_s([process.pid]) - before
+            busy = machine_busy_s() - busy
             load.check()
     except LoadError as error:
         return Sample(number, cell.name, loop, nan, nan, nan, nan, nan, nan, 0, str(error))
@@ -154,6 +155,7 @@ def measure(number: int, cell: Cell, loop: str, seconds: float) -> Sample:
         generator_busy=window.busy,
         server_busy=used / window.seconds,
         errors=sum(window.errors.values()),
+        others_busy=max(0.0, busy - used - window.cpu_s) / window.seconds,
     )
 
 
@@ -211,18 +213,13 @@ def table(rows: Sequence[Row], cell: Cell) -> str:
     unit = "round trips/s" if one else "CPU µs/request"
     lines = [
         f"{cell.name}   {unit}; ratio to uvloop within each round",
-        f"  {'loop':<24}{'min':>9}{'median':>9}   {'ratio':>5} {'(range)':<13}"
-        f"{'req/s':>9}{'gen busy':>9}",
+        f"  {'loop':<24}{'min':>9}{'median':>9}   {'ratio':>5} {'(range)':<13}{'req/s':>9}{'gen busy':>9}",
     ]
     for row in rows:
         if row.median != row.median:  # NaN: nothing was measured
             lines.append(f"  {row.loop:<24}— {row.failure}")
             continue
-        ratio = (
-            f"{'—':>5} {'':<13}"
-            if row.ratios is None
-            else "{1:>5.2f} ({0:.2f}–{2:.2f})  ".format(*row.ratios)
-        )
+        ratio = f"{'—':>5} {'':<13}" if row.ratios is None else "{1:>5.2f} ({0:.2f}–{2:.2f})  ".format(*row.ratios)
         digits = 0 if one else 2
         notes = f"  {row.errors} errors" * bool(row.errors) + f"  {row.failure}" * bool(row.failure)
         lines.append(
@@ -230,6 +227,14 @@ def table(rows: Sequence[Row], cell: Cell) -> str:
             f"{row.requests_per_s:>9.0f}{row.generator_busy:>8.0%}{notes}"
         )
     return "\n".join(lines)
+
+
+def crowd(samples: Sequence[Sample], cell: Cell) -> list[str]:
+    """Give a warning if other programs took more than a fifth of a core: a desktop takes less."""
+    others = [s.others_busy for s in samples if s.cell == cell.name and not s.failure]
+    if not others or statistics.median(others) < 0.2:
+        return []
+    return [f"  Other programs took {statistics.median(others):.1f} cores meanwhile: trust ratios only."]
 
 
 def markdown(rows: Sequence[Row], cells: Sequence[Cell], loops: Sequence[str]) -> str:
@@ -254,26 +259,14 @@ def markdown(rows: Sequence[Row], cells: Sequence[Cell], loops: Sequence[str]) -
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--io", default=",".join(MODELS + REFERENCES), help="loops, by name or module:factory"
-    )
-    parser.add_argument(
-        "--cells", default=",".join(CELLS), help="cells, as 100x1KiB:protocol,1000x64KiB:streams"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--io", default=",".join(MODELS + REFERENCES), help="loops, by name or module:factory")
+    parser.add_argument("--cells", default=",".join(CELLS), help="cells, as 100x1KiB:protocol,1000x64KiB:streams")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--seconds", type=float, default=1.5, help="the measured window of each loop in each round"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="5 rounds of 0.5 s: a hint while tuning, not a result"
-    )
+    parser.add_argument("--seconds", type=float, default=1.5, help="the measured window of each loop in each round")
+    parser.add_argument("--quick", action="store_true", help="5 rounds of 0.5 s: a hint while tuning, not a result")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all samples")
-    parser.add_argument(
-        "--markdown", metavar="FILE", type=Path, help="write the table of medians for the docs"
-    )
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table of medians for the docs")
     arguments = parser.parse_args(argv)
     if arguments.quick:
         arguments.rounds, arguments.seconds = 5, 0.5
@@ -306,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print("\r\033[K", end="", file=sys.stderr, flush=True)
             cell_rows = [summarise(samples, cell, loop) for loop in loops]
             rows += cell_rows
-            print(table(cell_rows, cell) + "\n", flush=True)
+            print(table(cell_rows, cell), *crowd(samples, cell), "", sep="\n", flush=True)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

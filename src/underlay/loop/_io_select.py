@@ -9,11 +9,17 @@ fit at all: FD_SETSIZE is compiled into the C library, and `ulimit -n` doesn't m
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import os
 import select
-from typing import Final
+import socket
+from asyncio import trsock
+from collections.abc import Callable
+from typing import IO, Any, Final
 
 from ._reactor import READ, WRITE, ReactorLoop
+from ._transport import DatagramTransport, StreamTransport
 
 FD_SETSIZE: Final = 1024  # bits/typesizes.h of glibc, __FD_SETSIZE; the kernel itself knows no such limit
 
@@ -27,11 +33,7 @@ class SelectPoller:
 
     def add(self, fd: int, events: int) -> None:
         """Watch `fd`; ValueError for a descriptor that select's bit map has no place for."""
-        if fd >= FD_SETSIZE:
-            raise ValueError(
-                f"select() can't watch descriptor {fd}: its bit map ends at {FD_SETSIZE - 1} (FD_SETSIZE); "
-                "use the poll or epoll model, which have no such limit"
-            )
+        _refuse_beyond_the_bit_map(fd)
         self.modify(fd, events)
 
     def modify(self, fd: int, events: int) -> None:
@@ -76,7 +78,75 @@ class SelectPoller:
 
 
 class SelectLoop(ReactorLoop):
-    """asyncio on select(2), for up to 1024 descriptors."""
+    """asyncio on select(2), for up to 1024 descriptors.
+
+    One beyond them is refused before any protocol is told of it, and closed: a connection that can't be watched
+    would never end.  An accepted one is reported to the exception handler, anything else raises ValueError.
+    """
 
     def __init__(self) -> None:
         super().__init__(SelectPoller())
+
+    async def _accept_connection2(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], conn: socket.socket, *options: Any
+    ) -> None:
+        try:
+            _refuse_beyond_the_bit_map(conn.fileno())
+        except ValueError as exc:
+            self.call_exception_handler(
+                {
+                    "message": "a connection was accepted and closed again",
+                    "exception": exc,
+                    "socket": trsock.TransportSocket(conn),
+                }
+            )
+            conn.close()
+            return
+        await super()._accept_connection2(protocol_factory, conn, *options)  # type: ignore[misc]
+
+    def _make_socket_transport(self, sock: socket.socket, *args: Any, **kwargs: Any) -> StreamTransport:
+        _close_beyond_the_bit_map(sock)
+        return super()._make_socket_transport(sock, *args, **kwargs)
+
+    def _make_datagram_transport(self, sock: socket.socket, *args: Any, **kwargs: Any) -> DatagramTransport:
+        _close_beyond_the_bit_map(sock)
+        return super()._make_datagram_transport(sock, *args, **kwargs)
+
+    def _make_read_pipe_transport(self, pipe: IO[bytes], *args: Any, **kwargs: Any) -> asyncio.ReadTransport:
+        _close_beyond_the_bit_map(pipe)
+        transport: asyncio.ReadTransport = super()._make_read_pipe_transport(pipe, *args, **kwargs)  # type: ignore[misc]
+        return transport
+
+    def _make_write_pipe_transport(self, pipe: IO[bytes], *args: Any, **kwargs: Any) -> asyncio.WriteTransport:
+        _close_beyond_the_bit_map(pipe)
+        transport: asyncio.WriteTransport = super()._make_write_pipe_transport(pipe, *args, **kwargs)  # type: ignore[misc]
+        return transport
+
+    async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> asyncio.SubprocessTransport:
+        # asyncio would wait for ever for the end of a child whose pipes can't be watched, so try first which numbers
+        # they would get: three pipes, and as many as one for how exec went and the child's pidfd.
+        pipes = [os.pipe() for _ in range(4)]
+        try:
+            _refuse_beyond_the_bit_map(max(map(max, pipes)))
+        finally:
+            for fd in (fd for pipe in pipes for fd in pipe):
+                os.close(fd)
+        transport: asyncio.SubprocessTransport = await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc]
+        return transport
+
+
+def _refuse_beyond_the_bit_map(fd: int) -> None:
+    if fd >= FD_SETSIZE:
+        raise ValueError(
+            f"select() can't watch descriptor {fd}: its bit map ends at {FD_SETSIZE - 1} (FD_SETSIZE); "
+            "use the poll or epoll model, which have no such limit"
+        )
+
+
+def _close_beyond_the_bit_map(file: socket.socket | IO[bytes]) -> None:
+    """Refuse what a transport was to own, and own it that far: asyncio closes nothing here that has no transport."""
+    try:
+        _refuse_beyond_the_bit_map(file.fileno())
+    except ValueError:
+        file.close()
+        raise

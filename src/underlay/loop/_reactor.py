@@ -11,15 +11,17 @@ executors, TLS handshakes) is the standard library's own code, inherited from ``
 from __future__ import annotations
 
 import asyncio
+import errno
 import heapq
 import selectors
 import socket
 import ssl
-from asyncio import events, format_helpers, sslproto
+from asyncio import constants, events, format_helpers, sslproto, trsock
 from asyncio.log import logger
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVarTuple, Unpack
 
 from ._transport import DatagramTransport, StreamTransport
@@ -37,6 +39,9 @@ WRITE: Final = 0x004  # POLLOUT, likewise EPOLLOUT
 # Windows agree on, and a heap is worth rebuilding when half of at least a hundred timers were cancelled.
 _LONGEST_WAIT_S: Final = 24 * 3600.0
 _TIMERS_WORTH_PURGING: Final = 100
+
+# As asyncio's accept: no descriptor or no memory for a connection, which will be there still when there is.
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Poller(Protocol):
@@ -292,6 +297,57 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         handle = events.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
+
+    # --- servers ----------------------------------------------------------------------------------------------
+
+    def _accept_connection(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: ssl.SSLContext | None = None,
+        server: asyncio.AbstractServer | None = None,
+        backlog: int = 100,
+        *timeouts_s: float | None,
+    ) -> None:
+        """Accept what waits, up to `backlog` connections; without descriptors say so once, and rest for a second.
+
+        asyncio means the same, but its loop goes on after EMFILE: `backlog` failed calls, reports and timers, each of
+        which then starts serving, also where the server was closed meanwhile.
+        """
+        for _ in range(backlog):
+            try:
+                connection, address = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                if exc.errno not in _OUT_OF_RESOURCES:
+                    raise  # reported, as of any callback
+                self.call_exception_handler(
+                    {
+                        "message": "socket.accept() out of system resource",
+                        "exception": exc,
+                        "socket": trsock.TransportSocket(sock),
+                    }
+                )
+                # The waiting connection stays ready: not to watch for it is the only way not to spin.
+                self._remove_reader(sock.fileno())
+                serve = partial(self._serve_again, protocol_factory, sock, sslcontext, server, backlog, *timeouts_s)
+                self.call_later(constants.ACCEPT_RETRY_DELAY, serve)
+                return
+            if self._debug:
+                logger.debug("%r got a new connection from %r: %r", server, address, connection)
+            connection.setblocking(False)
+            self.create_task(
+                self._accept_connection2(  # type: ignore[attr-defined]
+                    protocol_factory, connection, {"peername": address}, sslcontext, server, *timeouts_s
+                )
+            )
+
+    def _serve_again(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket, *options: object
+    ) -> None:
+        if sock.fileno() >= 0:  # the server may have been closed while it rested
+            self._start_serving(protocol_factory, sock, *options)  # type: ignore[attr-defined]
 
     # --- transports -------------------------------------------------------------------------------------------
 

@@ -20,9 +20,12 @@ This file knows the public names and nothing else; a model's module is imported 
 
 from __future__ import annotations
 
-import asyncio
+from typing import TYPE_CHECKING
 
 from ._models import MODELS, Model, chosen_by_auto, model, models, new_loop, resolve
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["MODELS", "Model", "auto", "chosen_by_auto", "model", "models", "resolve", *MODELS]
 

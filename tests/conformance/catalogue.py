@@ -116,9 +116,6 @@ def _work(hook: Hook, cls: type[unittest.TestCase], method: str, factory: LoopFa
         made += 1
         return loop
 
-    # Not counted: a module that is imported with its first loop must find the real
-    # asyncio.SelectorEventLoop to derive from, before a hook puts the subject there.
-    factory().close()
     result = unittest.TestResult()
     unittest.TestSuite([_bent(hook, cls, counted)(method)]).run(result)
     status, detail = _verdict(result)

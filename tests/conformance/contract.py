@@ -75,24 +75,26 @@ def _work(function: Scenario, factory: LoopFactory) -> Report:
         made += 1
         return loop
 
-    # What a process needs once is not a leak (libuv keeps a pipe for signals).
-    factory().close()
-    gc.collect()
     before = _open_descriptors()
     try:
         function(counted)
     except BaseException:
         return Report("failed", traceback.format_exc(), {"loops": made})
     gc.collect()
-    give_up_s = time.monotonic() + THREADS_END_S
-    while threading.active_count() > 1 and time.monotonic() < give_up_s:
-        time.sleep(0.01)
+    wait_for_threads()
     if threading.active_count() > 1:
         return Report("failed", f"threads left behind: {threading.enumerate()}", {"loops": made})
     left = {fd: what for fd, what in _open_descriptors().items() if before.get(fd) != what}
     if left:
         return Report("failed", f"descriptors left open: {left}", {"loops": made})
     return Report("passed", "", {"loops": made})
+
+
+def wait_for_threads() -> None:
+    """Waits until the calling thread is the only one, or has waited for long enough."""
+    give_up_s = time.monotonic() + THREADS_END_S
+    while threading.active_count() > 1 and time.monotonic() < give_up_s:
+        time.sleep(0.01)
 
 
 def _open_descriptors() -> dict[int, str]:

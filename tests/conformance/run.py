@@ -13,8 +13,10 @@ read; the tests are the catalogue's and the contract's, the processes `children`
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -24,7 +26,7 @@ from pathlib import Path
 
 from .catalogue import cpython_tests
 from .children import Job, Outcome, run_jobs
-from .contract import contract_tests
+from .contract import contract_tests, wait_for_threads
 from .subjects import LoopFactory, factory_of
 from .testcase import GROUPS, ConformanceTest
 
@@ -43,6 +45,7 @@ def run_tests(
     progress: bool = False,
 ) -> dict[str, Outcome]:
     """Runs the tests with loops made by `factory`; gives outcomes by test id."""
+    _warm(factory)
     jobs = [Job(test.id, partial(test.work, factory), limit_s) for test in tests]
     outcomes: dict[str, Outcome] = {}
     for name, outcome in run_jobs(jobs, parallel):
@@ -53,6 +56,23 @@ def run_tests(
     if progress:
         print(file=sys.stderr)
     return outcomes
+
+
+def _warm(factory: LoopFactory) -> None:
+    """Makes one loop and closes it, so that children need not import the subject's modules.
+
+    That also does what a process does once: it is no leak of the test's (libuv keeps a pipe
+    for signals), and modules derive from the real asyncio.SelectorEventLoop before a hook
+    puts the subject there. A factory that raises is left to the children, who tell of it.
+    """
+    try:
+        factory().close()
+    except Exception:
+        return
+    gc.collect()
+    wait_for_threads()
+    if threading.active_count() > 1:
+        raise RuntimeError(f"threads left behind by a closed loop: {threading.enumerate()}")
 
 
 def _chosen(tests: Sequence[ConformanceTest], args: argparse.Namespace) -> list[ConformanceTest]:

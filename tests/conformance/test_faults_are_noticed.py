@@ -25,5 +25,4 @@ def test_a_fault_is_noticed(fault: str, scenario: str, ending: str) -> None:
     limit_s = "2" if ending == "HUNG" else "30"
     run = _run("--subject", subject, "-k", f"contract.{scenario}", "--limit", limit_s, "-q")
     assert run.returncode == 1, run.stdout + run.stderr
-    assert ending in run.stdout
-    assert "1 tests" in run.stdout
+    assert ending in run.stdout + run.stderr

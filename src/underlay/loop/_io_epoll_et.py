@@ -54,7 +54,10 @@ class EpollEtPoller:
         elif timeout_s:
             timeout_s = math.ceil(timeout_s * 1e3) * 1e-3
         fresh = self._epoll.poll(timeout_s)
+        watched = edges.watched
         for i, (fd, mask) in enumerate(fresh):
+            if fd not in watched:
+                continue  # closed before it was given up, while a duplicate keeps its file in the kernel's list
             edges.add(fd)
             if mask & _ENDED:
                 edges.announce_end(fd)

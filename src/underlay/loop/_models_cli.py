@@ -48,6 +48,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -56,10 +57,10 @@ def main(args: argparse.Namespace) -> int:
     for row in rows:
         here = "[green]yes[/]" if row.available else "[red]no[/]"
         why_not = "; ".join(filter(None, (row.reason, row.remedy)))
-        table.add_row(row.command_name, str(row.number), row.how, here, why_not)
+        table.add_row(row.command_name, str(row.number), row.how, here, escape(why_not))
     console = Console(width=min(os.get_terminal_size().columns, 100) if os.isatty(1) else 80, highlight=False)
     console.print(table)
     console.print(f"\nauto takes {chosen.command_name} on this machine (kernel {platform.release()}).")
     for row in passed_over:
-        console.print(f"It would have taken {row.command_name}, but {row.reason}.")
+        console.print(f"It would have taken {row.command_name}, but {escape(row.reason)}.")
     return 0

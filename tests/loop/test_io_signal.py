@@ -7,15 +7,13 @@ fcntl(2), sigtimedwait(2) and /proc; which callbacks asyncio owes to whom is the
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import fcntl
 import os
 import select
 import signal
 import socket
-import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import cast
 
 import pytest
@@ -25,7 +23,7 @@ from underlay.loop import _io_signal
 from underlay.loop._io_signal import SignalLoop, SignalPoller
 from underlay.loop._reactor import READ, WRITE
 
-from ..conformance.contract import paired, payload, read_raw, turns
+from ..conformance.contract import paired, turns
 from ._reactors import FEW_TURNS, in_child, new_loop, run, turns_while_idle
 
 
@@ -52,11 +50,6 @@ def settled(poller: SignalPoller) -> None:
 
 def running() -> SignalLoop:
     return cast(SignalLoop, asyncio.get_running_loop())
-
-
-def slices(loop: SignalLoop) -> set[int]:
-    """The descriptors for which the loop wakes every few milliseconds."""
-    return loop._poller._without_signals | loop._poller._silent_writers
 
 
 # --- struct_siginfo has no si_fd ----------------------------------------------------------------------------
@@ -314,135 +307,6 @@ def test_the_end_signalled_before_its_last_data_was_read_is_not_lost() -> None:
             connection.far.shutdown(socket.SHUT_WR)
             await connection.near.until_call("connection_lost")
             assert connection.near.calls == ["connection_made", "data_received", "eof_received", "connection_lost"]
-
-    run("signal", main())
-
-
-# --- what sends no signals ---------------------------------------------------------------------------------------
-
-
-def an_eventfd() -> tuple[int, Callable[[], object]]:
-    fd = os.eventfd(0)
-    return fd, lambda: os.eventfd_write(fd, 1)
-
-
-def a_timerfd() -> tuple[int, Callable[[], object]]:
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.timerfd_create(1, 0)  # CLOCK_MONOTONIC
-    in_a_microsecond = struct.pack("4l", 0, 0, 0, 1000)
-    return fd, lambda: libc.timerfd_settime(fd, 0, in_a_microsecond, None)
-
-
-def a_pidfd() -> tuple[int, Callable[[], object]]:
-    waits, ends = os.pipe()
-    child = os.posix_spawn("/bin/cat", ["cat"], {}, file_actions=[(os.POSIX_SPAWN_DUP2, waits, 0)])
-    os.close(waits)
-
-    def end() -> None:
-        os.close(ends)
-        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-
-    return os.pidfd_open(child), end
-
-
-def a_file() -> tuple[int, Callable[[], object]]:
-    return os.open("/proc/self/stat", os.O_RDONLY), int  # always ready
-
-
-@pytest.mark.parametrize("make", [an_eventfd, a_timerfd, a_pidfd, a_file])
-def test_a_descriptor_without_signals_is_watched_all_the_same(
-    make: Callable[[], tuple[int, Callable[[], object]]],
-) -> None:
-    async def main() -> None:
-        fd, make_ready = make()
-        os.set_blocking(fd, False)
-        assert not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ASYNC
-        loop = running()
-        called = asyncio.Event()
-        loop.add_reader(fd, called.set)
-        assert fd in loop._poller._without_signals
-        make_ready()
-        await called.wait()
-        loop.remove_reader(fd)
-        assert not loop._poller._without_signals
-        os.close(fd)
-
-    run("signal", main())
-    if make is a_pidfd:
-        os.waitpid(-1, 0)
-
-
-# --- Unix sockets, and whom they tell of space ------------------------------------------------------------------
-
-
-def fill(sock: socket.socket) -> int:
-    sent = 0
-    try:
-        while True:
-            sent += sock.send(bytes(4096))
-    except BlockingIOError:
-        return sent
-
-
-def fill_until_poll_says_no(sock: socket.socket) -> int:
-    """Send in small pieces while poll(2) says that there is room, so that no send is ever refused."""
-    asker = select.poll()
-    asker.register(sock, select.POLLOUT)
-    sent = 0
-    while asker.poll(0):
-        sent += sock.send(bytes(1000))
-    return sent
-
-
-@pytest.mark.parametrize("filled", [fill, fill_until_poll_says_no])
-@pytest.mark.parametrize("read_too", ["first", "later", "never"])
-def test_a_full_unix_socket_tells_its_writer_of_space_however_it_came_to_be_watched(
-    filled: Callable[[socket.socket], int], read_too: str, pair: tuple[socket.socket, socket.socket]
-) -> None:
-    near, far = pair
-
-    async def main() -> None:
-        loop = running()
-        space = asyncio.Event()
-        sent = filled(near)
-        if read_too == "first":
-            loop.add_reader(near, int)
-            await turns(3)
-        loop.add_writer(near, space.set)
-        if read_too == "later":
-            loop.add_reader(near, int)
-        await turns(3)
-        assert not space.is_set()
-        assert len(await read_raw(far, sent)) == sent
-        await space.wait()
-        loop.remove_writer(near)
-        loop.remove_reader(near)
-
-    run("signal", main())
-
-
-def test_a_unix_socket_read_only_again_costs_no_more_wake_ups(pair: tuple[socket.socket, socket.socket]) -> None:
-    near, _ = pair
-
-    async def main() -> None:
-        loop = running()
-        loop.add_writer(near, int)
-        loop.add_reader(near, int)
-        assert slices(loop)
-        loop.remove_writer(near)
-        assert not slices(loop)
-        loop.remove_reader(near)
-
-    run("signal", main())
-
-
-def test_a_connection_on_a_unix_socket_needs_no_slices() -> None:
-    async def main() -> None:
-        async with await paired() as connection:
-            connection.transport.write(payload(1 << 20))
-            await turns(3)
-            assert not slices(running())
-            assert await read_raw(connection.far, 1 << 20) == payload(1 << 20)
 
     run("signal", main())
 

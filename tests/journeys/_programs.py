@@ -26,30 +26,12 @@ EXAMPLES = ROOT / "examples"
 PATIENCE_S = 30
 
 # "standard" is python itself, without underlay: it shows that a failure is the model's.
-MODELS = (
-    "standard",
-    "select",
-    "poll",
-    "epoll",
-    "epoll_et",
-    "nonblocking",
-    "signal",
-    "uring",
-    "blocking",
-)
+MODELS = ("standard", *underlay.loop.MODELS)
 
 
 def need(model: str) -> None:
     """Skip the test, with the reason, where this machine can't offer the model."""
-    if model == "standard":
-        return
-    try:
-        row = underlay.loop.model(model)
-        if row.available:
-            underlay.loop.resolve(model)
-    except ImportError as error:
-        pytest.skip(f"not built yet: {error}")
-    if not row.available:
+    if model != "standard" and not (row := underlay.loop.model(model)).available:
         pytest.skip(f"{model}: {row.reason}; {row.remedy}")
 
 
@@ -61,7 +43,6 @@ def command(model: str, *program: str | Path) -> list[str]:
     """
     words = [sys.executable, "-W", "error"]
     if model != "standard":
-        pytest.importorskip("underlay.loop._run", reason="underlay run: not built yet")
         words += ["-m", "underlay", "run", "--io", model]
     return [*words, *map(str, program)]
 
@@ -70,7 +51,7 @@ class Program:
     """A running server that has said where it listens; a context manager that leaves none behind.
 
     >>> with Program("epoll", EXAMPLES / "echo.py") as program:  # doctest: +SKIP
-    ...     program.host, program.port
+    ...     program.place
     ...     program.stop(signal.SIGTERM)
     """
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
+import underlay.loop
+
 from . import _clients
 from ._programs import MODELS, PATIENCE_S, ROOT, need
-
-OURS = [model for model in MODELS if model != "standard"]
 
 ON_RUNNER = """
 import asyncio
@@ -184,7 +184,7 @@ def run(*words: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
     return done
 
 
-@pytest.mark.parametrize("model", OURS)
+@pytest.mark.parametrize("model", underlay.loop.MODELS)
 @pytest.mark.parametrize(
     "program",
     [
@@ -236,15 +236,7 @@ def test_uvicorn_takes_a_model_as_its_loop(model: str) -> None:
 
 
 def test_both_pytest_plugins_run_each_test_on_each_model(tmp_path: Path) -> None:
-    models = []
-    for model in OURS:
-        try:
-            need(model)
-        except pytest.skip.Exception:
-            continue
-        models.append(model)
-    if not models:
-        pytest.skip("this machine offers none of the models")
+    models = [row.name for row in underlay.loop.models() if row.available]
     (tmp_path / "conftest.py").write_text(CONFTEST.format(models=models))
     (tmp_path / "test_echo.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text(

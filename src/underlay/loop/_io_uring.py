@@ -452,7 +452,7 @@ class UringLoop(ReactorLoop):
         listener = self._listeners.pop(sock.fileno(), None)
         if listener is not None:
             listener.close()
-        sock.close()
+        super()._stop_serving(sock)  # type: ignore[misc]  # which since 3.13 also removes the path of a Unix socket
 
     # --- transports -----------------------------------------------------------------------------------------
 

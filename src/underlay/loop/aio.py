@@ -277,7 +277,7 @@ def open(path: StrOrBytesPath, mode: str = "rb", *, permissions: int = _PERMISSI
     b'the'
     """
     kind, rest = mode[:1], set(mode[1:])
-    if kind not in _FLAGS or "b" not in rest or rest > {"b", "+"} or len(mode) != 1 + len(rest):
+    if kind not in _FLAGS or "b" not in rest or not rest <= {"b", "+"} or len(mode) != 1 + len(rest):
         raise ValueError(f"mode {mode!r} is none of rb, wb, xb, ab and these with +; for text, decode the bytes")
     flags = _FLAGS[kind]
     if "+" in rest:

@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-# Address space of a thread's stack; a page of it costs memory only once it is touched. CPython refuses a
-# program that recurses too deep before the C stack ends only if that is large: on 3.11 to 3.13 the
-# worst case that it lets through (nested ``__repr__`` in C, json, copy) needs less than this. Below 2 MiB the
-# kernel cannot make a stack one huge page (transparent huge pages are 2 MiB), which would cost 2 MiB a connection.
-STACK_BYTES: Final = 1024 * 1024
-
 # asyncio's constants.ACCEPT_RETRY_DELAY: how long a listener rests when descriptors are exhausted.
 ACCEPT_REST_S: Final = 1.0
 
@@ -79,16 +73,15 @@ class LoopThread:
 
         Raises ``RuntimeError("can't start new thread")``, as `threading` does, where there are no more.
         """
-        # The size is the process's, so it is put back; what others start meanwhile has room, too.
-        before = threading.stack_size(STACK_BYTES)
+        # The stack stays as large as any thread's, 8 MiB mostly: only touched pages cost memory (24 to 27 KiB a
+        # connection were measured with 256 KiB and with 8 MiB), and a nested JSON that CPython 3.13 refuses with
+        # RecursionError ends the process where there is less than 2 MiB.
         self._loop._threads.add(self)
         try:
             self._thread.start()
         except BaseException:
             self._loop._threads.discard(self)
             raise
-        finally:
-            threading.stack_size(before)
 
     def end(self) -> None:
         """Make the thread leave: at once if it is parked, else as soon as the kernel returns it.

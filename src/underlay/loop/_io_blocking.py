@@ -372,7 +372,7 @@ class BlockingLoop(ReactorLoop):
 
         def fetch(_: int) -> tuple[socket.socket, object]:
             conn, address = sock.accept()
-            if acceptor.ended:
+            if acceptor.ended or self._closed:
                 conn.close()
             return conn, address
 
@@ -429,15 +429,15 @@ class BlockingLoop(ReactorLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self._closed:
             return
-        threads = list(self._threads)
-        if self._pid != os.getpid():
-            threads = []  # after fork(2) they are the parent's, and so are the connections
         super().close()
+        self._arrivals.clear()
+        if self._pid != os.getpid():
+            return  # after fork(2) the threads are the parent's, and what would wake them would end its connections
+        threads = list(self._threads)
         for thread in threads:
             thread.end()
         for thread in threads:
             thread.join()
-        self._arrivals.clear()
         for transport in list(self._transports.values()):
             if isinstance(transport, BlockingStreamTransport | BlockingDatagramTransport):
                 transport._abandon()

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from underlay.tools._compare_measure import cpu_s, machine_busy_s  # noqa: E402
 from underlay.tools._load import Load, LoadError, Target  # noqa: E402
-from underlay.tools._load_process import end_group, tie_to_parent  # noqa: E402
+from underlay.tools._load_process import end_group, spawn  # noqa: E402
 
 MODELS = ["epoll", "epoll_et", "uring", "signal", "poll", "select", "nonblocking", "blocking"]
 REFERENCES = ["uvloop", "asyncio", "asyncio+malloc"]
@@ -94,13 +94,10 @@ def start_server(loop: str, program: str) -> tuple[subprocess.Popen[bytes], int]
     """
     name, _, tuned = loop.partition("+")
     path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(
+    process = spawn(
         [sys.executable, str(ROOT / "benchmarks" / "servers.py"), name, program],
-        stdout=subprocess.PIPE,
+        environment={**os.environ, "PYTHONPATH": path, **(MALLOC_TUNED if tuned else {})},
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path, **(MALLOC_TUNED if tuned else {})},
-        start_new_session=True,
-        preexec_fn=tie_to_parent(),
     )
     assert process.stdout is not None and process.stderr is not None
     poller = select.poll()

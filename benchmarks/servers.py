@@ -65,9 +65,7 @@ def find_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     elif ":" not in name:
         name = f"underlay.loop:{name.replace('-', '_')}"
     module, _, attribute = name.partition(":")
-    factory: Callable[[], asyncio.AbstractEventLoop] = getattr(
-        importlib.import_module(module), attribute
-    )
+    factory: Callable[[], asyncio.AbstractEventLoop] = getattr(importlib.import_module(module), attribute)
     return factory
 
 

@@ -239,15 +239,15 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(comp
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_comparison_shows_what_it_has(compare: Runner, root: Path, number: signal.Signals) -> None:
     with compare.start(
-        *("--io", "epoll,poll", "--rounds", "2", "--duration", "0.1", "--connections", "3"),
+        *("--io", "epoll,poll", "--rounds", "99", "--duration", "0.1", "--connections", "3"),
         *(example(root, "echo.py"), "--json", "report.json"),
     ) as process:
         assert process.stderr is not None and process.stdout is not None
-        while process.stderr.readline() != "round 2 of 2\n":  # so that round 1 has been measured
+        while process.stderr.readline() != "round 2 of 99\n":  # so that round 1 has been measured
             pass
         os.kill(process.pid, number)
-        out, _ = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 130
+        out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, err
     assert "Interrupted: this is what was measured so far." in out
     report = json.loads((compare.directory / "report.json").read_text())
     assert report["interrupted"] is True

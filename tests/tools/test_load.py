@@ -29,6 +29,7 @@ from underlay.tools._load import Histogram, Load, LoadError, Target
 from underlay.tools._load_dialogue import TcpEcho, UdpEcho, make_payload
 from underlay.tools._load_engine import Engine
 from underlay.tools._load_http import HttpGet, response_length
+from underlay.tools._load_process import spawn, uninterrupted
 
 Handle = Callable[[socket.socket], None]
 
@@ -369,6 +370,20 @@ def test_a_percentile_is_right_within_a_bucket(latencies_ns: list[int], percent:
 def test_an_unknown_kind_of_load_is_an_error_of_the_caller() -> None:
     with pytest.raises(LoadError, match="no such load"):
         Load(Target("gopher", "127.0.0.1", 1)).__enter__()
+
+
+def test_an_interruption_waits_until_a_child_is_known() -> None:
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+    assert reached
+
+
+def test_a_child_is_open_to_the_signals_that_were_held_back_from_us() -> None:
+    code = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    with uninterrupted(), spawn([sys.executable, "-c", code], environment=os.environ) as child:
+        said, _ = child.communicate()
+    assert said.strip() == b"[]"
 
 
 def test_the_generator_dies_with_a_killed_parent(tmp_path: Path) -> None:

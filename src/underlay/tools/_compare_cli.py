@@ -8,18 +8,14 @@ did, 2 for a mistake in the asking, 130 when interrupted (what was measured by t
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import importlib.util
 import json
 import os
 import re
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
@@ -27,7 +23,7 @@ from ..errors import UsageError, nearest
 from ..loop import MODELS, chosen_by_auto, model
 from ._compare import Plan, compare, describe_machine, prove
 from ._compare_page import write_page
-from ._compare_progress import Progress
+from ._compare_progress import Interruption, Progress
 from ._compare_report import Report
 from ._compare_server import Program
 from ._load import KINDS
@@ -110,9 +106,10 @@ def main(args: argparse.Namespace) -> int:
         machine=describe_machine(),
         load=plan.shape(),
     )
-    progress = Progress(plan.rounds)
+    interruption = Interruption()
+    progress = Progress(plan.rounds, interruption.check)
     try:
-        with _terminated_as_interrupted():
+        with interruption:
             progress.say(f"proving {plan.program.name} on asyncio")
             prove(plan)
             compare(plan, report, progress)
@@ -280,17 +277,3 @@ def _must_be_writable(path: Path) -> None:
         raise UsageError(f"there is no directory {path.parent}; make it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"{path} can't be written; choose another place")
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a comparison as Ctrl-C does, so that it too leaves no child behind."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from ._compare_measure import process_tree
-from ._load_process import end_group, tie_to_parent
+from ._load_process import end_group, spawn, uninterrupted
 
 # What `asyncio` programs listen with is there within a second; frameworks import for several.
 LISTEN_S = 15.0
@@ -85,19 +85,17 @@ class Server:
     def __init__(self, program: Program, model: str, environment: Mapping[str, str] | None = None) -> None:
         self.program = program
         self.model = model
-        # Without a name in the file system, so that nothing is left should we be killed.
-        self._output: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
-        self._process = subprocess.Popen(
-            program.command(model),
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-            preexec_fn=tie_to_parent(),
-        )
+        self._environment = {**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"}
 
     def __enter__(self) -> Self:
+        # Without a name in the file system, so that nothing is left should we be killed.
+        self._output: BinaryIO = tempfile.TemporaryFile()
+        self._process = spawn(
+            self.program.command(self.model),
+            environment=self._environment,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
         return self
 
     def __exit__(
@@ -175,14 +173,15 @@ class Server:
 
     def close(self) -> None:
         """End the script and its children: SIGTERM first, SIGKILL if they don't obey in time."""
-        family = self.pids
-        end_group(self._process, grace_s=GRACE_S)
-        for pid in family[1:]:  # those that left the group, by setsid(2)
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self._output.close()
+        with uninterrupted():
+            family = self.pids
+            end_group(self._process, grace_s=GRACE_S)
+            for pid in family[1:]:  # those that left the group, by setsid(2)
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            self._output.close()
 
     def _listens_elsewhere(self, protocol: str) -> bool:
         pids = self.pids

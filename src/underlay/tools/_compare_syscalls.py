@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from ._load_process import end_group, tie_to_parent
+from ._load_process import end_group, spawn
 
 # perf_event_open's number: <asm/unistd_64.h> of x86-64, <asm-generic/unistd.h> of the others.
 _SYSCALL_NUMBERS = {"x86_64": 298, "aarch64": 241, "riscv64": 241}
@@ -94,13 +94,11 @@ class StraceCounter:
             raise CannotCount("no right to use perf's counters, and no strace; run as root")
         targets = [word for pid in pids for word in ("-p", str(pid))]
         self._summary: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed in _finish)
-        self._process = subprocess.Popen(
+        self._process = spawn(
             [program, "-f", "-c", "-U", "calls,name", "-o", "/dev/stdout", *targets],
-            stdin=subprocess.DEVNULL,
+            environment=os.environ,
             stdout=self._summary,
             stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=tie_to_parent(),
         )
         if not self._attached():
             self._finish()

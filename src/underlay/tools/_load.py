@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ._load_contract import COARSE_SHIFT, FINE_SHIFT, LoadError
-from ._load_process import end_group, tie_to_parent
+from ._load_process import end_group, spawn
 
 __all__ = ["Histogram", "Load", "LoadError", "LoadWindow", "Target"]
 
@@ -107,23 +107,16 @@ class Load:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        package_parent = str(Path(__file__).resolve().parents[2])
-        path = os.environ.get("PYTHONPATH")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}._load_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{package_parent}{os.pathsep}{path}" if path else package_parent,
-            },
-            start_new_session=True,
-            preexec_fn=tie_to_parent(),
-        )
         self._received = b""
 
     def __enter__(self) -> Self:
+        package_parent = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
+        self._process = spawn(
+            [sys.executable, "-m", f"{__package__}._load_worker"],
+            environment={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.PIPE,
+        )
         try:
             self._ask(
                 10.0,

@@ -17,10 +17,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from underlay.errors import UsageError
+from underlay.errors import UnderlayError, UsageError
 from underlay.loop import MODELS
 from underlay.tools._chart import Bar, Ridge, draw_bars, draw_ridges, linear_ticks, log_ticks
-from underlay.tools._compare_cli import configure, read_load, read_models, read_plan
+from underlay.tools._compare_cli import _tell, configure, main, read_load, read_models, read_plan
 from underlay.tools._compare_page import write_page
 from underlay.tools._compare_report import (
     FIGURES,
@@ -93,6 +93,14 @@ def test_a_module_is_run_as_python_would(script: str) -> None:
         (["app.py", "--load", "tcp-echo:x"], "no port"),
         (["app.py", "--load", "http://127.0.0.1:99999/"], "no valid port"),
         (["app.py", "--load", "http://example.com/"], "not example.com"),
+        (["app.py", "--load", "http://["], "no valid port"),
+        (["app.py", "--load", "http:99999"], "no valid port"),
+        (["app.py", "--load", "tcp-echo:²"], "no port"),
+        (["app.py", "--io", "all,foo"], "no I/O model 'foo'"),
+        (["app.py", "--duration", "nan"], "greater than 0"),
+        (["app.py", "--duration", "inf"], "at most 86400 s"),
+        (["app.py", "--connections", "1000000000"], "connections need"),
+        (["app.py", "--size", "999999999MiB"], "memory"),
         (["app.py", "--load", "udp-echo", "--size", "64KiB"], "at most 65507"),
         (["app.py", "--rounds", "0"], "greater than 0"),
         (["app.py", "--connections", "-1"], "greater than 0"),
@@ -112,6 +120,25 @@ def test_all_models_are_ours_the_standard_loop_and_uvloop_where_it_is_installed(
     assert [name for name in names if name != "uvloop"] == [*MODELS, "asyncio"]
 
 
+def test_all_may_stand_among_other_names() -> None:
+    names, _ = read_models("epoll,all")
+    assert names[0] == "epoll"
+    assert sorted(names) == sorted(read_models("all")[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this file system of the kernel's own is Linux's")
+def test_a_place_that_takes_no_file_is_refused_before_anything_runs(script: str) -> None:
+    with pytest.raises(UsageError, match=r"/proc/report\.html can't be written"):
+        main(parse("app.py", "--html", "/proc/report.html"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_full_disk_is_one_sentence() -> None:
+    args = argparse.Namespace(json=Path("/dev/full"), html=None)
+    with pytest.raises(UnderlayError, match="/dev/full was not written: No space left on device"):
+        _tell(report(), Console(file=io.StringIO()), args)
+
+
 def test_a_model_may_be_written_with_a_dash_and_twice() -> None:
     assert read_models("epoll-et,epoll_et, EPOLL")[0] == ("epoll_et", "epoll")
 
@@ -127,6 +154,9 @@ def test_a_model_may_be_written_with_a_dash_and_twice() -> None:
         ("http:/deep?x=1", "http", None, "/deep?x=1"),
         ("http://localhost:8000/deep", "http", 8000, "/deep"),
         ("https://[::1]:8443", "https", 8443, "/"),
+        ("http:deep", "http", None, "/deep"),
+        ("/straße und?x=ö%20", "http", None, "/stra%C3%9Fe%20und?x=%C3%B6%20"),
+        ("http:/a b", "http", None, "/a%20b"),
     ],
 )
 def test_a_load_names_a_kind_a_port_and_a_path(text: str, kind: str, port: int | None, path: str) -> None:

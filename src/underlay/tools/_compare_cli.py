@@ -13,13 +13,14 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from ..errors import UsageError, nearest
+from ..errors import UnderlayError, UsageError, nearest
 from ..loop import MODELS, chosen_by_auto, model
 from ._compare import Plan, compare, describe_machine, prove
 from ._compare_page import write_page
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 REFERENCES = ("asyncio", "uvloop")
+
+# A day: the longest window whose milliseconds poll(2) can wait for is 24 of them.
+MAX_DURATION_S = 86_400
+
+# What a process has open beside its connections: its streams, its loop's own, its listening socket.
+OWN_DESCRIPTORS = 16
+
+# What a path and a query may hold as it is (RFC 3986, 3.3 and 3.4); % is there of what is encoded already.
+_SAFE_IN_PATH = "/%:@!$&'()*+,;=?~-._"
 
 _DESCRIPTION = """\
 Run a server program, unmodified, on each I/O model, put the same load on it, and
@@ -133,9 +143,16 @@ def _tell(report: Report, console: Console, args: argparse.Namespace) -> None:
         print_report(report, console)
     if args.json is not None:
         text = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
-        args.json.write_text(text + "\n", encoding="utf-8")
+        _write(args.json, text + "\n")
     if args.html is not None:
-        args.html.write_text(write_page(report), encoding="utf-8")
+        _write(args.html, write_page(report))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UnderlayError(f"{path} was not written: {error.strerror}", remedy="choose another place") from None
 
 
 def read_plan(args: argparse.Namespace) -> Plan:
@@ -143,10 +160,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
     program = _read_program(args)
     models, unavailable = read_models(args.io)
     kind, port, path = read_load(args.load)
-    if args.connections < 1 or args.rounds < 1 or args.duration <= 0 or args.size < 1:
-        raise UsageError("--connections, --rounds, --duration and --size must be greater than 0")
-    if kind == "udp-echo" and args.size > MAX_DATAGRAM_BYTES:
-        raise UsageError(f"a UDP datagram holds at most {MAX_DATAGRAM_BYTES} bytes; choose a smaller --size")
+    _must_be_possible(kind, args.connections, args.size, args.duration, args.rounds)
     return Plan(
         program=program,
         models=models,
@@ -161,6 +175,48 @@ def read_plan(args: argparse.Namespace) -> Plan:
     )
 
 
+def _must_be_possible(kind: str, connections: int, size_bytes: int, duration_s: float, rounds: int) -> None:
+    """Refuse at once a load that no server could be put under from here."""
+    if connections < 1 or rounds < 1 or size_bytes < 1 or not duration_s > 0:  # NaN is not greater than 0
+        raise UsageError("--connections, --rounds, --duration and --size must be greater than 0")
+    if duration_s > MAX_DURATION_S:
+        raise UsageError(f"a window of --duration lasts at most {MAX_DURATION_S} s, a day; choose more --rounds")
+    if kind == "udp-echo" and size_bytes > MAX_DATAGRAM_BYTES:
+        raise UsageError(f"a UDP datagram holds at most {MAX_DATAGRAM_BYTES} bytes; choose a smaller --size")
+    files = _open_files_allowed()
+    if connections > files:
+        raise UsageError(
+            f"{connections} connections need more open files than a process may have here",
+            remedy=f"choose at most {files}, or raise the hard limit (`ulimit -Hn`)",
+        )
+    if connections > (ports := _local_ports()):
+        raise UsageError(
+            f"{connections} connections to one server need as many ports, and net.ipv4.ip_local_port_range has {ports}",
+            remedy="choose fewer, or widen it with sysctl",
+        )
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # The last exchange is verified on all connections at once: what is sent, what came, and a copy to compare.
+    if 3 * connections * size_bytes > memory_bytes // 2:
+        raise UsageError(
+            f"{connections} connections of {size_bytes} bytes each do not fit into this machine's memory",
+            remedy="choose a smaller --size or fewer --connections",
+        )
+
+
+def _open_files_allowed() -> int:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - OWN_DESCRIPTORS)
+
+
+def _local_ports() -> int:
+    """Give how many ports a client may use: as many connections can it have to one server. Source: ip(7)."""
+    try:
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except (OSError, ValueError):
+        return sys.maxsize
+    return last - first + 1
+
+
 def read_models(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
     """Give the models' names, and for those that can't run here the reason.
 
@@ -169,20 +225,17 @@ def read_models(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
     """
     everything = [*MODELS, *REFERENCES]
     uvloop = importlib.util.find_spec("uvloop") is not None
-    if text == "all":
-        names = [*MODELS, "asyncio"] + ["uvloop"] * uvloop
-    else:
-        names = []
-        for word in text.split(","):
-            name = word.strip().replace("-", "_").lower()
-            name = chosen_by_auto()[0].name if name == "auto" else name
-            if name not in everything:
-                raise UsageError(
-                    f"there is no I/O model {word.strip()!r}",
-                    remedy=nearest(name, [known.replace("_", "-") for known in everything]),
-                )
-            if name not in names:
-                names.append(name)
+    names: list[str] = []
+    for word in text.split(","):
+        name = word.strip().replace("-", "_").lower()
+        name = chosen_by_auto()[0].name if name == "auto" else name
+        if name != "all" and name not in everything:
+            raise UsageError(
+                f"there is no I/O model {word.strip()!r}",
+                remedy=nearest(name, ["all", *(known.replace("_", "-") for known in everything)]),
+            )
+        some = [*MODELS, "asyncio", *["uvloop"] * uvloop] if name == "all" else [name]
+        names += [each for each in some if each not in names]
     unavailable: dict[str, str] = {}
     for name in names:
         if name in MODELS:
@@ -202,13 +255,13 @@ def read_load(text: str) -> tuple[str, int | None, str]:
     >>> read_load("http:/count?n=3")
     ('http', None, '/count?n=3')
     """
-    if text.startswith("/"):
-        return "http", None, text
-    kind, _, rest = text.partition(":")
+    kind, _, rest = ("http", ":", text) if text.startswith("/") else text.partition(":")
     if kind in ("http", "https"):
-        url = urlsplit(text)
         try:
-            port = int(rest) if rest.isdigit() else url.port
+            url = urlsplit(f"{kind}:{rest}")
+            port = int(rest) if rest.isdecimal() else url.port
+            if port is not None and not 0 < port < 65536:
+                raise ValueError
         except ValueError:
             raise UsageError(f"--load {text} has no valid port; write it as http://127.0.0.1:8000/") from None
         if url.hostname not in (None, "localhost", "127.0.0.1", "::1"):
@@ -216,11 +269,11 @@ def read_load(text: str) -> tuple[str, int | None, str]:
                 f"compare loads the script that it runs on this machine, not {url.hostname}; "
                 "leave the host out, as in --load http:/path"
             )
-        path = "/" if rest.isdigit() or not rest else url.path or "/"
-        return kind, port, path + (f"?{url.query}" if url.query else "")
+        path = "" if rest.isdecimal() else url.path.removeprefix("/") + (f"?{url.query}" if url.query else "")
+        return kind, port, "/" + quote(path, safe=_SAFE_IN_PATH)
     if kind not in KINDS:
         raise UsageError(f"there is no load {kind!r}", remedy=nearest(kind, KINDS))
-    if rest and not (rest.isdigit() and 0 < int(rest) < 65536):
+    if rest and not (rest.isdecimal() and 0 < int(rest) < 65536):
         raise UsageError(f"{rest!r} in --load {text} is no port; write {kind}:8000, or {kind} alone")
     return kind, int(rest) if rest else None, "/"
 
@@ -275,5 +328,12 @@ def _must_be_writable(path: Path) -> None:
         raise UsageError(f"{path} is a directory; name a file in it")
     if not path.parent.is_dir():
         raise UsageError(f"there is no directory {path.parent}; make it first")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"{path} can't be written; choose another place")
+    there = path.exists()
+    if there and not path.is_file():
+        return  # a pipe or a device: to open it may already mean something
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}; choose another place") from None

@@ -17,6 +17,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from functools import partial
 
 import pytest
@@ -94,6 +95,7 @@ def test_the_poller_is_asked_for_exactly_what_is_watched_and_never_twice(changes
 def test_a_replaced_callback_is_not_called_though_it_was_ready() -> None:
     called: list[str] = []
     with strict_loop() as (loop, poller):
+        loop.set_exception_handler(lambda _, context: called.append(context["message"]))
         for _ in range(2):
             loop.add_reader(100, called.append, "older")
             loop.call_soon(loop.add_reader, 100, called.append, "newer")  # runs before what the poller says
@@ -224,6 +226,17 @@ def test_a_loop_that_cannot_be_made_leaves_no_descriptor(model: str, monkeypatch
     monkeypatch.setattr(socket, "socketpair", no_pair)
     with pytest.raises(OSError, match="Too many open files"):
         new_loop(model)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_poller_without_room_for_the_loops_own_pipe_leaves_no_descriptor() -> None:
+    class Full(StrictPoller):
+        def add(self, fd: int, events: int) -> None:
+            raise OSError(errno.ENOSPC, "max_user_watches reached")
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="max_user_watches"):
+        ReactorLoop(Full())
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
@@ -383,3 +396,20 @@ def test_debug_mode_refuses_calls_from_another_thread_and_what_cannot_be_called(
         with pytest.raises(TypeError, match="a callable object was expected"):
             loop.call_soon("not a function")  # type: ignore[arg-type]
     assert complaints == []
+
+
+def test_a_queued_call_is_a_handle_like_the_stock_loops_in_every_slot() -> None:
+    stock, ours = asyncio.SelectorEventLoop(), ReactorLoop(StrictPoller())
+    context = copy_context()
+    try:
+        expected, handle = (loop.call_soon(print, 1, context=context) for loop in (stock, ours))
+        assert type(handle) is type(expected)
+        # A slot left empty would raise here.
+        slots = [name for name in asyncio.Handle.__slots__ if name not in ("__weakref__", "_loop")]
+        assert [getattr(handle, name) for name in slots] == [getattr(expected, name) for name in slots]
+        assert getattr(handle, "_loop") is ours  # noqa: B009  (typeshed doesn't know it)
+        assert repr(handle) == repr(expected)
+        assert getattr(ours.call_soon(print), "_context") is not context  # noqa: B009
+    finally:
+        stock.close()
+        ours.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import subprocess
 import sys
@@ -201,3 +202,47 @@ def test_a_broken_pipe_that_is_not_our_stdout_is_not_hidden(command: Callable[..
     command(broken)
     with pytest.raises(BrokenPipeError, match="some socket"):
         cli.main(["probe-me"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["--help"], ["models"], ["models", "--json"]], ids=" ".join)
+def test_a_full_disk_behind_stdout_is_one_sentence(
+    child_environment: dict[str, str], arguments: list[str], unbuffered: str
+) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "underlay", *arguments],
+            env={**child_environment, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "No space left on device; make room on the disk" in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "status"), [("--help", 0), ("models", 0), ("nonsense", 2)])
+def test_closed_standard_streams_change_no_status(
+    child_environment: dict[str, str], arguments: str, status: int
+) -> None:
+    command = f"exec '{sys.executable}' -m underlay {arguments} >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], env=child_environment).returncode == status
+
+
+def test_help_for_a_command_that_is_none_says_so(underlay: Run) -> None:
+    done = underlay("help", "comparr")
+    assert done.returncode == 2
+    assert "did you mean 'compare'?" in done.stderr
+
+
+def test_a_process_out_of_descriptors_is_told_what_to_raise(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(_: argparse.Namespace) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    command(exhausted)
+    assert cli.main(["probe-me"]) == 1
+    assert "raise the limit of open files (`ulimit -n`)" in capsys.readouterr().err

@@ -12,6 +12,8 @@ command module offers::
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
 import importlib.util
 import os
@@ -56,6 +58,16 @@ _EXAMPLES = (
 # signal ended (POSIX.1-2017, Shell Command Language, 2.8.2).
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+
+# What a machine runs out of, and what mends it: errno(3). Other failed calls are told by the command, or are bugs.
+_SHORTAGES = {
+    errno.ENOSPC: "make room on the disk, or send the output elsewhere",
+    errno.EDQUOT: "make room on the disk, or send the output elsewhere",
+    errno.EFBIG: "raise the limit of a file's size (`ulimit -f`), or send the output elsewhere",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "end programs that hold many files open",
+    errno.ENOMEM: "end other programs, or raise the limits of memory (`ulimit -v`, `ulimit -l`)",
+}
 
 
 class Command(Protocol):
@@ -105,10 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _dispatch(arguments)
-        sys.stdout.flush()  # so that a broken pipe shows here and not at exit
+        _flush()  # so that a broken pipe or a full disk shows here and not at exit
         return status
     except UnderlayError as error:
-        print(f"underlay: {error}", file=sys.stderr)
+        _complain(str(error))
         return error.exit_status
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -116,6 +128,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _reader_is_gone():
             raise  # some other pipe or socket: that one is a bug, and shows
         return _BROKEN_PIPE
+    except OSError as error:
+        if (remedy := _SHORTAGES.get(error.errno or 0)) is None:
+            raise
+        _silence_stdout()  # which may be what refused, and would again at exit
+        _complain(f"this machine refused what the command needs: {error.strerror}; {remedy}")
+        return UnderlayError.exit_status
 
 
 def entry() -> NoReturn:
@@ -127,7 +145,7 @@ def _dispatch(arguments: list[str]) -> int:
     """Answer --help and --version, or hand over to the command."""
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help", "help"):
-        if rest and rest[0] in COMMANDS:
+        if rest and not rest[0].startswith("-"):
             return _run_command(rest[0], ["--help"])
         print(_help_page())
         return 0
@@ -192,6 +210,17 @@ def _help_page() -> str:
     return "\n".join(lines)
 
 
+def _complain(sentence: str) -> None:
+    if sys.stderr is not None:  # None where it was closed; print() would take stdout instead
+        print(f"underlay: {sentence}", file=sys.stderr)
+
+
+def _flush() -> None:
+    # It is None where the shell closed it (`>&-`), whatever typeshed says.
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
 def _reader_is_gone() -> bool:
     """Tell whether it was our stdout that broke, and if so silence it for good."""
     try:
@@ -208,9 +237,16 @@ def _reader_is_gone() -> bool:
         watch.register(descriptor, 0)
         broken = any(events & select.POLLERR for _, events in watch.poll(0))
     if broken:
-        # The interpreter flushes stdout once more as it ends; give it somewhere
-        # to go (docs.python.org/3/library/signal.html#note-on-sigpipe).
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, descriptor)
-        os.close(devnull)
+        _silence_stdout()
     return broken
+
+
+def _silence_stdout() -> None:
+    """Give what the interpreter flushes once more as it ends somewhere to go.
+
+    Source: docs.python.org/3/library/signal.html#note-on-sigpipe.
+    """
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # no stdout, none with a descriptor, none to spare
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)

@@ -54,7 +54,7 @@ examples:
   underlay compare examples/echo.py
   underlay compare --io epoll,uring,uvloop --connections 1000 examples/echo_streams.py
   underlay compare --load http:/count --html report.html examples/http_aiohttp.py
-  underlay compare server.py --rounds 5 -- --port 8888     (the script's own options)"""
+  underlay compare server.py --rounds 5 -- --port 8888   (its own options)"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -312,6 +312,7 @@ def test_without_io_the_variable_and_then_auto_decide(tmp_path: Path, variable: 
         (["--model", "epoll", "app.py"], "no option --model here"),
         (["--io", "epol", "app.py"], "there is no I/O model 'epol'; did you mean 'epoll'?"),
         (["--io"], "run: argument --io: expected one argument"),
+        (["--io=", "app.py"], "--io needs the name of a model; `underlay models` lists them"),
     ],
 )
 def test_what_cannot_be_run_is_told_in_one_sentence_with_status_2(
@@ -325,6 +326,21 @@ def test_what_cannot_be_run_is_told_in_one_sentence_with_status_2(
     assert done.stderr.startswith(f"underlay: {sentence}")
     assert done.stderr.count("\n") == 1
     assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_a_program_whose_standard_streams_are_closed_runs_as_on_python(tmp_path: Path, closed: str) -> None:
+    write(tmp_path, "app.py", "import sys; sys.exit(4 if None in (sys.stdin, sys.stdout, sys.stderr) else 5)")
+    command = f"exec '{sys.executable}' -m underlay run app.py {closed}"
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=LIMIT_S).returncode == 4
+
+
+def test_a_program_whose_model_the_kernel_refuses_does_not_run_on_another(tmp_path: Path) -> None:
+    write(tmp_path, "lib/uvloop/__init__.py", "raise OSError(12, 'Cannot allocate memory')")
+    script = write(tmp_path, "app.py", "print('the program ran')")
+    done = ours(tmp_path, script, model="uvloop", PYTHONPATH=str(tmp_path / "lib"))
+    assert done.stderr == "underlay: the model uvloop cannot be had now: [Errno 12] Cannot allocate memory\n"
+    assert (done.returncode, done.stdout) == (1, "")
 
 
 def test_a_python_that_ignores_its_environment_is_refused(tmp_path: Path) -> None:

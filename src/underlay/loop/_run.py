@@ -104,6 +104,8 @@ def main(args: argparse.Namespace) -> int:
             "python's -I, -E and -S keep underlay from putting a model beneath a program",
             remedy="leave them out",
         )
+    if not args.io.strip():
+        raise UsageError("--io needs the name of a model", remedy="`underlay models` lists them")
     _become(_program_arguments(args.program), environment(args.io, os.environ, pid=os.getpid()))
 
 
@@ -135,8 +137,9 @@ def _become(arguments: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     flags = [*_args_from_interpreter_flags()]
     if getattr(sys.stdout, "write_through", False):
         flags.append("-u")
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # None where the shell closed it (`>&-`)
+            stream.flush()
     os.execve(sys.executable, [sys.executable, *flags, *arguments], env)
 
 

@@ -45,15 +45,15 @@ OWN_DESCRIPTORS = 16
 _SAFE_IN_PATH = "/%:@!$&'()*+,;=?~-._"
 
 _DESCRIPTION = """\
-Run a server program, unmodified, on each I/O model, put the same load on it, and
-compare: requests per second, latency, CPU time, system calls and context switches
-per request, memory per connection."""
+Run a server program, unmodified, on each I/O model, put the same load on it,
+and compare: requests per second, latency, CPU time, system calls and context
+switches per request, memory per connection."""
 
 _EPILOG = """\
 examples:
   underlay compare examples/echo.py
-  underlay compare --io epoll,uring,uvloop --connections 1000 examples/echo_streams.py
-  underlay compare --load http:/count --html report.html examples/http_aiohttp.py
+  underlay compare --io epoll,uring,uvloop --connections 1000 examples/echo.py
+  underlay compare --load http:/count --html page.html examples/http_aiohttp.py
   underlay compare server.py --rounds 5 -- --port 8888   (its own options)"""
 
 

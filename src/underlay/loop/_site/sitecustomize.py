@@ -123,11 +123,14 @@ def put_beneath(model: str, *, is_program: bool) -> None:
             sys.path.remove(root)
     try:
         install_named(model)
-    except UnderlayError as error:
-        print(f"underlay: {error}", file=sys.stderr, flush=True)
+    except (UnderlayError, OSError) as error:
+        said = error if isinstance(error, UnderlayError) else f"the model {model} cannot be had now: {error}"
+        if sys.stderr is not None:
+            print(f"underlay: {said}", file=sys.stderr, flush=True)
         if is_program:
-            # Not sys.exit: Python would call an exception here a fatal error.
-            os._exit(error.exit_status)
+            # Not sys.exit, nor the exception: Python would call the one a fatal error, and after the other,
+            # which it only prints, the program would run on the standard loop.
+            os._exit(getattr(error, "exit_status", 1))
 
 
 def _run_the_hidden_one() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -95,6 +96,19 @@ def test_a_model_that_this_machine_lacks_is_refused_before_any_loop_is_made(
         resolve(name)
     known = canonical(name)
     assert str(refusal.value) == f"the model {name} is not available here: {known} is forbidden; allow {known}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the model is absent for another reason")
+def test_a_user_who_may_not_lock_a_rings_memory_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from underlay.loop import _ring
+
+    def refused() -> None:
+        raise OSError(errno.ENOMEM, "io_uring_setup: Cannot allocate memory")
+
+    monkeypatch.setattr(_ring, "probe", refused)
+    row = model("uring")
+    assert (row.available, row.reason) == (False, "this user may not lock the memory that a ring needs")
+    assert "`ulimit -l`" in row.remedy
 
 
 def test_auto_takes_the_first_of_its_preference() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import re
 import subprocess
@@ -102,6 +103,13 @@ def test_json_tells_what_is_missing_and_what_mends_it(
     row = next(row for row in told["models"] if row["name"] == "epoll")
     assert (row["available"], row["reason"], row["remedy"]) == (False, "why", "what")
     assert told["auto"] == "poll"
+
+
+@pytest.mark.parametrize(("columns", "width"), [(0, 80), (5, 40), (72, 72), (300, 100)])
+def test_a_terminal_of_any_width_gets_a_table(monkeypatch: pytest.MonkeyPatch, columns: int, width: int) -> None:
+    monkeypatch.setattr(os, "isatty", lambda fd: True)
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd=1: os.terminal_size((columns, 0)))
+    assert _models_cli._width() == width
 
 
 def test_an_option_that_it_does_not_know_is_one_sentence_and_status_2(underlay: Underlay) -> None:

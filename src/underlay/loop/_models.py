@@ -6,6 +6,7 @@ them works: a model's module is imported only when a loop of it is made, or its 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import signal
 import sys
@@ -70,7 +71,13 @@ def _needs_real_time_signals() -> tuple[bool, str, str]:
 def _needs_io_uring() -> tuple[bool, str, str]:
     if sys.platform != "linux":
         return _needs_linux()
-    support = importlib.import_module("._ring", __package__).probe()
+    try:
+        support = importlib.import_module("._ring", __package__).probe()
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        # A ring is locked memory, of which a user without CAP_IPC_LOCK has little: setrlimit(2), RLIMIT_MEMLOCK.
+        return False, "this user may not lock the memory that a ring needs", "raise `ulimit -l`, or use the model epoll"
     return support.available, support.reason, support.remedy
 
 

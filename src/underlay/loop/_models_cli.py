@@ -19,6 +19,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the same as one JSON object")
 
 
+# Below this the words of a cell would stand one letter to a line; a terminal without a size says 0.
+_NARROWEST_COLUMNS = 40
+
+
+def _width() -> int:
+    """Give the terminal's columns, up to 100; 80 where there is no terminal, or one that doesn't know its size."""
+    try:
+        columns = os.get_terminal_size(1).columns if os.isatty(1) else 0
+    except OSError:
+        columns = 0
+    return max(_NARROWEST_COLUMNS, min(columns, 100)) if columns else 80
+
+
 def main(args: argparse.Namespace) -> int:
     """Print the table; 0 also where a model is missing, since that is an answer."""
     rows = models()
@@ -58,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
         here = "[green]yes[/]" if row.available else "[red]no[/]"
         why_not = "; ".join(filter(None, (row.reason, row.remedy)))
         table.add_row(row.command_name, str(row.number), row.how, here, escape(why_not))
-    console = Console(width=min(os.get_terminal_size().columns, 100) if os.isatty(1) else 80, highlight=False)
+    console = Console(width=_width(), highlight=False)
     console.print(table)
     console.print(f"\nauto takes {chosen.command_name} on this machine (kernel {platform.release()}).")
     for row in passed_over:

@@ -11,8 +11,10 @@ author = "The underlay authors"
 project_copyright = "2026, the underlay authors"
 version = release = __version__
 
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]  # autodoc: reference.md shows the docstrings
 exclude_patterns = ["_build", "figures"]  # figures/costs.md is included by models.md
+
+default_role = "code"  # `name` in a docstring is code, as it is in Markdown
 
 # Links to headings (page.md#heading) are checked down to this depth.
 myst_heading_anchors = 3

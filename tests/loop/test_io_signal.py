@@ -30,6 +30,7 @@ from ._reactors import FEW_TURNS, in_child, new_loop, run, turns_while_idle
 @pytest.fixture
 def poller() -> Iterator[SignalPoller]:
     poller = SignalPoller()
+    poller.adopt_thread()
     yield poller
     poller.close()
 
@@ -41,6 +42,12 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     far.setblocking(False)
     with near, far:
         yield near, far
+
+
+def wait_until_reaped(thread: threading.Thread) -> None:
+    """A thread that was joined may still be in the kernel's list for a moment."""
+    while os.path.exists(f"/proc/self/task/{thread.native_id}"):
+        pass
 
 
 def settled(poller: SignalPoller) -> None:
@@ -319,6 +326,9 @@ def test_each_loop_has_a_signal_of_its_own_and_gives_it_back() -> None:
     loops = [new_loop("signal") for _ in range(3)]
     taken = [cast(SignalPoller, loop._poller)._signo for loop in loops]
     assert len(set(taken)) == 3 and sorted([*taken, *_io_signal._free_signals]) == free
+    assert not set(taken) & signal.pthread_sigmask(signal.SIG_BLOCK, ())  # to make one is not to run it
+    for loop in loops:
+        loop.run_until_complete(turns(1))
     assert set(taken) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
     for loop in loops:
         loop.close()
@@ -365,6 +375,7 @@ def test_a_loop_closed_from_another_thread_keeps_its_number_while_its_own_thread
 
     def make() -> None:
         loops.append(new_loop("signal"))
+        loops[0].run_until_complete(turns(1))
         made.set()
         release.wait()
 
@@ -378,16 +389,36 @@ def test_a_loop_closed_from_another_thread_keeps_its_number_while_its_own_thread
     finally:
         release.set()
         thread.join()
-        _io_signal._free_signals.append(signo)  # that thread is gone, so it may be used again
+    wait_until_reaped(thread)
+    new_loop("signal").close()  # whoever makes a loop next finds that the thread is gone
+    assert signo in _io_signal._free_signals
+
+
+def test_a_thread_whose_loop_another_one_closed_is_put_right_when_it_makes_its_next() -> None:
+    loop = new_loop("signal")
+    loop.run_until_complete(turns(1))
+    signo = cast(SignalPoller, loop._poller)._signo
+    thread = threading.Thread(target=loop.close)
+    thread.start()
+    thread.join()
+    assert signo not in _io_signal._free_signals
+    assert signo in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    new_loop("signal").close()
+    assert signo in _io_signal._free_signals
+    assert not {signo, signal.SIGIO} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_a_loop_whose_thread_is_gone_gives_its_number_back() -> None:
     loops = []
-    thread = threading.Thread(target=lambda: loops.append(new_loop("signal")))
+
+    def make() -> None:
+        loops.append(new_loop("signal"))
+        loops[0].run_until_complete(turns(1))
+
+    thread = threading.Thread(target=make)
     thread.start()
     thread.join()
-    while os.path.exists(f"/proc/self/task/{cast(SignalPoller, loops[0]._poller)._thread_id}"):
-        pass  # joined is not yet reaped
+    wait_until_reaped(thread)
     loops[0].close()
     assert cast(SignalPoller, loops[0]._poller)._signo in _io_signal._free_signals
 

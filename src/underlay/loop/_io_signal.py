@@ -71,6 +71,8 @@ SLICE_S: Final = (
 # Signal numbers not in use: each loop has its own, so that two loops of one thread don't take each other's.  The
 # lowest and the highest are left to others: programs that pick one by hand pick SIGRTMIN, SIGRTMIN+1 or SIGRTMAX.
 _free_signals: Final = list(range(signal.SIGRTMIN + 3, signal.SIGRTMAX))
+# Numbers of closed loops that other threads still block, perhaps with some queued: only they can change their mask.
+_still_blocked: Final[dict[int, set[int]]] = {}
 _pollers: Final[weakref.WeakSet[SignalPoller]] = weakref.WeakSet()
 
 
@@ -78,6 +80,7 @@ class SignalPoller:
     """Changes of readiness as real-time signals to one thread; `edges` remembers what may be left of them."""
 
     def __init__(self) -> None:
+        _take_back_numbers()
         try:
             self._signo = _free_signals.pop()
         except IndexError:
@@ -86,7 +89,7 @@ class SignalPoller:
                 remedy="close loops that are no longer used",
             ) from None
         self._signals = (self._signo, signal.SIGIO)
-        self._thread_id = 0  # no thread has id 0
+        self._thread_id = 0  # none yet: the thread that makes a loop need not be the one that runs it
         self._blocking_threads: set[int] = set()  # those that were told to block the signals
         self._process_id = os.getpid()
         self._without_signals: set[int] = set()
@@ -95,7 +98,6 @@ class SignalPoller:
         self._announced_twice: set[int] = set()
         self.tried: set[int] = set()  # descriptors whose readers take EAGAIN for an answer
         self.overflows = 0  # times that the queue was full, and everything was asked
-        self.adopt_thread()
         _pollers.add(self)
 
     def adopt_thread(self) -> None:
@@ -103,6 +105,7 @@ class SignalPoller:
         thread_id = threading.get_native_id()
         if thread_id == self._thread_id:
             return
+        _take_back_numbers()
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         self._blocking_threads.add(thread_id)
         self._thread_id = thread_id
@@ -112,11 +115,14 @@ class SignalPoller:
 
     def add(self, fd: int, events: int) -> None:
         """Have changes of `fd` signalled; what is ready already counts as announced."""
-        fcntl.fcntl(fd, _F_SETOWN_EX, _OWNER.pack(_F_OWNER_TID, self._thread_id))
-        fcntl.fcntl(fd, fcntl.F_SETSIG, self._signo)
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-        if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ASYNC:
-            self._without_signals.add(fd)
+        if self._thread_id:
+            fcntl.fcntl(fd, _F_SETOWN_EX, _OWNER.pack(_F_OWNER_TID, self._thread_id))
+            fcntl.fcntl(fd, fcntl.F_SETSIG, self._signo)
+            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+            if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ASYNC:
+                self._without_signals.add(fd)
+        else:
+            fcntl.fcntl(fd, fcntl.F_GETFL)  # whoever waits will come back to it, but a closed one is refused now
         if events & WRITE:
             self.doubt_space(fd)
         self.modify(fd, events)
@@ -149,6 +155,8 @@ class SignalPoller:
     def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
         """Wait for a signal, but not while something remembered is still ready; then take what else is queued."""
         edges = self.edges
+        if not self._thread_id:
+            self.adopt_thread()
         if self._without_signals or self._silent_writers:
             edges |= self._without_signals
             edges |= self._silent_writers
@@ -197,18 +205,8 @@ class SignalPoller:
             return  # a forked child: O_ASYNC and its owner belong to the open file, which the parent still uses
         for fd in list(self.edges.watched):
             self.remove(fd)
-        thread_id = threading.get_native_id()
-        if thread_id in self._blocking_threads:
-            # SIGIO too kills by default, so it stays blocked where another loop of this thread may yet get one.
-            alone = all(thread_id not in other._blocking_threads for other in _pollers)
-            ours = self._signals if alone else (self._signo,)
-            while signal.sigtimedwait(ours, 0) is not None:
-                pass
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
-            self._blocking_threads.discard(thread_id)
-        if any(os.path.exists(f"/proc/self/task/{other_id}") for other_id in self._blocking_threads):
-            return  # that thread still has our signals blocked, perhaps queued: the number is lost to others
-        _free_signals.append(self._signo)
+        _still_blocked[self._signo] = self._blocking_threads
+        _take_back_numbers()
 
     def _ask_everyone(self) -> None:
         # SIGIO says that a queue overflowed, not whose: each signal-driven loop of this thread may have missed some.
@@ -247,6 +245,27 @@ class SignalLoop(ReactorLoop):
         if getattr(callback, "__func__", None) is not StreamTransport._write_ready:
             self._poller.doubt_space(fd if isinstance(fd, int) else self._fd_of(fd))
         return handle
+
+
+def _take_back_numbers() -> None:
+    """Unblock in this thread what closed loops left blocked, and free the numbers that no thread blocks any more."""
+    here = threading.get_native_id()
+    for signo in list(_still_blocked):
+        thread_ids = _still_blocked.pop(signo, None)
+        if thread_ids is None:
+            continue  # another thread sees to it
+        if here in thread_ids:
+            # SIGIO too kills by default, so it stays blocked where another loop of this thread may yet get one.
+            alone = all(here not in poller._blocking_threads for poller in _pollers)
+            ours = (signo, signal.SIGIO) if alone else (signo,)
+            while signal.sigtimedwait(ours, 0) is not None:
+                pass
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
+            thread_ids.discard(here)
+        if any(os.path.exists(f"/proc/self/task/{thread_id}") for thread_id in thread_ids):
+            _still_blocked[signo] = thread_ids
+        else:
+            _free_signals.append(signo)
 
 
 def _is_unix_socket(fd: int) -> bool:

@@ -25,7 +25,7 @@ import weakref
 from asyncio import events
 from asyncio.log import logger
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..errors import ModelUnavailable
@@ -33,12 +33,12 @@ from . import _ring
 from ._reactor import READ, WRITE, ReactorLoop
 from ._ring import Completion, ReceiveBuffers, Ring
 from ._uring_listener import ACCEPTED, Listener
-from ._uring_transport import KIND_BITS, RECEIVED, SENT, RingStreamTransport
+from ._uring_transport import KIND_BITS, RECEIVED, SENT, WOKEN, RingStreamTransport
 
 if TYPE_CHECKING:
     import ssl
 
-# What a completion is about, after RECEIVED and SENT of a stream and ACCEPTED of a listener.
+# What a completion is about, after RECEIVED, SENT and WOKEN of a stream and ACCEPTED of a listener.
 POLLED: Final = 3
 DONE: Final = 4
 NOTHING: Final = 7  # of a cancellation: what it cancelled says so itself
@@ -97,6 +97,7 @@ class RingPoller:
         self._armed: dict[int, int] = {}  # key: user_data of the poll that is with the kernel
         self._to_arm: list[int] = []  # keys that may need another
         self._serial = 0
+        self._undone: list[Completion] = []  # taken, when Ctrl-C came between
         # What streams send lies here until the kernel has it; it outlives a ring, and is ours, so that
         # nothing a program does to its own objects can reach a send that was queued.
         self.arena = mmap.mmap(-1, _ARENA_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -155,7 +156,11 @@ class RingPoller:
             self.abandon()  # a dead thread's, whose number the kernel has given to this one
             self.adopt()
             return []
-        polled = self._dispatch(completions) if completions else []
+        polled = self._dispatch(completions) if completions or self._undone else []
+        while len(completions) == _ring.COMPLETIONS:
+            # The queue was full, so the kernel has a list of more; until they are seen no send is settled.
+            completions = ring.wait(0)
+            polled += self._dispatch(completions)
         self.settled = ring.submitted
         self.arena_used = 0
         if self.after_sends:
@@ -227,6 +232,17 @@ class RingPoller:
 
     def _dispatch(self, completions: list[Completion]) -> list[tuple[int, int]]:
         """Hand each completion to whom it concerns.  No code of the program's runs here, only handles are queued."""
+        if self._undone:
+            completions = self._undone + completions
+            self._undone = []
+        left = iter(completions)
+        try:
+            return self._dispatch_each(left)
+        except BaseException:  # Ctrl-C
+            self._undone = list(left)
+            raise
+
+    def _dispatch_each(self, completions: Iterator[Completion]) -> list[tuple[int, int]]:
         polled: list[tuple[int, int]] = []
         used: list[int] = []
         streams, ready, armed, to_arm = self.streams, self.ready, self._armed, self._to_arm
@@ -248,6 +264,8 @@ class RingPoller:
                         stream.receive_ended(result)
                     elif result == BUFFER_BYTES and not stream._by_poll:
                         stream.receive_bulk_directly()
+            elif kind == WOKEN:
+                streams[user_data >> KIND_BITS].woken(result, bool(flags & _ring.CQE_MORE))
             elif kind == SENT:
                 if (failed := streams.get(user_data >> KIND_BITS)) is not None:
                     failed.send_failed(result)
@@ -342,6 +360,7 @@ class RingPoller:
         ring.close()
         self._buffers.close()
         self._armed.clear()
+        self._undone.clear()
         for stream in list(self.streams.values()):
             stream.ring_lost()
         for listener in self.listeners.values():

@@ -50,6 +50,7 @@ RECV: Final = 27
 BUFFER_SELECT: Final = 1 << 5 << 8  # sqe->flags stand in bits 8 to 15 of the first word
 SKIP_SUCCESS: Final = 1 << 6 << 8  # a success makes no completion
 MULTISHOT: Final = 1 << 1 << 16  # sqe->ioprio, bits 16 to 31: IORING_RECV_MULTISHOT
+POLL_MULTISHOT: Final = 1 << 0  # sqe->len: IORING_POLL_ADD_MULTI
 ACCEPT_MULTISHOT: Final = 1 << 0 << 16
 
 CANCEL_ALL: Final = 1 << 0
@@ -83,6 +84,8 @@ _PARAMS: Final = struct.Struct("=10I 8IQ 8IQ")  # struct io_uring_params: 120 by
 _SQE: Final = struct.Struct("=6Q")  # the first 48 of 64 bytes; addr3 and its padding stay zero
 _SQE_SHIFT: Final = 6
 _CQE: Final = struct.Struct("=QiI")
+_CQE_AT: Final = _CQE.unpack_from
+_CQE_BYTES: Final = 16
 _BUFFER: Final = struct.Struct("=QIH")  # struct io_uring_buf without its last field, which in the first is the tail
 _BUFFER_BYTES: Final = 16
 _BUFFER_REG: Final = struct.Struct("=QIHH3Q")
@@ -244,24 +247,28 @@ class Ring:
                 arg = self._arg_timeout
             else:
                 want = 0
-        # What follows is _enter() and take(), written out: this runs every turn, and a call costs 0.1 µs.
+        # What follows is submit() and take(), written out: this runs every turn, and a call costs 0.1 µs.
         tail = self._tail
         self._sq_tail[0] = tail & _U32
+        # Where Ctrl-C raises right after the call, nothing is lost: the kernel's own count of what it took is looked
+        # up next time (and more than there is it won't take), and what completed is still there.
         done = _syscall(_SYS_ENTER, self.fd, tail - self.submitted, want, _ENTER_FLAGS, arg, _ARG_BYTES)
-        if done >= 0:
-            self.submitted += done
-        else:
-            self._enter_failed()
+        self.submitted = tail - ((tail - self._sq_head[0]) & _U32)
+        if done < 0:
+            _pass_or_raise()
         first, last = self._seen, self._cq_tail[0]
         if first == last:
             return []
         start, stop = (first & self._cq_mask) << 4, (last & self._cq_mask) << 4
-        if start < stop:
-            self._seen = last
+        if stop - start == _CQE_BYTES:  # a server with little to do: 0.3 µs less than by a slice
+            completions = [_CQE_AT(self._cqes, start)]
+        elif start < stop:
             completions = list(_CQE.iter_unpack(self._cqes[start:stop]))
-            self._cq_head[0] = last  # only now may the kernel write there again
-            return completions
-        return self.take()
+        else:
+            return self.take()
+        self._seen = last
+        self._cq_head[0] = last  # only now may the kernel write there again
+        return completions
 
     def take(self) -> list[Completion]:
         """The completions that the kernel has posted so far; it needs no system call, and any thread may ask."""
@@ -283,10 +290,9 @@ class Ring:
             before, tail = self.submitted, self._tail
             self._sq_tail[0] = tail & _U32
             done = _syscall(_SYS_ENTER, self.fd, tail - before, 0, _ENTER_FLAGS, self._arg_forever, _ARG_BYTES)
-            if done >= 0:
-                self.submitted += done
-            else:
-                self._enter_failed()
+            self.submitted = tail - ((tail - self._sq_head[0]) & _U32)
+            if done < 0:
+                _pass_or_raise()
             if self.submitted in (tail, before):
                 return
 
@@ -297,14 +303,6 @@ class Ring:
             _CQE.unpack_from(self._cqes, (place & self._cq_mask) << 4)[0] == mark
             for place in range(first, first + ((last - first) & _U32))
         )
-
-    def _enter_failed(self) -> None:
-        error = ctypes.get_errno()
-        self.submitted = self._tail - ((self._tail - self._sq_head[0]) & _U32)
-        # A signal, the time-out; EAGAIN and EBUSY are a kernel short of memory, or with more completions than
-        # room: both pass once completions are taken, and what wasn't submitted stays queued.
-        if error not in (errno.EINTR, errno.ETIME, errno.EAGAIN, errno.EBUSY):
-            raise OSError(error, f"io_uring_enter: {os.strerror(error)}")
 
     def close(self) -> None:
         """Give back the descriptor and the memory; the kernel cancels operations under way in its own time."""
@@ -318,6 +316,15 @@ class Ring:
         self._maps.clear()
         os.close(self.fd)
         self.fd = -1
+
+
+def _pass_or_raise() -> None:
+    """Raise the error of io_uring_enter(2), unless it is one that passes."""
+    error = ctypes.get_errno()
+    # A signal, the time-out; EAGAIN and EBUSY are a kernel short of memory, or with more completions than
+    # room: both pass once completions are taken, and what wasn't submitted stays queued.
+    if error not in (errno.EINTR, errno.ETIME, errno.EAGAIN, errno.EBUSY):
+        raise OSError(error, f"io_uring_enter: {os.strerror(error)}")
 
 
 class ReceiveBuffers:

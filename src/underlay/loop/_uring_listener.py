@@ -82,6 +82,8 @@ class Listener:
 
     def _out_of_resources(self, error: int) -> None:
         """As asyncio: say so, and leave the waiting connections waiting for a second."""
+        if self._id not in self._poller.listeners:
+            return
         self._loop.call_exception_handler(
             {
                 "message": "socket.accept() out of system resource",

@@ -24,7 +24,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from underlay.tools import _load_engine
+from underlay.tools import _load_engine, _load_exchange
 from underlay.tools._load import Histogram, Load, LoadError, Target
 from underlay.tools._load_dialogue import TcpEcho, UdpEcho, make_payload
 from underlay.tools._load_engine import Engine
@@ -126,6 +126,35 @@ def test_a_reply_that_is_no_echo_is_refused_at_its_first_wrong_byte() -> None:
         pytest.raises(LoadError, match=r"no echo: byte 9 differs"),
     ):
         engine.connect(1)
+
+
+def test_a_reply_that_goes_on_after_the_echo_is_told_with_both_sizes() -> None:
+    def twice(sock: socket.socket) -> None:
+        while data := sock.recv(65536):
+            sock.sendall(data + data)
+
+    with (
+        tcp_server(twice) as address,
+        engine_on(address) as engine,
+        pytest.raises(LoadError, match=r"no echo: \d+ bytes came for \d+ that were sent"),
+    ):
+        engine.connect(1)
+
+
+def test_a_reply_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_load_exchange, "MAX_REPLY_BYTES", 1 << 20)
+
+    def pour(sock: socket.socket) -> None:
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            sock.sendall(bytes(65536))
+
+    with tcp_server(pour) as address:
+        engine = Engine(HttpGet(address, "/", "localhost"))
+        with pytest.raises(LoadError, match="the reply has no end: 1 MiB came for one request"):
+            engine.connect(1)
+        engine.close()
 
 
 def test_replies_that_go_to_the_wrong_connection_are_noticed() -> None:
@@ -330,6 +359,10 @@ def test_http_replies_of_every_framing_are_counted(replies: tuple[bytes, ...]) -
         (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "keep-alive"),
         (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", "keep-alive"),
         (b"220 smtp ready\r\n", "no HTTP answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n", "no length of a body"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -9\r\n\r\n", "no length of a body"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "no length of a body"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-6\r\n", "no length of a body"),
     ],
 )
 def test_an_http_answer_that_cannot_be_measured_is_refused(reply: bytes, said: str) -> None:

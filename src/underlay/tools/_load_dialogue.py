@@ -62,7 +62,10 @@ class _Echo:
             return "the server answers in HTTP; say --load http"
         if len(reply) < len(request):
             return f"the server closed after {len(reply)} of {len(request)} bytes"
-        at = next(i for i, (a, b) in enumerate(zip(reply, request, strict=False)) if a != b)
+        # Bytes beyond the echo: zip() finds no difference in what both have.
+        at = next((i for i, (a, b) in enumerate(zip(reply, request, strict=False)) if a != b), len(request))
+        if at == len(request):
+            return f"the reply is no echo: {len(reply)} bytes came for {at} that were sent"
         return f"the reply is no echo: byte {at} differs ({reply[at : at + 12]!r}…)"
 
     def more(self, fd: int, received: int, buffer: bytearray) -> Reply:

@@ -12,6 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ._load_contract import LoadError
+
+# A reply may be as long as its request, or as a large page is; beyond this it is a stream, which no load can time.
+MAX_REPLY_BYTES = 64 << 20
+
 
 def connect_tcp(address: tuple[str, int]) -> socket.socket:
     """Give a non-blocking TCP socket connected within five seconds."""
@@ -68,6 +73,8 @@ class Exchange:
         except ConnectionResetError:
             piece = b""
         self.reply += piece
+        if len(self.reply) > len(self.request) + MAX_REPLY_BYTES:
+            raise LoadError(f"the reply has no end: {len(self.reply) >> 20} MiB came for one request")
         self.done = not piece or self.complete(bytes(self.reply))
         return True
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 
 from ._load_contract import LoadError, Reply
-from ._load_exchange import Exchange, connect_tcp, exchange, insecure_context
+from ._load_exchange import MAX_REPLY_BYTES, Exchange, connect_tcp, exchange, insecure_context
 
 
 class HttpGet:
@@ -69,10 +69,13 @@ class HttpGet:
         if received == 0:
             return Reply.BROKEN
         got += memoryview(buffer)[:received]
-        length = response_length(bytes(got))
+        try:
+            length = response_length(bytes(got))
+        except LoadError:
+            return Reply.BROKEN
         if length is not None and length == len(got):
             return Reply.COMPLETE
-        if length is None or length == -1:
+        if (length is None or length == -1) and len(got) <= MAX_REPLY_BYTES:
             self._partial[fd] = got
             return Reply.PARTIAL
         return Reply.BROKEN
@@ -113,9 +116,19 @@ def response_length(reply: bytes) -> int | None:
     if fields.get(b"transfer-encoding", b"").lower().endswith(b"chunked"):
         return _chunked_end(reply, body)
     if b"content-length" in fields:
-        end = body + int(fields[b"content-length"])
+        end = body + _natural(fields[b"content-length"], 10)
         return end if len(reply) >= end else None
     return -1
+
+
+def _natural(digits: bytes, base: int) -> int:
+    """Read a length as RFC 9112 writes it: no sign, no underscore, which int() would take."""
+    if not digits.strip().isalnum():
+        raise LoadError(f"no HTTP answer: {digits[:20]!r} is no length of a body")
+    try:
+        return int(digits, base)
+    except ValueError:
+        raise LoadError(f"no HTTP answer: {digits[:20]!r} is no length of a body") from None
 
 
 def _chunked_end(reply: bytes, at: int) -> int | None:
@@ -127,7 +140,7 @@ def _chunked_end(reply: bytes, at: int) -> int | None:
         line_end = reply.find(b"\r\n", at)
         if line_end < 0:
             return None
-        size = int(reply[at:line_end].split(b";")[0], 16)
+        size = _natural(reply[at:line_end].split(b";")[0], 16)
         at = line_end + 2
         if size == 0:
             # Trailer fields, if any, end with an empty line.

@@ -106,6 +106,8 @@ def main() -> int:
             answer = {"error": str(error)}
         except OSError as error:
             answer = {"error": error.strerror or str(error)}
+        except MemoryError:
+            answer = {"error": "the load generator has no memory left; choose a smaller --size or fewer --connections"}
         print(json.dumps(answer), flush=True)
     return 0
 

@@ -422,7 +422,15 @@ def test_tls_demands_a_certificate_of_clients_when_given_an_authority(start: Sta
     assert finish(with_one, b"it is me") == (b"it is me", "", 0)
     assert finish(start(*trust), b"guess who")[0] == b""
     listener.send_signal(signal.SIGINT)
-    assert "failed (PEER_DID_NOT_RETURN_A_CERTIFICATE); does it speak TLS?" in finish(listener)[1]
+    assert "failed (PEER_DID_NOT_RETURN_A_CERTIFICATE); with --ca each client has to show" in finish(listener)[1]
+
+
+def test_a_listener_whose_certificate_is_distrusted_asks_about_trust(start: Start, papers: Path) -> None:
+    listener = start("listen", "--tls", "--cert", papers / "server.pem", "--echo", "--keep-open", "-v", 0)
+    number = port_of(listener)
+    assert finish(start("connect", "--tls", f"localhost:{number}"))[2] == 1
+    listener.send_signal(signal.SIGINT)
+    assert "does it speak TLS, and trust our certificate?" in finish(listener)[1]
 
 
 def test_the_server_name_is_asked_for_and_verified(start: Start, papers: Path) -> None:

@@ -54,6 +54,7 @@ does not want that sets {MODEL_VARIABLE}=asyncio in their environment."""
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``run``: ours, and then python's own way to name a program."""
     parser.usage = _USAGE
+    parser.description = "Run a program, unmodified, on an I/O model, exactly as `python` would run it."
     parser.epilog = _EPILOG
     parser.add_argument(
         "--io",
@@ -239,7 +240,11 @@ def _module_path() -> list[str]:
     """Where `python -m` looks: as this process does, but first of all in the current directory."""
     if sys.flags.safe_path:
         return list(sys.path)
-    return [os.getcwd(), *sys.path[1:]]
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # it was removed; python looks nowhere then
+        return sys.path[1:]
+    return [here, *sys.path[1:]]
 
 
 def _find(name: str, path: Iterable[str] | None) -> ModuleSpec | None:

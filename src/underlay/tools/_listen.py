@@ -137,6 +137,16 @@ async def _serve_one(connection: socket.socket, wishes: _Wishes) -> None:
         note(wishes.chosen, f"{peer} is gone: {traffic}")
 
 
+def _remedy(reason: str) -> str:
+    """Say what to look at after a handshake that failed for OpenSSL's `reason`."""
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return "with --ca each client has to show a certificate"
+    if reason == "it hung up" or "ALERT" in reason:
+        # A client that distrusts us may tell (an alert, RFC 8446, 6.2) or just leave.
+        return "does it speak TLS, and trust our certificate?"
+    return "does it speak TLS?"
+
+
 async def _opened(connection: socket.socket, wishes: _Wishes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
     """Make streams of an accepted connection, after its TLS handshake."""
     loop = asyncio.get_running_loop()
@@ -155,7 +165,7 @@ async def _opened(connection: socket.socket, wishes: _Wishes) -> tuple[asyncio.S
         if wishes.context is None:
             raise
         reason = error.reason if isinstance(error, ssl.SSLError) else "it hung up"
-        raise UnderlayError(f"the TLS handshake with {peer} failed ({reason})", remedy="does it speak TLS?") from error
+        raise UnderlayError(f"the TLS handshake with {peer} failed ({reason})", remedy=_remedy(reason)) from error
     if not wishes.chosen.nodelay and isinstance(wishes.address, Place):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop), peer

@@ -85,7 +85,8 @@ def add_options(parser: argparse.ArgumentParser, side: Literal["connect", "liste
         "--wait",
         type=_seconds,
         metavar="S",
-        help="once one side has ended, end when the other is silent for S seconds (default: see docs/connect.md)",
+        help="once one side has ended, end when the other is silent for S seconds (default: 0.5 after the peer's"
+        " end; after ours 1 with TLS and UDP, without limit elsewhere)",
     )
 
     reuse = parser.add_argument_group("binding an address that is in use")

@@ -23,13 +23,14 @@ from typing import TypeVar
 
 import pytest
 
+from underlay.loop import blocking
 from underlay.loop._io_blocking import BlockingLoop
 
 T = TypeVar("T")
 
 
 def run(main: Coroutine[object, object, T], *, turns: bool = True, debug: bool = False) -> T:
-    with asyncio.Runner(loop_factory=lambda: BlockingLoop(turns=turns), debug=debug) as runner:
+    with asyncio.Runner(loop_factory=lambda: blocking(turns=turns), debug=debug) as runner:
         return runner.run(main)
 
 
@@ -395,14 +396,15 @@ def test_a_connections_thread_cannot_add_a_signal_handler() -> None:
                 await in_thread(round_trip, far, b"x")
 
     run(main())
-    assert "main thread" in outcomes[0]
+    assert "set them in the main task" in outcomes[0]
 
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_control_c_ends_a_server(busy: bool) -> None:
     program = f"""if True:
         import asyncio, os, signal, threading
-        from underlay.loop._io_blocking import BlockingLoop
+        from underlay.loop import blocking
+from underlay.loop._io_blocking import BlockingLoop
 
         async def echo(reader, writer):
             while data := await reader.read(100):
@@ -695,7 +697,8 @@ def test_a_socket_that_somebody_made_nonblocking_is_waited_for_without_a_spin() 
 def test_a_forked_child_that_closes_the_loop_leaves_the_parents_connections_alone() -> None:
     program = """if True:
         import asyncio, os, socket, warnings
-        from underlay.loop._io_blocking import BlockingLoop
+        from underlay.loop import blocking
+from underlay.loop._io_blocking import BlockingLoop
 
         warnings.simplefilter("ignore", DeprecationWarning)  # of fork in a process with threads
 

@@ -40,14 +40,17 @@ def auto() -> asyncio.AbstractEventLoop:
     return new_loop("auto")
 
 
-def blocking() -> asyncio.AbstractEventLoop:
+def blocking(*, turns: bool = True) -> asyncio.AbstractEventLoop:
     """A loop of synchronous blocking I/O: a thread per connection waits in ``recv()``.
 
-    What it can't do raises `underlay.errors.ModelCannot`; docs/models.md has the list.
+    Threads take turns being the loop. With ``turns=False`` every callback runs in the thread that runs the loop, for
+    programs whose handlers share what belongs to one thread; docs/models.md has what else differs.
 
     >>> blocking().close()
     """
-    return new_loop("blocking")
+    if turns:
+        return new_loop("blocking")
+    return resolve("blocking")(turns=False)  # type: ignore[call-arg]  # the class itself, which takes it
 
 
 def nonblocking() -> asyncio.AbstractEventLoop:

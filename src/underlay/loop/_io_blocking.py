@@ -287,9 +287,22 @@ class BlockingLoop(ReactorLoop):
     def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: object) -> None:
         """Call `callback` when the process gets `sig`; RuntimeError outside of the main thread, as in asyncio."""
         self._check_closed()
+        self._check_home_for_signals()
         if self._csock is None:
             super()._make_self_pipe()  # type: ignore[misc]
         super().add_signal_handler(sig, callback, *args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Undo `add_signal_handler`, with the same restriction; True if there was a handler."""
+        self._check_home_for_signals()
+        return super().remove_signal_handler(sig)
+
+    def _check_home_for_signals(self) -> None:
+        if self._home not in (None, threading.get_ident()):
+            raise RuntimeError(
+                "signal handlers are the main thread's, and this callback runs in a connection's: "
+                "set them in the main task, or make the loop with turns=False"
+            )
 
     # --- connections ------------------------------------------------------------------------------------------
 

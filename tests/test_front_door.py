@@ -69,3 +69,12 @@ def test_a_coroutine_that_cannot_run_does_not_also_warn_that_it_was_never_awaite
 
 def test_the_standard_loop_is_one_of_the_names() -> None:
     assert underlay.run(_loop_class, io="asyncio") == "asyncio.unix_events"
+
+
+def test_run_within_a_running_loop_is_refused_as_asyncio_refuses_it(recwarn: pytest.WarningsRecorder) -> None:
+    async def nested() -> None:
+        underlay.run(_loop_class(), io="select")
+
+    with pytest.raises(RuntimeError, match=r"underlay\.run\(\) cannot be called from a running event loop"):
+        underlay.run(nested, io="select")
+    assert [str(warning.message) for warning in recwarn] == []

@@ -72,6 +72,9 @@ def run(
     from .loop import resolve
 
     try:
+        # asked here as asyncio.run() does: the Runner would find out too late, and raise something else
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("underlay.run() cannot be called from a running event loop; await the coroutine there")
         factory = resolve(io)
     except BaseException:
         # It will never run; closed, it does not also warn that it was never awaited.

@@ -287,3 +287,22 @@ asyncio.run(main())
     )
     done = compare.run("--io", "epoll", "--size", "100", *QUICK, "stubborn.py")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_current_directory_may_hold_files_called_as_modules(compare: Runner, root: Path) -> None:
+    app = compare.directory / "app"
+    app.mkdir()
+    (app / "echo.py").write_text(Path(example(root, "echo.py")).read_text())
+    for name in ("typing", "select", "json", "asyncio", "enum"):
+        (compare.directory / f"{name}.py").write_text("raise RuntimeError('not the module that was meant')")
+    environment = {**compare.environment, MARK: compare.mark}
+    underlay = Path(sys.executable).with_name("underlay")
+    done = subprocess.run(
+        [underlay, "compare", "--io", "asyncio", *QUICK, "app/echo.py"],
+        cwd=compare.directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert (done.returncode, done.stderr) == (0, "round 1 of 1\n")

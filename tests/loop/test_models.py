@@ -111,6 +111,12 @@ def test_a_user_who_may_not_lock_a_rings_memory_is_told_so(monkeypatch: pytest.M
     assert "`ulimit -l`" in row.remedy
 
 
+@pytest.mark.parametrize("no_name", [None, 5, asyncio.SelectorEventLoop])
+def test_what_is_no_name_is_refused_in_the_same_way(no_name: object) -> None:
+    with pytest.raises(UsageError, match="called by its name, not by"):
+        resolve(no_name)  # type: ignore[arg-type]
+
+
 def test_auto_takes_the_first_of_its_preference() -> None:
     row, passed_over = chosen_by_auto()
     assert (row.name, passed_over) == ("epoll", ())

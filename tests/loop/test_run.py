@@ -343,6 +343,13 @@ def test_a_program_whose_model_the_kernel_refuses_does_not_run_on_another(tmp_pa
     assert (done.returncode, done.stdout) == (1, "")
 
 
+def test_a_module_is_found_from_a_directory_that_was_removed(tmp_path: Path) -> None:
+    command = f"mkdir gone && cd gone && rmdir ../gone && exec '{sys.executable}' -m underlay run -m this"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("The Zen of Python")
+
+
 def test_a_python_that_ignores_its_environment_is_refused(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2] / "src"
     code = f"import sys; sys.path.insert(0, {str(root)!r}); sys.argv[1:] = ['run', 'x.py']\nimport underlay.cli as c; "

@@ -115,6 +115,8 @@ def models() -> tuple[Model, ...]:
 
 def canonical(name: str) -> str:
     """The factory's name for `name` as people write it; UsageError where there is no such model."""
+    if not isinstance(name, str):
+        raise UsageError(f"an I/O model is called by its name, not by {name!r}", remedy='as in "epoll" or "uring"')
     known = name.replace("-", "_").lower()
     if known not in _ENTRIES:
         raise UsageError(f"there is no I/O model {name!r}", remedy=nearest(name, [n.replace("_", "-") for n in MODELS]))

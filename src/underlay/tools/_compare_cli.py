@@ -319,7 +319,14 @@ def _similar(script: Path) -> str:
     except OSError:
         names = []
     known = nearest(script.name, names) if names else ""
-    return known if known.startswith("did you mean") else f"looked in {script.parent.resolve()}"
+    return known if known.startswith("did you mean") else f"looked in {os.path.join(_here(), script.parent)}"
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "a current directory that was removed"
 
 
 def _must_be_writable(path: Path) -> None:

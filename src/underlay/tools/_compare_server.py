@@ -40,6 +40,12 @@ GRACE_S = 2.0
 # How much of what the script printed is kept to explain a failure.
 TAIL_BYTES = 8192
 
+# `python -c` puts the current directory first on sys.path (unless told not to); there underlay's own takes its place.
+_RUN = (
+    f"import sys; sys.path[: not sys.flags.safe_path] = [{str(Path(__file__).resolve().parents[2])!r}]; "
+    "from underlay.cli import entry; entry()"
+)
+
 # <net/tcp_states.h>; a UDP socket that isn't connected is in state CLOSE.
 _TCP_LISTEN = "0A"
 _UDP_OPEN = "07"
@@ -72,7 +78,8 @@ class Program:
     def command(self, model: str) -> list[str]:
         """Give the command line that runs it on a model."""
         what = ["-m", self.name] if self.is_module else [self.name]
-        return [sys.executable, "-m", "underlay", "run", "--io", model, *what, *self.arguments]
+        # Not `-m underlay`: it looks in the current directory first, where a file may be called as a module of ours.
+        return [sys.executable, "-c", _RUN, "run", "--io", model, *what, *self.arguments]
 
 
 class Server:

@@ -113,7 +113,8 @@ class Load:
         package_parent = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
         self._process = spawn(
-            [sys.executable, "-m", f"{__package__}._load_worker"],
+            # -P: the current directory may hold a file that is called as a module of the standard library.
+            [sys.executable, "-P", "-m", f"{__package__}._load_worker"],
             environment={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
         )

@@ -403,8 +403,7 @@ def test_a_connections_thread_cannot_add_a_signal_handler() -> None:
 def test_control_c_ends_a_server(busy: bool) -> None:
     program = f"""if True:
         import asyncio, os, signal, threading
-        from underlay.loop import blocking
-from underlay.loop._io_blocking import BlockingLoop
+        from underlay.loop._io_blocking import BlockingLoop
 
         async def echo(reader, writer):
             while data := await reader.read(100):
@@ -697,8 +696,7 @@ def test_a_socket_that_somebody_made_nonblocking_is_waited_for_without_a_spin() 
 def test_a_forked_child_that_closes_the_loop_leaves_the_parents_connections_alone() -> None:
     program = """if True:
         import asyncio, os, socket, warnings
-        from underlay.loop import blocking
-from underlay.loop._io_blocking import BlockingLoop
+        from underlay.loop._io_blocking import BlockingLoop
 
         warnings.simplefilter("ignore", DeprecationWarning)  # of fork in a process with threads
 

@@ -317,7 +317,10 @@ def test_more_messages_than_buffers_all_arrive_and_more_buffers_are_lent(monkeyp
             assert protocol.received == b"%d" % number
             peer.close()
             await protocol.lost
-        assert poller()._buffers.lent > 2
+        counts = poller().statistics()
+        assert counts.buffers_lent > 2
+        assert counts.out_of_buffers > 0
+        assert counts.streams == 0
 
     run(main)
 
@@ -613,6 +616,7 @@ def test_a_loop_may_run_in_one_thread_and_then_in_another() -> None:
         thread.start()
         thread.join()
         assert theirs.recv(2000, socket.MSG_DONTWAIT) == b"before" + message
+    assert loop.statistics().rings_made == 9
     server.close()
     protocol.transport.close()
     loop.run_until_complete(protocol.lost)

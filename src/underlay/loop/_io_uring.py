@@ -26,6 +26,7 @@ from asyncio import events
 from asyncio.log import logger
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..errors import ModelUnavailable
@@ -66,13 +67,29 @@ _FLAGS_TOLD: Final = _FLAGS_USUAL | _ring.CQE_SOCK_NONEMPTY
 _CANCEL: Final = _ring.head(_ring.ASYNC_CANCEL, -1, _ring.SKIP_SUCCESS)
 
 
-__all__ = ["DONE", "KIND_BITS", "RingPoller", "UringLoop"]
+__all__ = ["DONE", "KIND_BITS", "RingPoller", "RingStatistics", "UringLoop"]
 
 
 class Operation(Protocol):
     """Something that waits for one completion, and may be asked to be cancelled."""
 
     def done(self, result: int, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RingStatistics:
+    """What the ring has in hand at a moment, and how often it was short of something."""
+
+    streams: int
+    listeners: int
+    polls: int
+    file_operations: int
+    buffers_lent: int
+    """Receive buffers of 16 KiB that the kernel may fill; doubled at each shortage, up to 2,048."""
+    out_of_buffers: int
+    """Receives that ended because no buffer was free, and were begun again; nothing is lost by it."""
+    rings_made: int
+    """One, and another for each change of thread and each fork."""
 
 
 class RingPoller:
@@ -97,6 +114,7 @@ class RingPoller:
         self._armed: dict[int, int] = {}  # key: user_data of the poll that is with the kernel
         self._to_arm: list[int] = []  # keys that may need another
         self._serial = 0
+        self._out_of_buffers = 0
         self._undone: list[Completion] = []  # taken, when Ctrl-C came between
         # What streams send lies here until the kernel has it; it outlives a ring, and is ours, so that
         # nothing a program does to its own objects can reach a send that was queued.
@@ -265,7 +283,14 @@ class RingPoller:
                     elif result == BUFFER_BYTES and not stream._by_poll:
                         stream.receive_bulk_directly()
             elif kind == WOKEN:
-                streams[user_data >> KIND_BITS].woken(result, bool(flags & _ring.CQE_MORE))
+                stream = streams[user_data >> KIND_BITS]
+                if result == READ and flags & _ring.CQE_MORE and not stream._paused:
+                    stream._readable = True
+                    if not stream.delivering:
+                        stream.delivering = True
+                        ready.append(stream._read_handle)
+                else:
+                    stream.woken(result, bool(flags & _ring.CQE_MORE))
             elif kind == SENT:
                 if (failed := streams.get(user_data >> KIND_BITS)) is not None:
                     failed.send_failed(result)
@@ -292,7 +317,20 @@ class RingPoller:
 
     def short_of_buffers(self) -> None:
         """A receive found no buffer: lend more of them."""
+        self._out_of_buffers += 1
         self._buffers.grow()
+
+    def statistics(self) -> RingStatistics:
+        """Counts, as of now."""
+        return RingStatistics(
+            streams=len(self.streams),
+            listeners=len(self.listeners),
+            polls=len(self._armed),
+            file_operations=len(self.operations),
+            buffers_lent=self._buffers.lent,
+            out_of_buffers=self._out_of_buffers,
+            rings_made=self._generation,
+        )
 
     # --- the ring's life ------------------------------------------------------------------------------------
 
@@ -439,6 +477,16 @@ class UringLoop(ReactorLoop):
         """Close the loop; operations under way are cancelled and over when this returns."""
         super().close()
         self._listeners.clear()
+
+    def statistics(self) -> RingStatistics:
+        """What the ring has in hand, and how often it was short of something.
+
+        >>> loop = UringLoop()
+        >>> loop.statistics().out_of_buffers
+        0
+        >>> loop.close()
+        """
+        return self._ring_poller.statistics()
 
     # --- servers --------------------------------------------------------------------------------------------
 

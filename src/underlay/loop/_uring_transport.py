@@ -276,6 +276,9 @@ class RingStreamTransport(StreamTransport):
 
     def _write_otherwise(self, data: object) -> None:
         poller = self._poller
+        if data.__class__ is bytes and self._number < poller.settled:
+            super().write(data)  # the direct way
+            return
         if isinstance(data, (bytearray, memoryview)):
             nbytes = data.nbytes if isinstance(data, memoryview) else len(data)
             if 0 < nbytes <= SEND_AT_MOST_BYTES and poller.arena_used + nbytes <= poller.arena_bytes:
@@ -283,7 +286,7 @@ class RingStreamTransport(StreamTransport):
                 return
         unsettled = self._number >= poller.settled
         if not unsettled or not data or self._eof or self._conn_lost or self._empty_waiter is not None:
-            super().write(data)  # type: ignore[arg-type]  # the direct way, which also knows all errors
+            super().write(data)  # type: ignore[arg-type]  # which also knows all errors
             return
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import select
@@ -24,6 +25,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import underlay.loop
 from underlay.loop._reactor import READ, WRITE, ReactorLoop
 
 from ._reactors import FEW_TURNS, REACTORS, new_loop, run, running, turns_while_idle
@@ -165,6 +167,34 @@ def test_a_closed_loop_watches_nothing_and_takes_nothing(model: str) -> None:
         for refused in (partial(loop.add_reader, near, int), partial(loop.call_soon, int)):
             with pytest.raises(RuntimeError, match="closed"):
                 refused()
+
+
+@pytest.mark.parametrize("model", [*REACTORS, "blocking", "uring"])
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_connections_that_a_handler_forgot_end_once(model: str) -> None:
+    """Transport and writer are garbage together once the client has ended: both would end the connection."""
+    if not (row := underlay.loop.model(model)).available:
+        pytest.skip(row.reason)
+
+    async def main() -> None:
+        forgotten = 0
+
+        def forget(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal forgotten
+            forgotten += 1
+
+        server = await asyncio.start_server(forget, "127.0.0.1", 0)
+        for number in range(1, 21):
+            with socket.create_connection(server.sockets[0].getsockname()):
+                while forgotten < number:
+                    await asyncio.sleep(0.001)
+        for _ in range(10):
+            gc.collect()
+            await asyncio.sleep(0.001)
+        server.close()
+
+    run(model, main())
+    gc.collect()  # the ring's own, here rather than in another test
 
 
 @pytest.mark.parametrize("model", REACTORS)

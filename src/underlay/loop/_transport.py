@@ -436,8 +436,12 @@ class StreamTransport(transports._FlowControlMixin):
         if self._sock is not None:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=1)
             self._sock.close()
-            if self._server is not None:
-                _detach(self._server, self)
+            # Garbage together with its StreamWriter, it is closed by that one's finalizer too, before or after:
+            # by then the descriptor's number may be somebody else's, and a server counts each end once.
+            self._closing = True
+            server, self._server = self._server, None
+            if server is not None:
+                _detach(server, self)
 
     def __repr__(self) -> str:
         state = "closed" if self._sock is None else "closing" if self._closing else "open"

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from underlay.tools._compare_server import OUTPUT_BYTES, Program, Server
+
 MARK = "UNDERLAY_TEST_MARK"
 QUICK = ("--rounds", "1", "--duration", "0.1", "--connections", "3")
 
@@ -306,3 +308,59 @@ def test_the_current_directory_may_hold_files_called_as_modules(compare: Runner,
         timeout=LIMIT_S,
     )
     assert (done.returncode, done.stderr) == (0, "round 1 of 1\n")
+
+
+FAMILY = """
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+if "background" in sys.argv and os.fork():
+    os._exit(0)
+sys.argv[1:] = []
+exec(open(os.environ["ECHO"]).read())
+"""
+
+
+def test_a_killed_comparison_takes_along_what_its_children_have_started(compare: Runner, root: Path) -> None:
+    (compare.directory / "family.py").write_text(FAMILY)
+    compare.environment["ECHO"] = example(root, "echo.py")
+    with compare.start("--duration", "50", "--io", "epoll", "family.py") as process:
+        compare.wait_until(lambda: any("time.sleep(600)" in line for line in compare.left()), "a grandchild")
+        process.kill()
+        process.communicate()
+        compare.wait_until(lambda: compare.left() == [], "their end")
+
+
+def test_a_script_that_goes_into_the_background_is_told_so_and_ended(compare: Runner, root: Path) -> None:
+    (compare.directory / "family.py").write_text(FAMILY)
+    compare.environment["ECHO"] = example(root, "echo.py")
+    done = compare.run("--io", "epoll", *QUICK, "family.py", "--", "background")
+    assert done.returncode == 2
+    assert "it went into the background; let it stay in the foreground" in done.stderr
+    assert compare.left() == []
+
+
+def test_a_script_that_listens_on_a_unix_socket_only_is_told_so(compare: Runner) -> None:
+    (compare.directory / "unix.py").write_text(
+        "import asyncio\n"
+        "async def main():\n"
+        "    server = await asyncio.start_unix_server(lambda reader, writer: None, 'app.sock')\n"
+        "    await server.serve_forever()\n"
+        "asyncio.run(main())\n"
+    )
+    done = compare.run("--io", "epoll", *QUICK, "unix.py")
+    assert done.returncode == 2
+    assert "listens on the Unix socket app.sock only; let it open a TCP or UDP port" in done.stderr
+
+
+def test_what_a_talkative_script_prints_is_kept_only_at_its_end(
+    child_environment: dict[str, str], tmp_path: Path
+) -> None:
+    script = tmp_path / "talk.py"
+    script.write_text("import sys\nfor n in range(200_000): print('.' * 20, n)\nsys.stdin.read()\nprint('the end')")
+    with Server(Program(str(script)), "asyncio", child_environment) as server:
+        while server.exit_status() is None:
+            server.trim()
+            time.sleep(0.01)
+        server.trim()
+        assert os.fstat(server._output.fileno()).st_size <= OUTPUT_BYTES
+        assert server.reason() == "the end"

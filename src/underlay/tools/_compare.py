@@ -19,7 +19,7 @@ from typing import Protocol
 from ..errors import UsageError
 from ._compare_measure import cpu_s, machine_busy_s, memory_bytes, switches
 from ._compare_report import LoadShape, Outcome, Report, Sample
-from ._compare_server import AddressInUse, Endpoint, Program, Server, ServerError
+from ._compare_server import AddressInUse, Endpoint, Program, Server, ServerError, how_it_ended
 from ._compare_syscalls import CannotCount, count_system_calls
 from ._load import Load, LoadError, Target
 
@@ -87,7 +87,7 @@ def prove(plan: Plan) -> None:
     with Server(plan.program, REFERENCE) as server:
         try:
             endpoint = server.find_endpoint(plan.protocol, plan.port)
-            with Load(plan.target(endpoint)) as load:
+            with Load(plan.target(endpoint), meanwhile=server.trim) as load:
                 load.connect(1)
         except ServerError as error:
             raise UsageError(f"{plan.program.name} can't be compared: {error}") from None
@@ -126,7 +126,7 @@ def measure(plan: Plan, model: str, number: int, report: Report) -> Sample:
     with Server(plan.program, model) as server, _as_model_failure(server):
         endpoint = server.find_endpoint(plan.protocol, plan.port)
         server.allow_descriptors(plan.connections + SPARE_DESCRIPTORS)
-        with Load(plan.target(endpoint)) as load:
+        with Load(plan.target(endpoint), meanwhile=server.trim) as load:
             load.connect(1)
             load.run(WARM_UP_S / 3)
             alone = memory_bytes(server.pids)
@@ -196,7 +196,7 @@ def _as_model_failure(server: Server) -> Iterator[None]:
 def _said(server: Server) -> str:
     """Give what the server said when it failed, as the rest of a sentence."""
     status = server.exit_status()
-    ended = "" if status is None else f"; the server ended with status {status}"
+    ended = "" if status is None else f"; the server ended {how_it_ended(status)}"
     words = server.reason()
     return f"{ended}; the server said: {words}" if words else ended
 

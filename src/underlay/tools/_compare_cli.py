@@ -27,6 +27,7 @@ from ._compare_page import write_page
 from ._compare_progress import Interruption, Progress
 from ._compare_report import Report
 from ._compare_server import Program
+from ._leftovers import Guard
 from ._load import KINDS
 from ._load_dialogue import MAX_DATAGRAM_BYTES
 
@@ -119,7 +120,7 @@ def main(args: argparse.Namespace) -> int:
     interruption = Interruption()
     progress = Progress(plan.rounds, interruption.check)
     try:
-        with interruption:
+        with Guard(), interruption:
             progress.say(f"proving {plan.program.name} on asyncio")
             prove(plan)
             compare(plan, report, progress)

@@ -7,6 +7,7 @@ proc_pid_net(5)). It does not know the load, nor what is measured.
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import re
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from ._compare_measure import process_tree
+from ._leftovers import end_marked, marked
 from ._load_process import end_group, spawn, uninterrupted
 
 # What `asyncio` programs listen with is there within a second; frameworks import for several.
@@ -37,8 +40,12 @@ ELSEWHERE_S = 2.0
 # Time for a SIGTERM handler to close connections and remove the script's own files.
 GRACE_S = 2.0
 
-# How much of what the script printed is kept to explain a failure.
+# How much of what the script printed is kept to explain a failure...
 TAIL_BYTES = 8192
+# ...and how much may gather before the rest is thrown away.
+OUTPUT_BYTES = 1 << 20
+
+_VARIABLE = "UNDERLAY_SERVER"
 
 # `python -c` puts the current directory first on sys.path (unless told not to); there underlay's own takes its place.
 _RUN = (
@@ -49,6 +56,8 @@ _RUN = (
 # <net/tcp_states.h>; a UDP socket that isn't connected is in state CLOSE.
 _TCP_LISTEN = "0A"
 _UDP_OPEN = "07"
+# <linux/net.h>: __SO_ACCEPTCON, among the flags of a Unix socket.
+_UNIX_LISTEN = "00010000"
 
 
 class ServerError(Exception):
@@ -92,11 +101,15 @@ class Server:
     def __init__(self, program: Program, model: str, environment: Mapping[str, str] | None = None) -> None:
         self.program = program
         self.model = model
-        self._environment = {**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"}
+        self._mark = uuid.uuid4().hex
+        self._environment = {**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1", _VARIABLE: self._mark}
+        self._earlier = b""  # the end of what the script printed before the file was last emptied
 
     def __enter__(self) -> Self:
         # Without a name in the file system, so that nothing is left should we be killed.
         self._output: BinaryIO = tempfile.TemporaryFile()
+        # The child shares this open file, and with it the flag: what it writes goes to the end, also to a new one.
+        fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)
         self._process = spawn(
             self.program.command(self.model),
             environment=self._environment,
@@ -136,6 +149,7 @@ class Server:
         """
         deadline = time.monotonic() + within_s
         while not (found := self._endpoints(protocol, port)):
+            self.trim()
             if (status := self._process.poll()) is not None:
                 raise self._ended(status)
             now = time.monotonic()
@@ -169,10 +183,18 @@ class Server:
         """Give the end of what the script printed, on stdout and stderr."""
         if self._output.closed:
             return ""
+        return (self._earlier + self._written())[-TAIL_BYTES:].decode(errors="replace")
+
+    def trim(self) -> None:
+        """Keep only the end of what the script printed, so that a talkative one does not fill the disk."""
+        if os.fstat(self._output.fileno()).st_size > OUTPUT_BYTES:
+            self._earlier = self._written()
+            os.ftruncate(self._output.fileno(), 0)
+
+    def _written(self) -> bytes:
         # The child shares the file's offset, so that a seek of ours would move its next write.
         fd = self._output.fileno()
-        start = max(0, os.fstat(fd).st_size - TAIL_BYTES)
-        return os.pread(fd, TAIL_BYTES, start).decode(errors="replace")
+        return os.pread(fd, TAIL_BYTES, max(0, os.fstat(fd).st_size - TAIL_BYTES))
 
     def exit_status(self) -> int | None:
         """Give the exit status, or None while it runs."""
@@ -188,10 +210,13 @@ class Server:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
+            end_marked(_VARIABLE, self._mark)  # those whose parents ended before them
             self._output.close()
 
     def _listens_elsewhere(self, protocol: str) -> bool:
         pids = self.pids
+        if unix_paths(pids):
+            return True
         return bool(listening(pids, "tcp") or (protocol == "tcp" and listening(pids, "udp")))
 
     def _endpoints(self, protocol: str, port: int | None) -> list[Endpoint]:
@@ -207,9 +232,10 @@ class Server:
                 f"{which} is in use; end the program that holds it (`ss -tulnp` names it), "
                 "or let the script take another port"
             )
-        how = f"with status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
+        if status == 0 and marked(_VARIABLE, self._mark):
+            return ServerError("it went into the background; let it stay in the foreground, so that it can be measured")
         said = f": {reason}" if reason else ", without a word"
-        return ServerError(f"it ended {how} before it listened{said}")
+        return ServerError(f"it ended {how_it_ended(status)} before it listened{said}")
 
     def _silent(self, protocol: str, port: int | None, within_s: float) -> ServerError:
         other = {"tcp": "udp", "udp": "tcp"}[protocol]
@@ -220,10 +246,28 @@ class Server:
             return ServerError(
                 f"it listens on {other.upper()} port {found[0].port} only; say --load {other}-echo to load that"
             )
+        if paths := unix_paths(self.pids):
+            return ServerError(
+                f"it listens on the Unix socket {paths[0]} only; let it open a TCP or UDP port, which can be loaded"
+            )
         said = f"; its last words: {self.reason()}" if self.reason() else ""
         return ServerError(
             f"it didn't listen on any {protocol.upper()} port within {within_s:.0f} s; is it a server?{said}"
         )
+
+
+def how_it_ended(status: int) -> str:
+    """Say an exit status as the end of a sentence.
+
+    >>> how_it_ended(3), how_it_ended(-11)
+    ('with status 3', 'by SIGSEGV')
+    """
+    if status >= 0:
+        return f"with status {status}"
+    try:
+        return f"by {signal.Signals(-status).name}"
+    except ValueError:  # the real-time signals have no names
+        return f"by signal {-status}"
 
 
 def listening(pids: Sequence[int], protocol: str) -> list[Endpoint]:
@@ -241,6 +285,17 @@ def listening(pids: Sequence[int], protocol: str) -> list[Endpoint]:
             if fields[3] == state and fields[9] in inodes:
                 found.add(parse_endpoint(fields[1]))
     return sorted(found)
+
+
+def unix_paths(pids: Sequence[int]) -> list[str]:
+    """Give the paths of the Unix sockets on which these processes listen. Source: unix(7), /proc/net/unix."""
+    inodes = {inode for pid in pids for inode in _socket_inodes(pid)}
+    try:
+        lines = Path(f"/proc/{pids[0]}/net/unix").read_text(errors="replace").splitlines()[1:]
+    except OSError:
+        return []
+    rows = (line.split(maxsplit=7) for line in lines)
+    return sorted(row[7] for row in rows if len(row) == 8 and row[3] == _UNIX_LISTEN and row[6] in inodes)
 
 
 def _socket_inodes(pid: int) -> set[str]:

@@ -35,14 +35,18 @@ def new_loop(model: str) -> ReactorLoop:
 
 
 def run(model: str, main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` on a new loop of the model; one that hangs fails after LIMIT_S."""
+    """Run `main` on a new loop of the model; it fails where it hangs, or where the exception handler was called."""
+    reported: list[dict[str, Any]] = []
 
     async def limited() -> T:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
         async with asyncio.timeout(LIMIT_S):
             return await main
 
     with asyncio.Runner(loop_factory=underlay.loop.resolve(model)) as runner:
-        return runner.run(limited())
+        result = runner.run(limited())
+    assert reported == []
+    return result
 
 
 def running() -> ReactorLoop:

@@ -201,6 +201,21 @@ def test_a_short_read_after_the_end_was_announced_proves_nothing(pair: tuple[soc
         assert edges.still_ready() == []
 
 
+def test_an_end_that_nobody_announced_counts_once_poll_has_seen_it(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    with near, far:
+        edges = Edges()
+        fd = near.fileno()
+        edges.watched[fd] = READ
+        far.send(b"last words")
+        far.shutdown(socket.SHUT_WR)
+        edges.add(fd)
+        assert edges.still_ready() == [(fd, READ)]  # a signal says "readable", and no more follows
+        assert near.recv(65536) == b"last words"
+        edges.discard(fd)
+        assert edges.still_ready() == [(fd, READ)]
+
+
 def test_a_writer_is_not_woken_by_the_end_of_what_it_does_not_read(pair: tuple[socket.socket, socket.socket]) -> None:
     near, far = pair
     with near, far:

@@ -15,6 +15,7 @@ import pytest
 
 from underlay.loop._io_epoll_et import EpollEtPoller
 from underlay.loop._reactor import READ, WRITE
+from underlay.loop._transport import READ_SIZE_BYTES
 
 from ..conformance.contract import Recorder, paired, payload, turns, write_raw
 from ._reactors import FEW_TURNS, run, turns_while_idle
@@ -222,14 +223,25 @@ def test_pausing_with_something_left_in_the_socket_keeps_it_for_later(model: str
 
 
 @pytest.mark.parametrize("model", EDGE_MODELS)
-def test_an_idle_connection_that_was_read_empty_costs_no_turn(model: str) -> None:
+def test_a_short_read_spares_the_next_turn_its_question_and_a_full_one_does_not(model: str) -> None:
+    class Looking(Recorder):
+        def data_received(self, data: bytes) -> None:
+            assert self.transport is not None
+            edges = asyncio.get_running_loop()._poller.edges  # type: ignore[attr-defined]
+            remembered.append((len(data), self.transport.get_extra_info("socket").fileno() in edges))
+            super().data_received(data)
+
     async def main() -> None:
-        async with await paired() as connection:
-            connection.far.send(b"x")
-            await connection.near.until_received(1)
+        async with await paired(Looking()) as connection:
+            connection.transport.pause_reading()
+            connection.far.send(payload(READ_SIZE_BYTES + 1))
+            connection.transport.resume_reading()
+            await connection.near.until_received(READ_SIZE_BYTES + 1)
             assert await turns_while_idle() < FEW_TURNS
-            poller = asyncio.get_running_loop()._poller  # type: ignore[attr-defined]
-            assert connection.transport.get_extra_info("socket").fileno() not in poller.edges
+
+    remembered: list[tuple[int, bool]] = []
+    run(model, main())
+    assert remembered == [(READ_SIZE_BYTES, True), (1, False)]
 
     run(model, main())
 

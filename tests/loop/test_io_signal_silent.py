@@ -159,6 +159,17 @@ def test_a_unix_socket_read_only_again_costs_no_more_wake_ups(pair: tuple[socket
     run("signal", main())
 
 
+def test_a_connection_that_reads_nothing_is_told_of_space_all_the_same() -> None:
+    async def main() -> None:
+        async with await paired() as connection:
+            connection.transport.pause_reading()  # and so O_ASYNC is off when the kernel refuses
+            connection.transport.write(payload(1 << 20))
+            await turns(3)
+            assert await read_raw(connection.far, 1 << 20) == payload(1 << 20)
+
+    run("signal", main())
+
+
 def test_a_connection_on_a_unix_socket_needs_no_slices() -> None:
     async def main() -> None:
         async with await paired() as connection:

@@ -109,6 +109,22 @@ def test_an_answer_stuck_behind_a_half_closed_peer_does_not_spin(model: str, fam
     run(model, main())
 
 
+@pytest.mark.parametrize("model", REACTORS)
+def test_a_connection_kept_open_after_its_peers_end_does_not_spin_and_still_writes(model: str) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        protocol.keep_open_at_eof = True
+        async with await paired(protocol) as connection:
+            connection.far.shutdown(socket.SHUT_WR)
+            await protocol.until_call("eof_received")
+            assert await turns_while_idle() < FEW_TURNS
+            connection.transport.write(b"answer")
+            assert await read_raw(connection.far, 6) == b"answer"
+            assert protocol.calls == ["connection_made", "eof_received"]
+
+    run(model, main())
+
+
 def test_a_connection_that_cannot_be_watched_is_ended_not_left_hanging(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         loop = cast(ReactorLoop, asyncio.get_running_loop())

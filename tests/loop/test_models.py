@@ -69,7 +69,6 @@ def test_a_name_is_taken_with_either_dash_and_in_any_case(written: str) -> None:
         ("epoll-edge", "did you mean 'epoll-et'?"),
         ("io_uring", "did you mean 'uring'?"),
         ("epol_et", "did you mean 'epoll-et'?"),
-        ("kqueue", "choose one of blocking, nonblocking, select, poll, epoll, epoll-et, signal, uring"),
     ],
 )
 @pytest.mark.parametrize("ask", [model, resolve, new_loop, canonical])
@@ -80,6 +79,20 @@ def test_an_unknown_name_is_one_sentence_with_the_nearest_that_is_known(
         ask(wrong)
     assert str(refusal.value) == f"there is no I/O model {wrong!r}; {remedy}"
     assert refusal.value.exit_status == 2
+
+
+@pytest.mark.parametrize(("ask", "others"), [(model, ""), (canonical, ""), (resolve, ", auto, asyncio, uvloop")])
+def test_a_name_that_resembles_none_is_answered_by_all_that_the_asker_takes(
+    ask: Callable[[str], object], others: str
+) -> None:
+    every = "blocking, nonblocking, select, poll, epoll, epoll-et, signal, uring" + others
+    with pytest.raises(UsageError, match=f"'kqueue'; choose one of {every}$"):
+        ask("kqueue")
+
+
+def test_a_mistyped_name_is_held_against_loops_that_are_no_models_too() -> None:
+    with pytest.raises(UsageError, match="did you mean 'uvloop'"):
+        resolve("uvlop")
 
 
 @pytest.mark.parametrize("name", ["epoll", "epoll-et", "signal", "select"])

@@ -19,6 +19,9 @@ from ..errors import ModelUnavailable, UsageError, nearest
 if TYPE_CHECKING:
     import asyncio  # not at run time: `underlay run` names a model without asyncio, and starts 40 ms sooner
 
+# What may be named where a model may, without being one.
+_NO_MODELS: Final = ("auto", "asyncio", "uvloop")
+
 LoopFactory = Callable[[], "asyncio.AbstractEventLoop"]
 
 _NO_NEED: Final = (True, "", "")
@@ -113,13 +116,17 @@ def models() -> tuple[Model, ...]:
     return tuple(model(name) for name in MODELS)
 
 
-def canonical(name: str) -> str:
-    """The factory's name for `name` as people write it; UsageError where there is no such model."""
+def canonical(name: str, others: tuple[str, ...] = ()) -> str:
+    """The factory's name for `name` as people write it; UsageError where there is no such model.
+
+    `others` are names that the asker takes besides, for the sentence that tells what there is.
+    """
     if not isinstance(name, str):
         raise UsageError(f"an I/O model is called by its name, not by {name!r}", remedy='as in "epoll" or "uring"')
     known = name.replace("-", "_").lower()
     if known not in _ENTRIES:
-        raise UsageError(f"there is no I/O model {name!r}", remedy=nearest(name, [n.replace("_", "-") for n in MODELS]))
+        names = [*(n.replace("_", "-") for n in MODELS), *others]
+        raise UsageError(f"there is no I/O model {name!r}", remedy=nearest(name, names))
     return known
 
 
@@ -151,7 +158,7 @@ def resolve(name: str) -> LoopFactory:
         except ImportError:
             raise ModelUnavailable("uvloop", "it isn't installed", remedy="pip install uvloop") from None
         return factory
-    known = chosen_by_auto()[0].name if name == "auto" else canonical(name)
+    known = chosen_by_auto()[0].name if name == "auto" else canonical(name, _NO_MODELS)
     row = model(known)
     if not row.available:
         raise ModelUnavailable(row.command_name, row.reason, remedy=row.remedy)

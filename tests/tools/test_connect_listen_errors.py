@@ -102,6 +102,9 @@ def closed_port() -> int:
         (["connect", "[::1:80"], "'[::1:80' is no IPv6 address in brackets"),
         (["connect", "[nosuch]:80"], "'[nosuch]:80' is no IPv6 address in brackets"),
         (["connect", "a", "1", "2"], "more than one address; `underlay connect --help`"),
+        (["connect", "a..b:80"], "'a..b' is no name of a host; between dots it has 1 to 63 letters"),
+        (["connect", "x" * 64, "80"], f"'{'x' * 64}' is no name of a host"),
+        (["connect", "--source", "a..b", "localhost:80"], "'a..b' is no name of a host"),
         (["connect", "unix:"], "a Unix socket needs a path"),
         (["connect", "unix:" + "x" * 108], "the path of a Unix socket has at most 107 bytes, and this one has 108"),
         (["connect", "--udp", "unix:a"], "--udp and a Unix socket exclude each other; leave one out"),
@@ -171,11 +174,11 @@ def test_a_source_that_is_not_ours_is_told(tmp_path: Path, server: socket.socket
 def test_the_process_that_holds_the_port_is_named(tmp_path: Path, server: socket.socket) -> None:
     import os
 
-    told = sentence(run(tmp_path, "listen", f"127.0.0.1:{port(server)}"), 1)
+    told = sentence(run(tmp_path, "listen", f"127.0.0.1:{port(server)}"), 2)
     assert f"(pid {os.getpid()})" in told and "choose another port, or start both with --reuse-port" in told
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", 0))
-        told = sentence(run(tmp_path, "listen", "--udp", f"127.0.0.1:{port(datagrams)}"), 1)
+        told = sentence(run(tmp_path, "listen", "--udp", f"127.0.0.1:{port(datagrams)}"), 2)
         assert f"(pid {os.getpid()})" in told
 
 
@@ -194,7 +197,7 @@ def leave_in_time_wait(*, reuse_address: int) -> int:
 
 def test_old_connections_hold_a_port_that_reuse_address_frees(tmp_path: Path) -> None:
     number = leave_in_time_wait(reuse_address=1)
-    told = sentence(run(tmp_path, "listen", "--no-reuse-address", f"127.0.0.1:{number}"), 1)
+    told = sentence(run(tmp_path, "listen", "--no-reuse-address", f"127.0.0.1:{number}"), 2)
     assert told.endswith(
         "connections of an earlier listener are not over yet; "
         "--reuse-address takes the port if that one had it too; else wait a minute"
@@ -215,7 +218,7 @@ def test_old_connections_hold_a_port_that_reuse_address_frees(tmp_path: Path) ->
 
 def test_reuse_address_does_not_help_where_the_earlier_listener_had_it_not(tmp_path: Path) -> None:
     number = leave_in_time_wait(reuse_address=0)
-    told = sentence(run(tmp_path, "listen", "--reuse-address", f"127.0.0.1:{number}"), 1)
+    told = sentence(run(tmp_path, "listen", "--reuse-address", f"127.0.0.1:{number}"), 2)
     assert told.endswith("are not over yet; it had no --reuse-address, so wait a minute")
 
 
@@ -228,7 +231,7 @@ def test_a_unix_path_with_a_listener_behind_it_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as alive:
         alive.bind(str(tmp_path / "a"))
         alive.listen()
-        told = sentence(run(tmp_path, "listen", "unix:a"), 1)
+        told = sentence(run(tmp_path, "listen", "unix:a"), 2)
         assert told.endswith("another process listens there; end it or choose another path")
         assert (tmp_path / "a").exists()
 
@@ -336,6 +339,16 @@ def test_a_listener_out_of_descriptors_waits_without_spinning_and_serves_on() ->
                 client.close()
 
 
+def test_an_address_of_the_other_family_is_told(tmp_path: Path) -> None:
+    told = sentence(run(tmp_path, "listen", "-6", "127.0.0.1:0"), 1)
+    assert told == "127.0.0.1 is no address of the family that -4 or -6 names; leave that out"
+
+
+def test_a_source_that_nobody_knows_is_not_blamed_on_the_address(tmp_path: Path, server: socket.socket) -> None:
+    told = sentence(run(tmp_path, "connect", "--source", "no.such.host.invalid", f"127.0.0.1:{port(server)}"), 1)
+    assert told.endswith("--source must be a free address of this machine")
+
+
 def processor_ticks(pid: int) -> int:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])  # utime and stime: proc(5)
@@ -345,6 +358,7 @@ def processor_ticks(pid: int) -> int:
     ("number", "wanted"),
     [
         (errno.EACCES, "cannot listen on *:80: permission denied; ports below 1024 are for root; choose a higher one"),
+        (errno.ENOENT, "cannot listen on *:80: no such file or directory; make the directory first"),
         (errno.EAFNOSUPPORT, "cannot listen on *:80: address family not supported by protocol"),
     ],
 )

@@ -76,7 +76,7 @@ def parse(words: Sequence[str], *, unix: bool = False, udp: bool = False, listen
     if len(words) == 2:
         if unix or text.startswith("unix:"):
             raise UsageError("a Unix socket has a path and no port", remedy=_EXAMPLE)
-        return Place(_bare_host(text), _port(words[1], udp=udp, lowest=0 if listening else 1))
+        return Place(_name(_bare_host(text)), _port(words[1], udp=udp, lowest=0 if listening else 1))
     if unix or text.startswith("unix:"):
         return _unix_path(text.removeprefix("unix:"))
     host, port = _split(text)
@@ -86,7 +86,7 @@ def parse(words: Sequence[str], *, unix: bool = False, udp: bool = False, listen
         raise UsageError(f"{text!r} has no port", remedy=_EXAMPLE)
     if not host and not listening:
         raise UsageError(f"{text!r} has no host", remedy=_EXAMPLE)
-    return Place("" if host == "*" else host, _port(port, udp=udp, lowest=0 if listening else 1))
+    return Place("" if host == "*" else _name(host), _port(port, udp=udp, lowest=0 if listening else 1))
 
 
 def parse_source(text: str) -> Place:
@@ -98,7 +98,7 @@ def parse_source(text: str) -> Place:
     if _is_ip(text.strip("[]")):
         return Place(text.strip("[]"), 0)
     host, port = _split(text)
-    return Place(host, 0 if port is None else _port(port, udp=False, lowest=0))
+    return Place(_name(host), 0 if port is None else _port(port, udp=False, lowest=0))
 
 
 def written(address: object) -> str:
@@ -136,6 +136,15 @@ def _split(text: str) -> tuple[str, str | None]:
 
 def _bare_host(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def _name(host: str) -> str:
+    """Give back a host's name that can be asked for (RFC 1035, 2.3.4; RFC 3490)."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise UsageError(f"{host!r} is no name of a host", remedy="between dots it has 1 to 63 letters") from None
+    return host
 
 
 def _is_ip(text: str) -> bool:

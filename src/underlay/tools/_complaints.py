@@ -11,7 +11,7 @@ import os
 import socket
 import ssl
 
-from ..errors import UnderlayError
+from ..errors import UnderlayError, UsageError
 from ._address import Address, Place, UnixPath
 from ._holder import holder
 
@@ -22,6 +22,8 @@ def cannot_connect(address: Address, error: OSError, *, tls: bool = False) -> Un
     """Say in one sentence why there is no connection to ``address``."""
     if isinstance(error, socket.gaierror):
         host = address.host if isinstance(address, Place) else address
+        if error.errno == socket.EAI_ADDRFAMILY:
+            return UnderlayError(f"{host} is no address of the family that -4 or -6 names", remedy="leave that out")
         return UnderlayError(f"nobody knows the address of {host} ({error.strerror})", remedy="check its spelling")
     if isinstance(error, ssl.SSLCertVerificationError):
         return UnderlayError(
@@ -53,6 +55,8 @@ def cannot_connect(address: Address, error: OSError, *, tls: bool = False) -> Un
 def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_address: bool = False) -> UnderlayError:
     """Say in one sentence why ``address`` cannot be bound, and who is in the way."""
     what = f"cannot listen on {address}"
+    # A port in use was the wrong one to name; what else the kernel refuses is its doing.
+    kind = UsageError if error.errno == errno.EADDRINUSE else UnderlayError
     if isinstance(error, socket.gaierror):
         return cannot_connect(address, error)
     if error.errno == errno.EADDRINUSE and isinstance(address, Place):
@@ -61,14 +65,14 @@ def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_
             # TCP_TIMEWAIT_LEN is 60 s in Linux (include/net/tcp.h). SO_REUSEADDR helps
             # only where the earlier listener had set it as well: socket(7).
             early = "--reuse-address takes the port if that one had it too; else wait a minute"
-            return UnderlayError(
+            return kind(
                 f"{what}: connections of an earlier listener are not over yet",
                 remedy="it had no --reuse-address, so wait a minute" if reuse_address else early,
             )
         by = "another process"
         if found is not None and found.pid is not None:
             by = f"{found.name or 'a process'} (pid {found.pid})"
-        return UnderlayError(
+        return kind(
             f"{what}: the port is in use by {by}",
             remedy="end it, choose another port, or start both with --reuse-port"
             " (--reuse-address does not help while it listens)",
@@ -81,9 +85,11 @@ def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_
             remedy = "ports below 1024 are for root; choose a higher one"
         case errno.EADDRNOTAVAIL:
             remedy = "it is no address of this machine; `ip address` lists them"
+        case errno.ENOENT | errno.ENOTDIR:
+            remedy = "make the directory first"
         case _:
             remedy = ""
-    return UnderlayError(f"{what}: {reason(error)}", remedy=remedy)
+    return kind(f"{what}: {reason(error)}", remedy=remedy)
 
 
 def reason(error: OSError) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import socket
 import ssl
 
@@ -102,7 +103,10 @@ async def _connected_socket(address: Place, source: Place | None, chosen: Option
         try:
             if source is not None:
                 # Its family is the target's: AI_NUMERICHOST knows no other.
-                from_here = await loop.getaddrinfo(source.host, source.port, family=family, type=kind)
+                try:
+                    from_here = await loop.getaddrinfo(source.host, source.port, family=family, type=kind)
+                except socket.gaierror as error:
+                    raise OSError(errno.EADDRNOTAVAIL, error.strerror) from error
                 sock.bind(from_here[0][4])
             if chosen.udp:
                 sock.connect(target)  # sends nothing: it only names the peer
@@ -111,8 +115,7 @@ async def _connected_socket(address: Place, source: Place | None, chosen: Option
             return sock
         except OSError as error:
             sock.close()
-            if failure is None or isinstance(failure, socket.gaierror):  # that one: not from --source
-                failure = error
+            failure = failure or error
         except BaseException:
             sock.close()
             raise

@@ -57,6 +57,12 @@ EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {
             "the kernel's scheduler to say; the order within each connection is the stock one",
             by_chance=True,
         ),
+        Exclusion(
+            "test_streams.StreamTests.test_unhandled_exceptions",
+            "its client leaves without waiting for an answer and its server closes at once: whether the thread in "
+            "accept() had taken the connection by then is for the kernel's scheduler to say",
+            by_chance=True,
+        ),
     ),
 }
 

@@ -284,6 +284,40 @@ def test_a_lost_datagram_is_counted_and_its_connection_goes_on(
     assert window.requests > 50
 
 
+@pytest.mark.parametrize(("count", "size"), [(300, 1024), (8, 65507)])
+def test_a_proof_of_many_datagrams_overflows_no_receive_buffer(count: int, size: int) -> None:
+    """The server answers late, so that all that is sent at once has to wait in its buffer at once."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(30)
+
+        def answer() -> None:
+            answered = 0
+            while answered < count:
+                first = server.recvfrom(65536)
+                time.sleep(0.01)  # the others of the burst have come by then
+                server.settimeout(0)
+                burst = [first]
+                with suppress(BlockingIOError):
+                    while True:
+                        burst.append(server.recvfrom(65536))
+                server.settimeout(30)
+                for data, peer in burst:
+                    server.sendto(data, peer)
+                answered += len(burst)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        dialogue = UdpEcho(server.getsockname(), size)
+        socks = [dialogue.open() for _ in range(count)]
+        try:
+            dialogue.check(socks, 5.0)
+        finally:
+            for sock in socks:
+                sock.close()
+        thread.join()
+
+
 def test_a_closed_udp_port_is_told_as_refused() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
         unused.bind(("127.0.0.1", 0))

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from underlay.errors import UnderlayError, UsageError
 from underlay.loop import MODELS
+from underlay.tools import _compare_cli
 from underlay.tools._chart import Bar, Ridge, draw_bars, draw_ridges, linear_ticks, log_ticks
 from underlay.tools._compare_cli import _tell, configure, main, read_load, read_models, read_plan
 from underlay.tools._compare_page import write_page
@@ -135,6 +136,15 @@ def test_a_full_disk_is_one_sentence() -> None:
     args = argparse.Namespace(json=Path("/dev/full"), html=None)
     with pytest.raises(UnderlayError, match="/dev/full was not written: No space left on device"):
         _tell(report(), Console(file=io.StringIO()), args)
+
+
+def test_a_user_who_may_start_no_process_is_told_so(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(plan: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(_compare_cli, "prove", refused)
+    with pytest.raises(UnderlayError, match="no further process could be started; raise their limit"):
+        main(parse("app.py"))
 
 
 def test_a_model_may_be_written_with_a_dash_and_twice() -> None:

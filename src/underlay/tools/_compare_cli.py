@@ -129,6 +129,10 @@ def main(args: argparse.Namespace) -> int:
         for outcome in report.outcomes:
             if not outcome.samples and not outcome.failure:
                 outcome.failure = "not measured before the interruption"
+    except BlockingIOError:  # EAGAIN of fork(2)
+        raise UnderlayError(
+            "no further process could be started", remedy="raise their limit (`ulimit -u`), or end some"
+        ) from None
     finally:
         progress.clear()
     _tell(report, console, args)

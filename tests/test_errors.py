@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from underlay import errors
-from underlay.errors import ModelCannot, ModelUnavailable, UnderlayError, UsageError, nearest
+from underlay.errors import ModelUnavailable, UnderlayError, UsageError, nearest
 
 SAMPLES = [
     UnderlayError("it broke"),
     UnderlayError("it broke", remedy="mend it"),
     UsageError("no such file: a.py", remedy="check the path"),
     ModelUnavailable("uring", "the kernel is 4.19", remedy="use epoll"),
-    ModelCannot("blocking", "watch a descriptor"),
 ]
 
 
@@ -59,13 +58,7 @@ def test_mistakes_in_the_asking_end_with_status_2_and_all_others_with_1() -> Non
         "UnderlayError": 1,
         "UsageError": 2,
         "ModelUnavailable": 2,
-        "ModelCannot": 1,
     }
-
-
-def test_what_a_model_cannot_do_is_also_asyncios_not_implemented_error() -> None:
-    with pytest.raises(NotImplementedError, match="the model blocking cannot watch a descriptor"):
-        raise ModelCannot("blocking", "watch a descriptor")
 
 
 def test_the_remedy_for_a_slip_is_the_name_that_was_meant() -> None:

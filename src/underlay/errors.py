@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
-__all__ = ["ModelCannot", "ModelUnavailable", "UnderlayError", "UsageError", "nearest"]
+__all__ = ["ModelUnavailable", "UnderlayError", "UsageError", "nearest"]
 
 
 class UnderlayError(Exception):
@@ -72,25 +72,6 @@ class ModelUnavailable(UnderlayError):
         self.args = (model, reason)
         self.model = model
         self.reason = reason
-
-
-class ModelCannot(UnderlayError, NotImplementedError):
-    """The I/O model runs, but cannot do this one thing, by its nature.
-
-    It is also a ``NotImplementedError``, because that is what asyncio's own
-    loops raise for what they lack.
-
-    >>> error = ModelCannot("blocking", "watch a descriptor", remedy="use epoll")
-    >>> print(error)
-    the model blocking cannot watch a descriptor; use epoll
-    >>> isinstance(error, NotImplementedError)
-    True
-    """
-
-    def __init__(self, model: str, what_it_cannot: str, *, remedy: str = "") -> None:
-        super().__init__(f"the model {model} cannot {what_it_cannot}", remedy=remedy)
-        self.args = (model, what_it_cannot)  # for pickle, as above
-        self.model = model
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:

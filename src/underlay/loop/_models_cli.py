@@ -42,10 +42,10 @@ def main(args: argparse.Namespace) -> int:
                 {
                     "schema": "underlay.models/1",
                     "kernel": platform.release(),
-                    "auto": chosen.command_name,
+                    "auto": chosen.name,
                     "models": [
                         {
-                            "name": row.command_name,
+                            "name": row.name,
                             "model": row.number,
                             "how": row.how,
                             "available": row.available,

@@ -175,9 +175,11 @@ def test_a_descriptor_closed_while_watched_does_not_keep_the_loop_from_moving_to
 
 def test_two_loops_in_two_threads_do_not_take_each_others_signals() -> None:
     both = """
+results = []
+
 def run():
     with asyncio.Runner(loop_factory=underlay.loop.signal) as runner:
-        print(runner.run(echo_much()))
+        results.append(runner.run(echo_much()))
 
 threads = [threading.Thread(target=run) for _ in range(2)]
 for thread in threads:
@@ -185,6 +187,7 @@ for thread in threads:
 for thread in threads:
     thread.join()
 over.set()
+print(*results)
 """
     assert in_child(TRAFFIC + both).split() == ["lived", "lived"]
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import underlay.loop
 from underlay.loop._transport import StreamTransport
 
 from ..conformance.contract import Recorder, paired, payload, read_raw, turns
@@ -270,7 +271,12 @@ def test_a_view_with_gaps_is_sent_without_them() -> None:
 
 
 @pytest.mark.parametrize("wrong", [b"abc", [5], [b"fine", 5], ["text"], [None, b"fine"], [[1, 2]]])
-def test_writelines_refuses_what_is_not_bytes_and_sends_nothing(wrong: Any) -> None:
+@pytest.mark.parametrize("model", ["epoll", "uring"])  # each has a writelines of its own
+def test_writelines_refuses_what_is_not_bytes_and_sends_nothing(model: str, wrong: Any) -> None:
+    row = underlay.loop.model(model)
+    if not row.available:
+        pytest.skip(f"{row.reason}; {row.remedy}")
+
     async def main() -> None:
         async with await paired() as connection:
             with pytest.raises(TypeError):
@@ -279,7 +285,7 @@ def test_writelines_refuses_what_is_not_bytes_and_sends_nothing(wrong: Any) -> N
             connection.transport.write(b"next")
             assert await read_raw(connection.far, 4) == b"next"
 
-    run("epoll", main())
+    run(model, main())
 
 
 def test_bytes_wait_uncopied_and_what_can_change_is_copied() -> None:

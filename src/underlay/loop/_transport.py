@@ -245,9 +245,7 @@ class StreamTransport(transports._FlowControlMixin):
             raise RuntimeError("Cannot call writelines() after write_eof()")
         if self._empty_waiter is not None:
             raise RuntimeError("unable to writelines; sendfile is in progress")
-        # A memoryview of each refuses integers, of which bytes() would make as many zeros.
-        buffers = [data if data.__class__ is bytes else bytes(memoryview(data)) for data in list_of_data]
-        buffers = [data for data in buffers if data]
+        buffers = unchanging(list_of_data)
         if not buffers:
             return
         if self._conn_lost:
@@ -493,6 +491,13 @@ class DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ig
 def _counts_bytes(view: memoryview) -> bool:
     """True where len() of the view, and a slice of it, mean bytes: not so for one of integers, or of two dimensions."""
     return view.format == "B" and view.ndim == 1 and view.c_contiguous
+
+
+def unchanging(list_of_data: Iterable[bytes | bytearray | memoryview]) -> list[bytes]:
+    """The buffers that hold anything, as bytes, which can't change while they wait; TypeError for what is no buffer."""
+    # A memoryview of each refuses integers, of which bytes() would make as many zeros.
+    buffers = [data if isinstance(data, bytes) else bytes(memoryview(data)) for data in list_of_data]
+    return [data for data in buffers if data]
 
 
 def _address_or_none(ask: Callable[[], object]) -> object:

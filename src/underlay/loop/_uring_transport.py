@@ -28,7 +28,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from . import _ring
-from ._transport import StreamTransport
+from ._transport import StreamTransport, unchanging
 
 if TYPE_CHECKING:
     from ._io_uring import RingPoller, UringLoop
@@ -311,7 +311,7 @@ class RingStreamTransport(StreamTransport):
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Send the buffers in order, as one message."""
-        buffers = [bytes(data) for data in list_of_data if data]
+        buffers = unchanging(list_of_data)
         if self._number >= self._poller.settled or sum(map(len, buffers)) <= SEND_AT_MOST_BYTES:
             if self._eof:
                 raise RuntimeError("Cannot call writelines() after write_eof()")

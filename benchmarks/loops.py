@@ -16,12 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import select
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
+from underlay.tools._compare import describe_machine  # noqa: E402
 from underlay.tools._compare_measure import cpu_s, machine_busy_s  # noqa: E402
 from underlay.tools._load import Load, LoadError, Target  # noqa: E402
 from underlay.tools._load_process import end_group, spawn  # noqa: E402
@@ -235,23 +236,43 @@ def crowd(samples: Sequence[Sample], cell: Cell) -> list[str]:
 
 
 def markdown(rows: Sequence[Row], cells: Sequence[Cell], loops: Sequence[str]) -> str:
-    """Write a Markdown table: a row for each loop, a column for each cell."""
+    """Write Markdown tables, one for each number of connections: a row for each loop, a column for each cell.
+
+    An entry is the median, and in brackets the median ratio to uvloop with its range over the rounds.
+    """
     by_key = {(row.cell, row.loop): row for row in rows}
-    out = [
-        "| loop | " + " | ".join(cell.name for cell in cells) + " |",
-        "|---|" + "---:|" * len(cells),
-    ]
-    for loop in loops:
-        entries = []
-        for cell in cells:
-            row = by_key[cell.name, loop]
-            if row.median != row.median:
-                entries.append("—")
-                continue
-            value = f"{row.median:,.0f}/s" if cell.connections == 1 else f"{row.median:.2f}"
-            entries.append(value + (f" ({row.ratios[1]:.2f}×)" if row.ratios else ""))
-        out.append(f"| `{loop}` | " + " | ".join(entries) + " |")
-    return "\n".join(out) + "\n"
+    out: list[str] = []
+    for connections in dict.fromkeys(cell.connections for cell in cells):
+        some = [cell for cell in cells if cell.connections == connections]
+        unit = "round trips per second" if connections == 1 else "server CPU µs per request"
+        plural = "connection" if connections == 1 else "connections"
+        out += [f"**{connections:,} {plural}**, {unit} (× uvloop, least–greatest):", ""]
+        out += ["| loop | " + " | ".join(cell.name.partition("x")[2] for cell in some) + " |"]
+        out += ["|---|" + "---:|" * len(some)]
+        for loop in loops:
+            entries = []
+            for cell in some:
+                row = by_key[cell.name, loop]
+                if row.median != row.median:
+                    entries.append("—")
+                    continue
+                value = f"{row.median:,.0f}/s" if connections == 1 else f"{row.median:.2f}"
+                entries.append(
+                    value + ("" if row.ratios is None else " ({1:.2f}×, {0:.2f}–{2:.2f})".format(*row.ratios))
+                )
+            out.append(f"| `{loop}` | " + " | ".join(entries) + " |")
+        out.append("")
+    return "\n".join(out)
+
+
+def caption(arguments: argparse.Namespace) -> str:
+    """Say which command measured, when and on what."""
+    machine = describe_machine()
+    command = f"python benchmarks/loops.py --rounds {arguments.rounds} --seconds {arguments.seconds:g}"
+    return (
+        f"Measured by `{command}` on {time.strftime('%Y-%m-%d')}: {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['kernel']}, {machine['python']}.\n"
+    )
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -301,15 +322,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     if arguments.json:
-        machine = {
-            "python": platform.python_version(),
-            "kernel": platform.release(),
-            "cores": os.cpu_count(),
-        }
-        report = {"machine": machine, "samples": [asdict(sample) for sample in samples]}
+        report = {"machine": describe_machine(), "samples": [asdict(sample) for sample in samples]}
         arguments.json.write_text(json.dumps(report, indent=1))
     if arguments.markdown:
-        arguments.markdown.write_text(markdown(rows, cells, loops))
+        crowded = [line.strip() for cell in cells for line in crowd(samples, cell)]
+        warning = f"{crowded[0]}\n" if crowded else ""
+        text = markdown(rows, cells, loops)
+        arguments.markdown.write_text(f"{caption(arguments)}{warning}\n{text}")
     return 0
 
 

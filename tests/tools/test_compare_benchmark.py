@@ -71,7 +71,7 @@ def test_one_connection_is_judged_by_round_trips(loops: ModuleType) -> None:
     one = loops.Sample(0, cell.name, "uvloop", 20.0, 30_000.0, 1.0, 2.0, 1.0, 1.0, 0)
     row = loops.summarise([one], cell, "uvloop")
     assert row.median == 30_000.0
-    assert "30,000/s (1.00×)" in loops.markdown([row], [cell], ["uvloop"])
+    assert "30,000/s (1.00×, 1.00–1.00)" in loops.markdown([row], [cell], ["uvloop"])
 
 
 def test_a_short_run_writes_a_table_samples_and_markdown(tmp_path: Path) -> None:
@@ -94,4 +94,7 @@ def test_a_short_run_writes_a_table_samples_and_markdown(tmp_path: Path) -> None
     measured = [sample for sample in report["samples"] if not sample["failure"]]
     assert len(measured) == 2 * 2 * 3
     assert all(sample["cpu_us"] > 0 and sample["errors"] == 0 for sample in measured)
-    assert (tmp_path / "table.md").read_text().startswith("| loop | 3x1KiB:streams | 1x64B:protocol |")
+    table = (tmp_path / "table.md").read_text()
+    assert table.startswith("Measured by `python benchmarks/loops.py --rounds 2 --seconds 0.1` on ")
+    assert "**3 connections**, server CPU µs per request" in table
+    assert "**1 connection**, round trips per second" in table

@@ -13,16 +13,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import heapq
+import os
 import selectors
 import socket
 import ssl
-from asyncio import constants, events, format_helpers, sslproto, trsock
+from asyncio import constants, events, format_helpers, sslproto, trsock, unix_events
 from asyncio.log import logger
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVarTuple, Unpack
 
 from ._transport import DatagramTransport, StreamTransport
 
@@ -44,6 +45,10 @@ _TIMERS_WORTH_PURGING: Final = 100
 
 # As asyncio's accept: no descriptor or no memory for a connection, which will be there still when there is.
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# asyncio's reader of a pidfd, the default watcher of children since Python 3.12; its class got an underscore in 3.14.
+_pidfd_watcher: Any = getattr(unix_events, "PidfdChildWatcher", None) or unix_events._PidfdChildWatcher  # type: ignore[attr-defined]
+_WAIT_BY_PIDFD: Final = _pidfd_watcher._do_wait
 
 
 class Poller(Protocol):
@@ -101,8 +106,14 @@ class ReactorLoop(asyncio.SelectorEventLoop):
             raise
 
     def close(self) -> None:
-        """Close the loop and its poller; what is still registered is forgotten, not closed."""
+        """Close the loop and its poller; what is still registered is forgotten, not closed, but for pidfds.
+
+        asyncio opens one for each child process, closes it when the child ends, and drops it with the loop.
+        """
         super().close()
+        for handle in self._readers.values():
+            if getattr(handle._callback, "__func__", None) is _WAIT_BY_PIDFD:  # type: ignore[attr-defined]
+                os.close(handle._args[1])
         self._readers.clear()
         self._writers.clear()
         self._file_objects.clear()

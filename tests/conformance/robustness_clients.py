@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from .robustness_cases import Facts
+from .robustness_cases import Facts, NotHere
 
 Address = tuple[str, int]
 
@@ -118,10 +118,13 @@ def _be_the_client(work: Callable[[Address, Wire], Facts], wire: Wire) -> None:
 
 
 def raise_descriptor_limit(wanted: int) -> None:
-    """Lets this process open `wanted` descriptors; the privileged may go beyond the hard limit."""
+    """Lets this process open `wanted` descriptors, or raises `NotHere`: the hard limit is the privileged's to raise."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+        except ValueError:
+            raise NotHere(f"{wanted} descriptors are needed and {hard} allowed; remedy: ulimit -Hn {wanted}") from None
 
 
 def reset(sock: socket.socket) -> None:
@@ -234,18 +237,23 @@ def comers_and_goers(count: int, seed: int, address: Address, wire: Wire) -> Fac
     """Keeps a few connections open and replaces one after another, so that the server reuses descriptor numbers.
 
     Each connection sends its own port number, which the server compares with the peer it has. The last byte
-    asks the server to close, to abort, or to leave that to the client.
+    asks the server to close, to abort, or to leave that to the client. One in a while asks for an answer
+    and waits for it, so that the client does not run ahead and fill the server's table of descriptors.
     """
     chance = random.Random(seed)
     slots: list[socket.socket | None] = [None] * 32
-    for _ in range(count):
+    for number in range(count):
         slot = chance.randrange(len(slots))
         old = slots[slot]
         if old is not None:
             (reset if chance.random() < 0.5 else socket.socket.close)(old)
         sock = slots[slot] = socket.create_connection(address, timeout=_SILENCE_S)
-        wish: Literal["c", "a", "-"] = chance.choice(("c", "a", "-", "-"))
+        wish: Literal["c", "a", "-", "?"] = chance.choice(("c", "a", "-", "-"))
+        if number % 16 == 0:
+            wish = "?"
         sock.send(sock.getsockname()[1].to_bytes(2, "big") * 3 + wish.encode())
+        if wish == "?":
+            assert read_exactly(sock, 1) == b"!"
     for last in slots:
         if last is not None:
             last.close()

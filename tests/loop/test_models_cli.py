@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from underlay.cli import main
-from underlay.loop import MODELS, _models, _models_cli
+from underlay.loop import MODELS, _models, _models_cli, chosen_by_auto
 
 Underlay = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -46,7 +46,7 @@ def test_the_table_has_a_row_for_each_model_and_fits_80_columns_without_colours(
     first_words = [line.split()[0] for line in lines if line.strip()]
     for name in MODELS:
         assert name.replace("_", "-") in first_words
-    assert re.search(r"^auto takes epoll(-et)? on this machine \(kernel [^)]+\)\.$", done.stdout, re.MULTILINE)
+    assert re.search(r"^auto takes (uring|epoll) on this machine \(kernel [^)]+\)\.$", done.stdout, re.MULTILINE)
 
 
 def test_a_long_reason_is_folded_not_cut(
@@ -75,11 +75,11 @@ def test_brackets_in_a_reason_are_shown_as_they_are(
 def test_what_auto_passed_over_is_told_with_the_reason(
     lack: Callable[[str, str, str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lack("epoll", "this kernel has none", "another kernel")
+    lack("uring", "this kernel has none", "another kernel")
     assert main(["models"]) == 0
     shown = capsys.readouterr().out
-    assert "auto takes poll on this machine" in shown
-    assert "It would have taken epoll, but this kernel has none." in shown
+    assert "auto takes epoll on this machine" in shown
+    assert "It would have taken uring, but this kernel has none." in shown
 
 
 def test_json_has_the_same_for_machines(underlay: Underlay) -> None:
@@ -87,7 +87,8 @@ def test_json_has_the_same_for_machines(underlay: Underlay) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
     assert list(told) == ["schema", "kernel", "auto", "models"]
-    assert (told["schema"], told["kernel"], told["auto"]) == ("underlay.models/1", platform.release(), "epoll")
+    assert (told["schema"], told["kernel"]) == ("underlay.models/1", platform.release())
+    assert told["auto"] == chosen_by_auto()[0].name
     assert [row["name"] for row in told["models"]] == list(MODELS)
     for row in told["models"]:
         assert {key: type(value) for key, value in row.items()} == ROW_KEYS
@@ -97,12 +98,12 @@ def test_json_has_the_same_for_machines(underlay: Underlay) -> None:
 def test_json_tells_what_is_missing_and_what_mends_it(
     lack: Callable[[str, str, str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lack("epoll", "why", "what")
+    lack("uring", "why", "what")
     assert main(["models", "--json"]) == 0
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    row = next(row for row in told["models"] if row["name"] == "epoll")
+    row = next(row for row in told["models"] if row["name"] == "uring")
     assert (row["available"], row["reason"], row["remedy"]) == (False, "why", "what")
-    assert told["auto"] == "poll"
+    assert told["auto"] == "epoll"
 
 
 @pytest.mark.parametrize(("columns", "width"), [(0, 80), (5, 40), (72, 72), (300, 100)])

@@ -100,8 +100,8 @@ _ENTRIES: Final = {
 MODELS: Final = tuple(_ENTRIES)
 """Names of all models, in the order of the five models."""
 
-# The first that this machine offers is `auto`. By the table of docs/models.md (benchmarks/loops.py) uring and epoll each
-# cost less in about half of the cells; uring leads as the model that does most for the program, files included.
+# The first that this machine offers is `auto`. By the table of docs/models.md (benchmarks/loops.py) uring and epoll
+# each cost less in about half of the cells; uring leads as the model that does most for the program, files included.
 _PREFERENCE: Final = ("uring", "epoll", "poll", "select")
 
 

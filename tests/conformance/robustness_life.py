@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .robustness_cases import Facts, case
-from .robustness_crowd import EVERYWHERE, Echo, Tally, address_of
+from .robustness_crowd import BACKLOG, EVERYWHERE, Echo, Tally, address_of
 from .robustness_peers import CHUNK, Deaf, Flood
 from .robustness_threads import ALL_FEW, exchange
 from .subjects import LoopFactory
@@ -52,7 +52,7 @@ class InFlight:
                 while True:
                     far.send(CHUNK)  # more than is read before the loop is closed
             self.far.append(far)
-        server = await loop.create_server(lambda: Echo(self.tally), "127.0.0.1", 0)
+        server = await loop.create_server(lambda: Echo(self.tally), "127.0.0.1", 0, backlog=BACKLOG)
         self.holds.append(server)
         for _ in range(self.size):
             # Half of them are accepted by the end, half not.
@@ -84,7 +84,8 @@ class InFlight:
             os.close(fd)
 
 
-@case(sizes=EVERYWHERE, long=dict.fromkeys(EVERYWHERE, 300))
+# Four descriptors each: select has room for 250.
+@case(sizes=EVERYWHERE, long={**dict.fromkeys(EVERYWHERE, 1000), "select": 200})
 def a_loop_closed_with_everything_in_flight_leaves_nothing_behind(make: LoopFactory, size: int) -> Facts:
     # asyncio warns of each transport and task that nobody ended; this is about what they leave behind all the same.
     warnings.simplefilter("ignore")

@@ -56,7 +56,7 @@ docs-figures: $(VENV)/.installed-test ## draw the swim lanes of docs/models.md f
 	@$(BIN)/python benchmarks/swimlanes.py --out docs/figures
 
 docs-costs: $(VENV)/.installed-test ## measure the costs that docs/models.md shows; takes a quarter of an hour
-	@$(BIN)/python benchmarks/loops.py --markdown docs/figures/costs.md
+	@$(BIN)/python benchmarks/loops.py --rounds 5 --seconds 0.7 --markdown docs/figures/costs.md
 
 bench: $(VENV)/.installed-test ## measure the loops beside uvloop and the standard loop
 	@$(BIN)/python benchmarks/loops.py

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
 from ._blocking_threads import Carrier, Sender, floating_context
-from ._transport import DatagramTransport, StreamTransport
+from ._transport import IOV_MAX, DatagramTransport, StreamTransport
 
 if TYPE_CHECKING:
     from ._io_blocking import BlockingLoop
@@ -31,8 +31,6 @@ _LARGEST_READ_BYTES: Final = 65536
 # One blocking send. When it returns, flow control hears of it, so it should be a part of what
 # asyncio calls high water (64 KiB); below that, each costs a switch of threads for too little.
 _SLICE_BYTES: Final = 65536
-
-_IOV_MAX: Final = 1024  # UIO_MAXIOV of the kernel
 
 _MAX_DATAGRAM_BYTES: Final = 65536  # one more than UDP's length field can say (RFC 768)
 
@@ -211,7 +209,7 @@ class BlockingStreamTransport(StreamTransport):
             if len(buffer) == 1:
                 sent = self._send_now(buffer[0])
             else:
-                sent = self._sock.sendmsg(islice(buffer, _IOV_MAX), (), _NOW)
+                sent = self._sock.sendmsg(islice(buffer, IOV_MAX), (), _NOW)
         except (BlockingIOError, InterruptedError):
             return True
         except (SystemExit, KeyboardInterrupt):
@@ -221,22 +219,6 @@ class BlockingStreamTransport(StreamTransport):
             return False
         self._drop_sent(sent)
         return True
-
-    def _drop_sent(self, sent: int) -> None:
-        buffer = self._buffer
-        self._buffer_bytes -= sent
-        while sent:
-            first = buffer.popleft()
-            if len(first) > sent:
-                buffer.appendleft(memoryview(first)[sent:])
-                break
-            sent -= len(first)
-
-    def _write_failed(self, exc: BaseException) -> None:
-        self._discard_queued()
-        self._fatal_error(exc, "Fatal write error on socket transport")
-        if self._empty_waiter is not None and not self._empty_waiter.done():
-            self._empty_waiter.set_exception(exc)
 
     def _wake_sender(self) -> None:
         shut_down(self._sock, socket.SHUT_RDWR)

@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 
 from ..errors import UnderlayError
 from ._edges import Edges, merged
-from ._reactor import READ, WRITE, ReactorLoop
+from ._reactor import LONGEST_WAIT_S, READ, WRITE, ReactorLoop
 from ._transport import READS_BY_TRYING, StreamTransport
 
 if TYPE_CHECKING:
@@ -64,9 +64,8 @@ _OWNER: Final = struct.Struct("ii")  # struct f_owner_ex: type, pid
 _BAND: Final = READ | WRITE | select.POLLERR | select.POLLHUP
 
 _PER_TURN: Final = 256  # signals taken before callbacks get their turn; a queue can hold tens of thousands
-SLICE_S: Final = (
-    0.005  # how late a descriptor without O_ASYNC may be noticed; 200 wake-ups a second while one is watched
-)
+# How late a descriptor without O_ASYNC may be noticed: 200 wake-ups a second while one is watched.
+SLICE_S: Final = 0.005
 
 # Signal numbers not in use: each loop has its own, so that two loops of one thread don't take each other's.  The
 # lowest and the highest are left to others: programs that pick one by hand pick SIGRTMIN, SIGRTMIN+1 or SIGRTMAX.
@@ -167,8 +166,8 @@ class SignalPoller:
         remembered = edges.still_ready()
         if remembered:
             timeout_s = 0
-        # sigtimedwait refuses None; a day is asyncio's own longest wait.
-        info = signal.sigtimedwait(self._signals, 86400.0 if timeout_s is None else timeout_s)
+        # sigtimedwait refuses None.
+        info = signal.sigtimedwait(self._signals, LONGEST_WAIT_S if timeout_s is None else timeout_s)
         if info is None:
             return remembered
 

@@ -17,7 +17,7 @@ import os
 import selectors
 import socket
 import ssl
-from asyncio import constants, events, format_helpers, sslproto, trsock, unix_events
+from asyncio import base_events, constants, events, format_helpers, sslproto, trsock, unix_events
 from asyncio.log import logger
 from collections import deque
 from collections.abc import Callable
@@ -40,7 +40,7 @@ WRITE: Final = 0x004  # POLLOUT, likewise EPOLLOUT
 
 # asyncio.base_events has both numbers: a day is the longest wait that epoll_wait's int of milliseconds and
 # Windows agree on, and a heap is worth rebuilding when half of at least a hundred timers were cancelled.
-_LONGEST_WAIT_S: Final = 24 * 3600.0
+LONGEST_WAIT_S: Final = 24 * 3600.0
 _TIMERS_WORTH_PURGING: Final = 100
 
 # As asyncio's accept: no descriptor or no memory for a connection, which will be there still when there is.
@@ -234,7 +234,7 @@ class ReactorLoop(asyncio.SelectorEventLoop):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            # Handle._run(), without its call; the saving is 0.1 µs of about 6 a request.
+            # Handle._run(), without its call: 0.09 µs instead of 0.27 around an empty callback.
             try:
                 if handle._args:
                     handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
@@ -259,7 +259,7 @@ class ReactorLoop(asyncio.SelectorEventLoop):
             self._timer_cancelled_count -= 1
             heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
         if timeout_s is None and scheduled:
-            return min(max(0.0, scheduled[0].when() - self.time()), _LONGEST_WAIT_S)
+            return min(max(0.0, scheduled[0].when() - self.time()), LONGEST_WAIT_S)
         return timeout_s
 
     def _queue_due_timers(self) -> None:
@@ -282,7 +282,8 @@ class ReactorLoop(asyncio.SelectorEventLoop):
                 handle._run()
                 took_s = self.time() - start_s
                 if took_s >= self.slow_callback_duration:
-                    logger.warning("Executing %s took %.3f seconds", _describe(handle), took_s)
+                    described = base_events._format_handle(handle)  # type: ignore[attr-defined]
+                    logger.warning("Executing %s took %.3f seconds", described, took_s)
             finally:
                 self._current_handle = None
 
@@ -448,9 +449,3 @@ def _fileno(fileobj: FileDescriptorLike) -> int:
     if fd < 0:
         raise ValueError(f"Invalid file descriptor: {fd}")
     return fd
-
-
-def _describe(handle: events.Handle) -> str:
-    """A task where the callback is one step of it, else the handle: as asyncio's debug log names them."""
-    owner = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
-    return repr(owner) if isinstance(owner, asyncio.Task) else str(handle)

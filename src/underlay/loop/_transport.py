@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._reactor import ReactorLoop
 
 READ_SIZE_BYTES: Final = 65536  # below glibc's mmap threshold; benchmarks/loops.py has the cost of other sizes
-_IOV_MAX: Final = 1024  # most buffers that one sendmsg(2) takes: UIO_MAXIOV of the kernel
+IOV_MAX: Final = 1024  # most buffers that one sendmsg(2) takes: UIO_MAXIOV of the kernel
 
 
 class StreamTransport(transports._FlowControlMixin):
@@ -277,31 +277,42 @@ class StreamTransport(transports._FlowControlMixin):
     def _send_queued(self) -> bool:
         """Send what waits until the kernel takes no more; False where the connection ended by an error."""
         buffer = self._buffer
-        # Again where sendmsg took the _IOV_MAX buffers that it may have: space is announced only after a refusal.
+        # Again where sendmsg took the IOV_MAX buffers that it may have: space is announced only after a refusal.
         while buffer:
             try:
                 if len(buffer) == 1:
                     sent = self._send(buffer[0])
                 else:
-                    sent = self._sock.sendmsg(islice(buffer, _IOV_MAX))  # type: ignore[union-attr]
+                    sent = self._sock.sendmsg(islice(buffer, IOV_MAX))  # type: ignore[union-attr]
             except (BlockingIOError, InterruptedError):
                 return True
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:
-                self._discard_queued()
-                self._fatal_error(exc, "Fatal write error on socket transport")
-                if self._empty_waiter is not None:
-                    self._empty_waiter.set_exception(exc)
+                self._write_failed(exc)
                 return False
-            self._buffer_bytes -= sent
-            while sent:
-                first = buffer.popleft()
-                if len(first) > sent:
-                    buffer.appendleft(memoryview(first)[sent:])
-                    return True
-                sent -= len(first)
+            if self._drop_sent(sent):
+                return True
         return True
+
+    def _drop_sent(self, sent: int) -> bool:
+        """Forget the first `sent` bytes of what waits; True where that ends within a buffer: the kernel is full."""
+        buffer = self._buffer
+        self._buffer_bytes -= sent
+        while sent:
+            first = buffer.popleft()
+            if len(first) > sent:
+                buffer.appendleft(memoryview(first)[sent:])
+                return True
+            sent -= len(first)
+        return False
+
+    def _write_failed(self, exc: BaseException) -> None:
+        """End the connection by an error of sending what waited."""
+        self._discard_queued()
+        self._fatal_error(exc, "Fatal write error on socket transport")
+        if self._empty_waiter is not None and not self._empty_waiter.done():
+            self._empty_waiter.set_exception(exc)
 
     def _write_ready(self) -> None:
         waiting_bytes = self._buffer_bytes

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from ._io_blocking import BlockingLoop
+    from ._one_processor import Stay
 
 _Item = TypeVar("_Item")
 
@@ -64,6 +65,7 @@ class LoopThread:
         self._parked = False
         self._gate = allocate_lock()  # held but for the moment in which somebody lets the thread go on
         self._gate.acquire()
+        self._stay: Stay
         self.in_call = False
         self.ended = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -120,7 +122,7 @@ class LoopThread:
             pass  # open already
 
     def _run(self) -> None:
-        self._loop._adopt_thread()
+        self._stay = self._loop._adopt_thread()
         try:
             self._work()
         finally:
@@ -200,7 +202,10 @@ class Carrier(LoopThread):
 
     def _work(self) -> None:
         bring, fetch, arrived, is_stream = self._loop._bring, self._fetch, self._arrived, self._is_stream
+        stay = self._stay
         while True:
+            if stay.away:
+                stay.take()
             self.in_call = True
             if self.ended:
                 return
@@ -289,6 +294,8 @@ class Sender(LoopThread):
                 self._gate.acquire()
             self._parked = False
             data, self._slice = self._slice, None
+            if self._stay.away:
+                self._stay.take()
             self.in_call = True
             if self.ended:
                 return

@@ -29,7 +29,7 @@ from asyncio.log import logger
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 from weakref import WeakValueDictionary
 
 from ._blocking_threads import (
@@ -41,12 +41,16 @@ from ._blocking_threads import (
     floats,
 )
 from ._blocking_transport import BlockingDatagramTransport, BlockingStreamTransport, shut_down
+from ._one_processor import Processor, Stay, set_free
 from ._reactor import ReactorLoop
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from _typeshed import FileDescriptorLike
 
 _Ts = TypeVarTuple("_Ts")
+_T = TypeVar("_T")
 
 # Callbacks that a connection's thread runs in one turn before home takes over: home also looks at the timers, which
 # a queue that never empties (a task that only calls sleep(0)) would else keep from running.
@@ -95,6 +99,7 @@ class BlockingLoop(ReactorLoop):
         self._acceptors: dict[socket.socket, Carrier] = {}
         self._borrowed: set[socket.socket] = set()
         self._pid = os.getpid()
+        self._processor = Processor()
         self._watchers = Watchers()
         super().__init__(self._watchers)
         self._watchers.loop = self
@@ -188,13 +193,21 @@ class BlockingLoop(ReactorLoop):
         finally:
             self._current_handle = None
 
-    def _adopt_thread(self) -> None:
+    def _adopt_thread(self) -> Stay:
         """In a new thread of ours: what makes it able to be the running loop, once for its life."""
         events._set_running_loop(self)
         sys.set_asyncgen_hooks(
             firstiter=self._asyncgen_firstiter_hook,  # type: ignore[attr-defined]
             finalizer=self._asyncgen_finalizer_hook,  # type: ignore[attr-defined]
         )
+        return self._processor.enter()
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]:
+        """As asyncio's; workers that the executor starts meanwhile have all processors of the process."""
+        set_free()
+        return super().run_in_executor(executor, func, *args)
 
     # --- home ---------------------------------------------------------------------------------------------------
 

@@ -255,6 +255,21 @@ def test_ctrl_c_ends_with_130_and_not_a_word(start: Start, server: socket.socket
     assert "Traceback" not in err and err.count("\n") <= 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("model", ["blocking", "epoll"])
+def test_a_signal_that_ends_a_listener_leaves_no_socket_file(
+    start: Start, tmp_path: Path, number: signal.Signals, model: str
+) -> None:
+    path = tmp_path / "socket"
+    listener = start("listen", "-v", "--io", model, f"unix:{path}")
+    assert listener.stderr is not None
+    assert b"listening on" in listener.stderr.readline()
+    assert path.exists()
+    listener.send_signal(number)
+    assert finish(listener) == (b"", "", -number)
+    assert not path.exists()
+
+
 # --- many clients ---------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import signal
 import socket
 import ssl
 import sys
@@ -178,7 +180,8 @@ def run(work: Coroutine[object, object, None], model: str, describe: str) -> int
     """Run the command's work on an I/O model and return its exit status.
 
     A network failure that nobody has explained is told after ``describe``, which
-    says what was tried. Ctrl-C is left to the command line.
+    says what was tried. Ctrl-C is left to the command line. SIGTERM and SIGHUP
+    end the process as ever, but not before it has removed what it made.
     """
     try:
         factory = resolve(model)
@@ -187,12 +190,36 @@ def run(work: Coroutine[object, object, None], model: str, describe: str) -> int
         raise
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(work)
+            ended_by = runner.run(_until_ended(work))
     except OutputGone:
         return _BROKEN_PIPE
     except OSError as error:
         raise UnderlayError(f"{describe}: {reason(error)}") from error
+    if ended_by is not None:
+        signal.signal(ended_by, signal.SIG_DFL)
+        os.kill(os.getpid(), ended_by)  # whoever sent it looks for this end: wait(2), WIFSIGNALED
     return 0
+
+
+async def _until_ended(work: Coroutine[object, object, None]) -> signal.Signals | None:
+    """Await `work` and give None, or the signal that cancelled it."""
+    ended_by: list[signal.Signals] = []
+    task = asyncio.current_task()
+    assert task is not None
+
+    def end(number: signal.Signals) -> None:
+        ended_by.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup(1) has SIGHUP ignored
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not ended_by:
+            raise
+    return ended_by[0] if ended_by else None
 
 
 def note(chosen: Options, text: str) -> None:

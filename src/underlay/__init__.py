@@ -18,6 +18,7 @@ below its own line:
 ``cli``                   the commands of ``underlay``
 ``tools``                 ``compare``, ``connect``, ``listen``
 ``loop``                  the I/O models, each one an asyncio event loop
+``stack``                 TCP/IP as pure state machines
 ``errors clock probe``    the hallway: contracts only, no operating system
 ========================  ====================================================
 

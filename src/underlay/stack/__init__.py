@@ -1,0 +1,20 @@
+"""The TCP/IP stack as pure state machines: bytes, time and chance in; frames, events and the next deadline out.
+
+This room knows ARP, IP, ICMP, UDP and TCP. It refuses to know sockets, clocks,
+threads and the devices that carry its frames: time is an argument ``now`` in
+seconds of any monotonic clock, chance an argument ``rng``.
+"""
+
+from __future__ import annotations
+
+from ._contract import DEFAULT_TTL, Events, IcmpError, IcmpKind, IpOutput, Path, Rng
+
+__all__ = [
+    "DEFAULT_TTL",
+    "Events",
+    "IcmpError",
+    "IcmpKind",
+    "IpOutput",
+    "Path",
+    "Rng",
+]

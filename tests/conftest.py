@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +21,11 @@ from hypothesis import settings
 # No test asserts how long something took; hypothesis would by default.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+# A shell starts what runs in its background with SIGINT ignored, and children inherit that (POSIX.1-2017, Shell Command
+# Language, 2.11): the tests of Ctrl-C would wait for an interruption that can't come.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

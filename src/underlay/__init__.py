@@ -19,6 +19,7 @@ below its own line:
 ``tools``                 ``compare``, ``connect``, ``listen``
 ``loop``                  the I/O models, each one an asyncio event loop
 ``stack``                 TCP/IP as pure state machines
+``wire``                  headers and bytes, both ways
 ``errors clock probe``    the hallway: contracts only, no operating system
 ========================  ====================================================
 

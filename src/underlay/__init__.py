@@ -16,9 +16,11 @@ below its own line:
 
 ========================  ====================================================
 ``cli``                   the commands of ``underlay``
-``tools``                 ``compare``, ``connect``, ``listen``
+``tools``                 ``compare``, ``connect``, ``listen``, ``net``
 ``loop``                  the I/O models, each one an asyncio event loop
+``trace``                 records what probes say, as pcapng
 ``stack``                 TCP/IP as pure state machines
+``link``                  what carries frames: TAP and TUN, a virtual wire
 ``wire``                  headers and bytes, both ways
 ``errors clock probe``    the hallway: contracts only, no operating system
 ========================  ====================================================

@@ -1,0 +1,286 @@
+"""What of rtnetlink(7) a device's kernel end needs: links, addresses, routes, and moves between namespaces.
+
+This file knows the layout of the messages (``/usr/include/linux/rtnetlink.h``, ``if_link.h``, ``if_addr.h``) and asks
+the kernel with them. A socket of netlink belongs to the network namespace of the thread that opens it, for all its
+life. It refuses to know what the links are for, and calls no program: no output of ``ip`` is read anywhere.
+
+A request that the kernel refuses is the ``OSError`` with its errno.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+__all__ = ["InterfaceAddress", "LinkInfo", "Rtnetlink"]
+
+# linux/rtnetlink.h
+_NEWLINK: Final = 16
+_DELLINK: Final = 17
+_GETLINK: Final = 18
+_NEWADDR: Final = 20
+_GETADDR: Final = 22
+_NEWROUTE: Final = 24
+# linux/netlink.h
+_ERROR: Final = 2
+_DONE: Final = 3
+_REQUEST: Final = 0x1
+_ACK: Final = 0x4
+_DUMP: Final = 0x300
+_CREATE: Final = 0x400
+_EXCLUSIVE: Final = 0x200
+# linux/if_link.h and linux/veth.h
+_IFLA_ADDRESS: Final = 1
+_IFLA_IFNAME: Final = 3
+_IFLA_MTU: Final = 4
+_IFLA_LINKINFO: Final = 18
+_IFLA_IFALIAS: Final = 20
+_IFLA_NET_NS_FD: Final = 28
+_IFLA_INFO_KIND: Final = 1
+_IFLA_INFO_DATA: Final = 2
+_VETH_INFO_PEER: Final = 1
+# linux/if.h
+_IFF_UP: Final = 0x1
+_IFF_LOWER_UP: Final = 0x10000
+# linux/if_addr.h
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_IFA_BROADCAST: Final = 4
+_IFA_F_NODAD: Final = 0x02
+# linux/rtnetlink.h, struct rtmsg
+_RTA_DST: Final = 1
+_RTA_OIF: Final = 4
+_RTA_GATEWAY: Final = 5
+_RT_TABLE_MAIN: Final = 254
+_RTPROT_STATIC: Final = 4
+_RT_SCOPE_UNIVERSE: Final = 0
+_RT_SCOPE_LINK: Final = 253
+_RTN_UNICAST: Final = 1
+
+_HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE: Final = struct.Struct("=HH")  # struct rtattr: length, type
+_IFINFO: Final = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_IFADDR: Final = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix, flags, scope, index
+_RTMSG: Final = struct.Struct("=BBBBBBBBI")  # struct rtmsg
+_U32: Final = struct.Struct("=I")
+_I32: Final = struct.Struct("=i")
+
+# The kernel answers within the system call; only a lost answer would make us wait.
+_ANSWER_S: Final = 5.0
+# A dump comes in parts of at most 32 KiB (net/netlink/af_netlink.c, netlink_dump).
+_PART_BYTES: Final = 1 << 16
+# The type of an attribute stands in the lower 14 bits: NLA_TYPE_MASK.
+_TYPE_MASK: Final = 0x3FFF
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """One network interface, as the kernel describes it."""
+
+    index: int
+    name: str
+    kind: str
+    """``"tun"``, ``"veth"``, …; empty for hardware and for the loopback."""
+    is_up: bool
+    has_carrier: bool
+    """There is somebody at the other end of the cable: of a TUN or TAP, a program that holds it."""
+    mtu_bytes: int
+    mac: bytes
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceAddress:
+    """An address of an interface, written as ``10.9.0.1/24``."""
+
+    index: int
+    text: str
+
+
+class Rtnetlink:
+    """A socket to the kernel's own network configuration, in the namespace of the thread that makes it.
+
+    >>> with Rtnetlink() as kernel:
+    ...     kernel.link("lo").index
+    1
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.settimeout(_ANSWER_S)
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    # --- what is there ---------------------------------------------------------------------------------
+
+    def links(self) -> list[LinkInfo]:
+        """List every interface of the namespace."""
+        return [_link(body) for body in self._ask(_GETLINK, _DUMP, _IFINFO.pack(0, 0, 0, 0, 0))]
+
+    def link(self, name: str) -> LinkInfo:
+        """Describe the interface called ``name``; ``OSError`` with ENODEV when there is none."""
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        for answer in self._ask(_GETLINK, 0, body):
+            return _link(answer)
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    def addresses(self) -> list[InterfaceAddress]:
+        """List the addresses of every interface of the namespace."""
+        found = []
+        for body in self._ask(_GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, 0)):
+            _, prefix_bits, _, _, index = _IFADDR.unpack_from(body)
+            attributes = dict(_attributes(body, _IFADDR.size))
+            # On a point-to-point link IFA_ADDRESS is the peer's; IFA_LOCAL is ours where it is given.
+            packed = attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS]
+            found.append(InterfaceAddress(index, f"{ipaddress.ip_address(packed)}/{prefix_bits}"))
+        return found
+
+    # --- changes ---------------------------------------------------------------------------------------
+
+    def set_up(self, index: int, *, up: bool = True) -> None:
+        """Bring an interface up, or down."""
+        self._ask(_NEWLINK, _ACK, _IFINFO.pack(0, 0, index, _IFF_UP if up else 0, _IFF_UP))
+
+    def set_mtu(self, index: int, mtu_bytes: int) -> None:
+        """Set the largest packet; EINVAL when the device cannot have that."""
+        self._change(index, _attribute(_IFLA_MTU, _U32.pack(mtu_bytes)))
+
+    def set_mac(self, index: int, mac: bytes) -> None:
+        """Set the MAC address of six bytes."""
+        self._change(index, _attribute(_IFLA_ADDRESS, mac))
+
+    def set_alias(self, index: int, alias: str) -> None:
+        """Attach a text of at most 255 bytes, which ``ip link`` shows."""
+        self._change(index, _attribute(_IFLA_IFALIAS, alias.encode()))
+
+    def move_to_namespace(self, index: int, namespace_fd: int) -> None:
+        """Move an interface to the network namespace that the descriptor stands for; it comes there down."""
+        self._change(index, _attribute(_IFLA_NET_NS_FD, _U32.pack(namespace_fd)))
+
+    def delete_link(self, index: int) -> None:
+        """Delete an interface; of a pair of veths both go."""
+        self._ask(_DELLINK, _ACK, _IFINFO.pack(0, 0, index, 0, 0))
+
+    def create_veth(self, name: str, peer: str, *, peer_namespace_fd: int | None = None) -> None:
+        """Make two interfaces that are each other's cable; the peer may be born in another namespace."""
+        far = _IFINFO.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, peer.encode() + b"\0")
+        if peer_namespace_fd is not None:
+            far += _attribute(_IFLA_NET_NS_FD, _U32.pack(peer_namespace_fd))
+        info = _attribute(_IFLA_INFO_KIND, b"veth\0") + _attribute(_IFLA_INFO_DATA, _attribute(_VETH_INFO_PEER, far))
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        self._ask(_NEWLINK, _ACK | _CREATE | _EXCLUSIVE, body + _attribute(_IFLA_LINKINFO, info))
+
+    def add_address(self, index: int, address: str) -> None:
+        """Give an interface an address such as ``10.9.0.1/24`` or ``fd00::1/64``; EEXIST when it has it.
+
+        An IPv6 address is usable at once: duplicate address detection is off for it (IFA_F_NODAD), since nobody
+        else is on the link yet.
+        """
+        interface = ipaddress.ip_interface(address)
+        packed, prefix_bits = interface.packed, interface.network.prefixlen
+        attributes = _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+        if interface.version == 4:
+            family, flags = socket.AF_INET, 0
+            if prefix_bits < 31:  # RFC 3021: a /31 has no broadcast address, and neither has a /32
+                attributes += _attribute(_IFA_BROADCAST, interface.network.broadcast_address.packed)
+        else:
+            family, flags = socket.AF_INET6, _IFA_F_NODAD
+        body = _IFADDR.pack(family, prefix_bits, flags, _RT_SCOPE_UNIVERSE, index)
+        self._ask(_NEWADDR, _ACK | _CREATE | _EXCLUSIVE, body + attributes)
+
+    def add_route(self, prefix: str, *, via: str | None = None, index: int | None = None) -> None:
+        """Add a route to ``prefix`` by a gateway, an interface, or both; EEXIST when there is one."""
+        network = ipaddress.ip_network(prefix)
+        family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+        scope = _RT_SCOPE_LINK if via is None and network.version == 4 else _RT_SCOPE_UNIVERSE
+        body = _RTMSG.pack(family, network.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, 0)
+        if network.prefixlen:
+            body += _attribute(_RTA_DST, network.network_address.packed)
+        if via is not None:
+            body += _attribute(_RTA_GATEWAY, ipaddress.ip_address(via).packed)
+        if index is not None:
+            body += _attribute(_RTA_OIF, _U32.pack(index))
+        self._ask(_NEWROUTE, _ACK | _CREATE | _EXCLUSIVE, body)
+
+    # --- the exchange ----------------------------------------------------------------------------------
+
+    def _change(self, index: int, attributes: bytes) -> None:
+        self._ask(_NEWLINK, _ACK, _IFINFO.pack(0, 0, index, 0, 0) + attributes)
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
+        """Send one request; return the bodies of its answers, without headers. A refusal is raised."""
+        self._sequence += 1
+        length = _HEADER.size + len(body)
+        self._socket.send(_HEADER.pack(length, kind, flags | _REQUEST, self._sequence, 0) + body)
+        answers: list[bytes] = []
+        while True:
+            part = self._socket.recv(_PART_BYTES)
+            start = 0
+            while start < len(part):
+                size, answer, _, sequence, _ = _HEADER.unpack_from(part, start)
+                inside = part[start + _HEADER.size : start + size]
+                start += _aligned(size)
+                if sequence != self._sequence:
+                    continue  # left over from a request that timed out
+                if answer == _ERROR:
+                    if (number := -_I32.unpack_from(inside)[0]) != 0:
+                        raise OSError(number, os.strerror(number))
+                    return answers
+                if answer == _DONE:
+                    return answers
+                answers.append(inside)
+                if flags & (_DUMP | _ACK) == 0:
+                    return answers
+
+
+def _aligned(size: int) -> int:
+    """NLMSG_ALIGN and RTA_ALIGN: everything begins at a multiple of four."""
+    return (size + 3) & ~3
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    size = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(size, kind) + value + bytes(_aligned(size) - size)
+
+
+def _attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    while start + _ATTRIBUTE.size <= len(data):
+        size, kind = _ATTRIBUTE.unpack_from(data, start)
+        if size < _ATTRIBUTE.size:
+            return
+        yield kind & _TYPE_MASK, data[start + _ATTRIBUTE.size : start + size]
+        start += _aligned(size)
+
+
+def _link(body: bytes) -> LinkInfo:
+    _, _, index, flags, _ = _IFINFO.unpack_from(body)
+    attributes = dict(_attributes(body, _IFINFO.size))
+    info = dict(_attributes(attributes.get(_IFLA_LINKINFO, b"")))
+    return LinkInfo(
+        index,
+        attributes[_IFLA_IFNAME].rstrip(b"\0").decode(),
+        info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
+        bool(flags & _IFF_UP),
+        bool(flags & _IFF_LOWER_UP),
+        _U32.unpack(attributes[_IFLA_MTU])[0],
+        attributes.get(_IFLA_ADDRESS, b""),
+        attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
+    )

@@ -38,6 +38,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "run": (".loop._run", "run a program, unmodified, on one of them"),
         "compare": (".tools._compare_cli", "run a program on each of them under load, and compare"),
     },
+    "Give it a network of its own": {
+        "net": (".tools._net", "make a TAP or TUN device with an address, and remove it again"),
+    },
     "Talk to a program by hand": {
         "connect": (".tools._connect", "open a connection and join it to this terminal"),
         "listen": (".tools._listen", "wait for a connection and join it to this terminal"),

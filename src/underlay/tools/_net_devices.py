@@ -1,0 +1,213 @@
+"""Making a TAP or TUN that stays, and removing it with all that was made for it.
+
+This file knows the order in which things are made so that a crash at any point leaves nothing that `remove` does not
+find: the record first, then the namespace, the device last, which stays only from its last step on. It refuses to know
+the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from ..errors import UsageError
+from ..link import LinkInfo, Namespace, Rtnetlink, TunTap, check_addresses, check_name
+from ._net_records import Record, Records
+
+__all__ = ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "Device", "capable", "devices", "make", "remove"]
+
+# What `ip link` shows as the alias of what we made; nothing else is ever deleted.
+_ALIAS: Final = "underlay net"
+
+# linux/capability.h
+CAP_NET_ADMIN: Final = 12
+CAP_SYS_ADMIN: Final = 21
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A record, and what has become of its device."""
+
+    record: Record
+    state: str
+    """``"up"``, ``"down"`` where somebody brought it down, ``"gone"`` where it is not there (any more)."""
+    in_use: bool
+    """A program holds the cable."""
+
+
+def capable(capability: int) -> bool:
+    """Whether this process has the capability: CapEff of proc_pid_status(5)."""
+    with open("/proc/thread-self/status") as status:
+        for line in status:
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> capability & 1)
+    return False
+
+
+def make(records: Records, record: Record) -> None:
+    """Make what the record says; ``UsageError`` when it cannot be, and nothing stays behind."""
+    check_name(record.name)
+    check_addresses(record.addresses)
+    if record.namespace is not None:
+        _check_namespace(record.namespace)
+    _check_permission(record)
+    with records.locked():
+        standing = records.get(record.name)
+        if standing is not None:
+            if _find(standing) is not None:
+                remedy = f"`underlay net down {record.name}` removes it"
+                raise UsageError(f"{record.name} is up already", remedy=remedy)
+            _remove(records, standing)  # what a crash left
+        record = replace(record, made_namespace=record.namespace is not None and not _exists(record.namespace))
+        records.write(record)
+        try:
+            _make(record)
+        except BaseException:
+            records.remove(record.name)
+            raise
+
+
+def remove(records: Records, name: str) -> bool:
+    """Remove a device and what was made for it; False when there is nothing of that name, which is no error."""
+    with records.locked():
+        record = records.get(name)
+        if record is not None:
+            _remove(records, record)
+            return True
+    with Rtnetlink() as kernel:
+        if any(link.name == name for link in kernel.links()):
+            remedy = "whoever made it removes it"
+            raise UsageError(f"the interface {name} was not made by `underlay net up`", remedy=remedy)
+    return False
+
+
+def devices(records: Records) -> list[Device]:
+    """Every device that was made and not removed, and what has become of it."""
+    found = []
+    for record in records.all():
+        try:
+            link = _find(record)
+        except OSError:  # another user's namespace may not be entered
+            found.append(Device(record, "unknown", False))
+            continue
+        state = "gone" if link is None else "up" if link.is_up else "down"
+        found.append(Device(record, state, link is not None and link.has_carrier))
+    return found
+
+
+def _make(record: Record) -> None:
+    namespace: Namespace | None = None
+    if record.namespace is not None:
+        make_or_open = Namespace.create_named if record.made_namespace else Namespace.open_named
+        namespace = make_or_open(record.namespace)
+
+    def work() -> None:
+        if record.made_namespace:
+            with Rtnetlink() as kernel:
+                kernel.set_up(kernel.link("lo").index)
+        with TunTap.open(
+            record.name,
+            tap=record.kind == "tap",
+            addresses=record.addresses,
+            mtu_bytes=record.mtu_bytes,
+            exclusive=True,
+            alias=_ALIAS,
+        ) as device:
+            device.set_owner(record.owner)
+            device.set_persistent(True)  # last: until here the device goes with us
+
+    try:
+        work() if namespace is None else namespace.run(work)
+    except BaseException:
+        if record.made_namespace and record.namespace is not None:
+            Namespace.delete_named(record.namespace)
+        raise
+    finally:
+        if namespace is not None:
+            namespace.close()
+
+
+def _remove(records: Records, record: Record) -> None:
+    def work() -> None:
+        with Rtnetlink() as kernel:
+            link = _ours(kernel, record.name)
+            if link is not None:
+                kernel.delete_link(link.index)
+
+    try:
+        if _find(record) is not None:
+            _inside(record, work)
+        if record.made_namespace and record.namespace is not None:
+            heir = next((r for r in records.all() if r.namespace == record.namespace and r.name != record.name), None)
+            if heir is not None:
+                records.write(replace(heir, made_namespace=True))  # the last one to leave removes it
+            else:
+                Namespace.delete_named(record.namespace)
+        records.remove(record.name)
+    except PermissionError as error:
+        what = f"no permission to remove {record.name}"
+        raise UsageError(what, remedy="become root, or the user who made it") from error
+
+
+def _find(record: Record) -> LinkInfo | None:
+    """The device of a record, if it is there and ours."""
+
+    def work() -> LinkInfo | None:
+        with Rtnetlink() as kernel:
+            return _ours(kernel, record.name)
+
+    if record.namespace is not None and not _exists(record.namespace):
+        return None
+    try:
+        return _inside(record, work)
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            raise
+        return None  # EINVAL: the file that names the namespace is there, but not mounted
+
+
+def _ours(kernel: Rtnetlink, name: str) -> LinkInfo | None:
+    return next((link for link in kernel.links() if link.name == name and link.alias == _ALIAS), None)
+
+
+def _inside(record: Record, work: Callable[[], _T]) -> _T:
+    if record.namespace is None:
+        return work()
+    with Namespace.open_named(record.namespace) as namespace:
+        return namespace.run(work)
+
+
+def _exists(namespace: str) -> bool:
+    """Whether a namespace has this name; a file that a crash left before the mount is none, and is removed."""
+    try:
+        with Namespace.open_named(namespace) as found:
+            found.run(lambda: None)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
+    except OSError:  # EINVAL of setns(2)
+        with contextlib.suppress(OSError):
+            Namespace.delete_named(namespace)
+        return False
+    return True
+
+
+def _check_namespace(name: str) -> None:
+    if not name or name in (".", "..") or "/" in name or len(os.fsencode(name)) > 255:
+        raise UsageError(f"{name!r} is no name for a namespace", remedy="choose letters and digits, like lab")
+
+
+def _check_permission(record: Record) -> None:
+    needed = [(CAP_NET_ADMIN, "CAP_NET_ADMIN")]
+    if record.namespace is not None:
+        needed.append((CAP_SYS_ADMIN, "CAP_SYS_ADMIN"))
+    for capability, name in needed:
+        if not capable(capability):
+            remedy = f"become root, or use `underlay net shell {record.name}`, which needs no permission"
+            raise UsageError(f"no permission to make {record.name}: it takes {name}", remedy=remedy)

@@ -72,6 +72,10 @@ def test_arp_is_built_and_read_back() -> None:
         (wire.parse_icmp4, "icmp4.header"),
         (wire.parse_udp, "udp.header"),
         (wire.parse_tcp, "tcp.header"),
+        (wire.parse_ipv6, "ipv6.header"),
+        (wire.parse_icmp6, "icmp6.header"),
+        (wire.parse_igmp, "igmp.header"),
+        (wire.parse_dns, "dns.header"),
     ],
 )
 def test_too_few_bytes_are_an_error_of_the_header(parse: object, key: str) -> None:
@@ -79,3 +83,26 @@ def test_too_few_bytes_are_an_error_of_the_header(parse: object, key: str) -> No
     with pytest.raises(WireError) as caught:
         parse(b"short")
     assert caught.value.key == key
+
+
+def test_a_neighbor_solicitation_behind_a_router_alert_is_built_and_read_back() -> None:
+    here, there = wire.parse_ip("fe80::1"), wire.solicited_node(wire.parse_ip("fe80::2"))
+    wanted = wire.NeighborSolicitation(wire.parse_ip("fe80::2"), wire.NdOptions(source_mac=b"ourmac"))
+    icmp = wire.build_nd(here, there, wanted)
+    extensions = wire.build_ipv6_extensions([wire.IPV6_ROUTER_ALERT], wire.PROTOCOL_ICMP6)
+    packet = wire.build_ipv6(here, there, wire.IPV6_HOP_BY_HOP, len(extensions + icmp), hop_limit=255)
+    packet += extensions + icmp
+    header = wire.parse_ipv6(packet)
+    assert (header.transport, header.header_bytes, header.hop_limit) == (wire.PROTOCOL_ICMP6, 48, 255)
+    assert wire.check_ipv6_extensions(header) is None
+    pseudo = wire.pseudo_header_sum(here, there, header.transport, len(icmp))
+    assert wire.parse_nd(wire.parse_icmp6(packet, header.header_bytes, pseudo=pseudo)) == wanted
+
+
+def test_igmp_and_dns_are_built_and_read_back() -> None:
+    report = wire.build_igmp(wire.IGMP_V2_REPORT, bytes([224, 0, 0, 251]))
+    assert wire.parse_igmp(report) == (wire.IGMP_V2_REPORT, 0, bytes([224, 0, 0, 251]))
+    query = wire.parse_dns(wire.build_dns_query(9, "example.org."))
+    answer = wire.DnsRecord("example.org", wire.DNS_A, 60, THERE)
+    response = wire.parse_dns(wire.build_dns_answer(query, [answer]))
+    assert (response.identification, response.is_response, response.answers) == (9, True, (answer,))

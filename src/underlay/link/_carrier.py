@@ -77,13 +77,14 @@ class Carrier:
 
     def send(self, port: int, frame: Frame, now: float) -> None:
         """Take a frame from the host at ``port``."""
-        self._sent[port][0] += 1
-        self._sent[port][1] += frame.size_bytes
-        payload = frame.payload
+        head, payload, segment_bytes, checksum_start, _ = frame
+        counts = self._sent[port]
+        counts[0] += 1
+        counts[1] += len(head) + len(payload)
         if type(payload) is memoryview and not payload.readonly:
             # It arrives later than the sender may use its buffer again.
             frame = frame._replace(payload=bytes(payload))
-        if not self.offload and (frame.segment_bytes or frame.checksum_start):
+        if not self.offload and (segment_bytes or checksum_start):
             pieces = finished(frame, is_ethernet=self.is_ethernet)
             if pieces is None:
                 self._drop(port, frame, now, "bad_segments")
@@ -98,7 +99,7 @@ class Carrier:
         heap, deliveries = self._heap, []
         while heap and heap[0][0] <= now:
             _, _, lane, frame = heapq.heappop(heap)
-            size_bytes = frame.size_bytes
+            size_bytes = len(frame[0]) + len(frame[1])
             self._bytes_under_way -= size_bytes
             port = lane.to
             counts = self._received[port]
@@ -136,37 +137,37 @@ class Carrier:
     def _enter(self, lane: Lane, frame: Frame, now: float) -> None:
         """Send a frame through the stages of a lane, and into the heap."""
         passages: Sequence[Passage] = (Passage(frame, now),)
-        reason = ""
+        comments: list[str] = []
         for stage in lane.impairments:
             if len(passages) == 1:
                 passages = stage.apply(passages[0], is_ethernet=self.is_ethernet)
             else:
                 passages = [out for each in passages for out in stage.apply(each, is_ethernet=self.is_ethernet)]
             if not passages:
-                reason = stage.name
+                self._drops[lane.counted_at][stage.name] += 1
+                comments = [f"dropped: {stage.name}"]
                 break
-        comments = [f"dropped: {reason}"] if reason else []
-        for passage in passages:
-            size_bytes = passage.frame.size_bytes
-            if len(self._heap) >= self.limit_frames or self._bytes_under_way + size_bytes > self.limit_bytes:
-                reason = "in_flight"
+        heap = self._heap
+        for arriving, due, held, comment in passages:
+            size_bytes = len(arriving[0]) + len(arriving[1])
+            if len(heap) >= self.limit_frames or self._bytes_under_way + size_bytes > self.limit_bytes:
+                self._drops[lane.counted_at]["in_flight"] += 1
                 comments.append("dropped: in_flight")
-                self._drops[lane.counted_at][reason] += 1
                 continue
-            due = passage.due
-            if not passage.held:
-                due = lane.last_due = max(due, lane.last_due)
+            if not held:
+                if due < lane.last_due:
+                    due = lane.last_due
+                else:
+                    lane.last_due = due
             self._sequence += 1
             self._bytes_under_way += size_bytes
-            heapq.heappush(self._heap, (due, self._sequence, lane, passage.frame))
-            if passage.comment:
-                comments.append(passage.comment)
-        if not passages:
-            self._drops[lane.counted_at][reason] += 1
+            heapq.heappush(heap, (due, self._sequence, lane, arriving))
+            if comment:
+                comments.append(comment)
         if FRAME.listeners:
             if lane.sender is not None:
                 FRAME(self.labels[lane.sender], "out", frame.to_bytes(), now, "; ".join(comments))
-            elif reason:
+            elif any(comment.startswith("dropped") for comment in comments):
                 FRAME(self.labels[lane.to], "in", frame.to_bytes(), now, "; ".join(comments))
 
     def _drop(self, port: int, frame: Frame, now: float, reason: str) -> None:

@@ -77,7 +77,9 @@ class Delay(Impairment):
         """Delay the frame."""
         self.seen += 1
         self.affected += 1
-        return (passage._replace(due=passage.due + self.delay_s),)
+        # Built anew rather than by _replace, which takes three times as long.
+        frame, due, held, comment = passage
+        return (Passage(frame, due + self.delay_s, held, comment),)
 
 
 class Jitter(Impairment):
@@ -94,7 +96,8 @@ class Jitter(Impairment):
         """Delay the frame by chance."""
         self.seen += 1
         self.affected += 1
-        return (passage._replace(due=passage.due + self._rng.random() * self.jitter_s),)
+        frame, due, held, comment = passage
+        return (Passage(frame, due + self._rng.random() * self.jitter_s, held, comment),)
 
 
 class Rate(Impairment):
@@ -131,10 +134,11 @@ class Rate(Impairment):
     def apply(self, passage: Passage, *, is_ethernet: bool) -> Sequence[Passage]:
         """Queue the frame behind the others, or drop it."""
         self.seen += 1
-        arrives, leaving = passage.due, self._leaving
+        frame, arrives, held, comment = passage
+        leaving = self._leaving
         while leaving and leaving[0][0] <= arrives:
             self._queued_bytes -= leaving.popleft()[1]
-        size_bytes = wire_bytes(passage.frame)
+        size_bytes = wire_bytes(frame)
         limit_bytes = self.queue_bytes
         if len(leaving) >= self.queue_frames or (
             limit_bytes is not None and leaving and self._queued_bytes + size_bytes > limit_bytes
@@ -145,7 +149,7 @@ class Rate(Impairment):
         self._free_at = begins + (size_bytes + self.overhead_bytes) * 8 / self.bits_per_s
         leaving.append((self._free_at, size_bytes))
         self._queued_bytes += size_bytes
-        return (passage._replace(due=self._free_at),)
+        return (Passage(frame, self._free_at, held, comment),)
 
 
 class Loss(Impairment):
@@ -277,9 +281,11 @@ def wire_bytes(frame: Frame) -> int:
     >>> wire_bytes(Frame(bytes(40), bytes(2500), segment_bytes=1000))
     2620
     """
-    payload_bytes = len(frame.payload)
-    headers = -(-payload_bytes // frame.segment_bytes) if frame.segment_bytes and payload_bytes else 1
-    return len(frame.head) * headers + payload_bytes
+    head, payload, segment_bytes, _, _ = frame
+    payload_bytes = len(payload)
+    if not segment_bytes or not payload_bytes:
+        return len(head) + payload_bytes
+    return len(head) * -(-payload_bytes // segment_bytes) + payload_bytes
 
 
 def _and(comment: str, more: str) -> str:

@@ -204,6 +204,16 @@ def test_sudo_makes_it_for_the_person_who_called_it(machine: Machine) -> None:
     assert listed(machine)[0]["owner"] == 1234
 
 
+def test_a_user_who_may_not_open_the_device_file_is_told_so(machine: Machine) -> None:
+    assert machine.net("up", "tun7", "--user", str(NOBODY)).stderr == ""
+    machine.do(lambda: DEVICE.chmod(0o600))
+    done = machine.net("up", "tun8", "--user", str(NOBODY))
+    assert done.returncode == 0
+    assert done.stderr == (
+        "underlay: note: only root may open /dev/net/tun here; `chmod 666 /dev/net/tun` lets users\n"
+    )
+
+
 def test_down_twice_is_no_error(machine: Machine) -> None:
     machine.net("up", "tap7")
     assert machine.net("down", "tap7").returncode == 0

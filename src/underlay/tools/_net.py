@@ -10,6 +10,8 @@ import argparse
 import json
 import os
 import pwd
+import stat
+import sys
 from typing import Final
 
 from ..errors import UsageError
@@ -117,7 +119,21 @@ def _up(args: argparse.Namespace) -> int:
     where = f" in the namespace {record.namespace}" if record.namespace else ""
     what = f" with {', '.join(record.addresses)}" if record.addresses else ""
     print(f"{record.name} is up{where}{what}; `underlay net down {record.name}` removes it")
+    if record.owner != 0 and not _open_to(record.owner):
+        print(
+            "underlay: note: only root may open /dev/net/tun here; `chmod 666 /dev/net/tun` lets users", file=sys.stderr
+        )
     return 0
+
+
+def _open_to(user: int) -> bool:
+    """Whether this user may open /dev/net/tun, as far as its mode tells."""
+    try:
+        status = os.stat("/dev/net/tun")
+    except OSError:
+        return False
+    needed = stat.S_IRUSR | stat.S_IWUSR if status.st_uid == user else stat.S_IROTH | stat.S_IWOTH
+    return status.st_mode & needed == needed
 
 
 def _owner(user: str | None) -> int:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import random
 import select
 import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests._kernel import DEVICE, KernelPeer, kernel_peer, new_namespace
+from tests._kernel import DEVICE, KernelPeer, kernel_pair, kernel_peer, new_namespace
 
 from underlay.errors import UsageError
-from underlay.link import FRAME, Received, Rtnetlink, TunTap
+from underlay.link import FRAME, Delay, Loss, Received, Rtnetlink, TunTap
 from underlay.link import _tuntap as module
+from underlay.link._virtio_net import HEADER, header_for
 from underlay.wire import Frame, checksum, pseudo_header_sum
 
 OURS, THEIRS = socket.inet_aton("10.9.0.2"), socket.inet_aton("10.9.0.1")
@@ -201,6 +205,31 @@ def test_ping_is_answered_through_a_device() -> None:
         assert child.wait(LIMIT_S) == 0
 
 
+def test_two_kernels_speak_over_an_impaired_wire() -> None:
+    data = os.urandom(200_000)
+    loss = Loss(random.Random(1), 0.02)
+    with kernel_pair(forward=[Delay(0.002), loss], backward=[Delay(0.002)]) as (left, right):
+        with right.namespace.run(lambda: socket.create_server(("10.9.0.2", 7000))) as listener:
+            listener.settimeout(LIMIT_S)
+            with left.namespace.run(lambda: socket.create_connection(("10.9.0.2", 7000), LIMIT_S)) as near:
+                far, _ = listener.accept()
+                with far:
+                    far.settimeout(LIMIT_S)
+
+                    def send() -> None:
+                        near.sendall(data)
+                        near.shutdown(socket.SHUT_WR)
+
+                    sender = threading.Thread(target=send)
+                    sender.start()
+                    got = bytearray()
+                    while part := far.recv(65536):
+                        got += part
+                    sender.join(LIMIT_S)
+        assert got == data
+    assert loss.affected > 0
+
+
 def test_a_call_gives_no_more_frames_than_asked_for_and_none_when_there_is_none() -> None:
     with kernel_peer() as peer, udp_socket(peer) as sock:
         assert peer.device.receive() == []
@@ -247,6 +276,86 @@ def test_a_full_device_is_false_and_counted(number: int, monkeypatch: pytest.Mon
         assert peer.device.statistics().drops == {"full": 1}
 
 
+@pytest.mark.parametrize(
+    ("frame", "is_ethernet", "wanted"),
+    [
+        # flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
+        (Frame(b"\x45" + bytes(31) + b"\x50\x10" + bytes(6), b"x", 1460, 20, 16), False, (1, 1, 40, 1460, 20, 16)),
+        (Frame(b"\x45" + bytes(31) + b"\x80\x90" + bytes(18), b"x", 9, 20, 16), False, (1, 0x81, 52, 9, 20, 16)),
+        (Frame(b"\x60" + bytes(51) + b"\x50\x10" + bytes(6), b"x", 1440, 40, 16), False, (1, 4, 60, 1440, 40, 16)),
+        (Frame(b"\x60" + bytes(47), b"x", 1000, 40, 6), False, (1, 5, 48, 1000, 40, 6)),
+        (Frame(bytes(14) + b"\x60" + bytes(51) + b"\x50" + bytes(7), b"", 9, 54, 16), True, (1, 4, 74, 9, 54, 16)),
+        (
+            Frame(bytes(12) + b"\x81\0\0\5\x08\0\x45" + bytes(31) + b"\x50" + bytes(7), b"", 9, 38, 16),
+            True,
+            (1, 1, 58, 9, 38, 16),
+        ),
+        (Frame(bytes(40), b"", 0, 20, 16), False, (1, 0, 0, 0, 20, 16)),
+    ],
+    ids=["tcp4", "tcp4-cwr", "tcp6", "udp6", "ethernet", "vlan", "checksum"],
+)
+def test_the_header_tells_the_kernel_how_to_cut(
+    frame: Frame, is_ethernet: bool, wanted: tuple[int, int, int, int, int, int]
+) -> None:
+    assert HEADER.unpack(header_for(frame, is_ethernet=is_ethernet)) == wanted
+
+
+def test_a_kernel_that_knows_no_offload_is_used_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_get_features", lambda fd: 0)
+    with kernel_peer() as peer, udp_socket(peer) as sock:
+        assert not peer.device.offload
+        sock.bind(("10.9.0.1", 0))
+        payload = os.urandom(1500)
+        assert peer.device.send(udp_frame(payload, sock.getsockname()[1], segment_bytes=1000))
+        assert [sock.recv(5000) for _ in range(2)] == [payload[:1000], payload[1000:]]
+        sock.sendto(b"hello", ("10.9.0.2", 53))
+        assert not next_frame(peer.device).checksum_valid
+
+
+@pytest.mark.parametrize("refused", [0x20, 0x08, 0x01], ids=["udp", "ecn", "all"])
+def test_an_older_kernel_gives_what_it_has(monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
+    real = fcntl.ioctl
+
+    def older(fd: int, request: int, argument: object = 0) -> object:
+        if request == module._TUNSETOFFLOAD and isinstance(argument, int) and argument & refused:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(fd, request, argument)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(fcntl, "ioctl", older)
+    with kernel_peer() as peer, udp_socket(peer) as sock:
+        assert peer.device.offload == (refused != 0x01)
+        assert not peer.device.udp_offload
+        sock.bind(("10.9.0.1", 0))
+        assert peer.device.send(udp_frame(b"hello", sock.getsockname()[1]))
+        assert sock.recv(100) == b"hello"
+        sock.sendto(b"hello", ("10.9.0.2", 53))
+        assert next_frame(peer.device).data[28:] == b"hello"
+
+
+def test_a_frame_longer_than_any_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with kernel_peer() as peer:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "readv", lambda fd, parts: sum(map(len, parts)))
+            assert peer.device.receive(2) == []
+        assert peer.device.statistics().drops == {"too_large": 2}
+        assert peer.device.statistics().received_bytes == 0
+
+
+def test_what_was_read_before_the_device_went_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter([30])
+
+    def readv(fd: int, parts: object) -> int:
+        for size in sizes:
+            return size
+        raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
+
+    with kernel_peer(offload=False) as peer, monkeypatch.context() as patched:
+        patched.setattr(os, "readv", readv)
+        assert [len(frame.data) for frame in peer.device.receive()] == [30]
+        with pytest.raises(OSError):
+            peer.device.receive()
+
+
 def test_a_device_that_was_deleted_is_ebadfd() -> None:
     with kernel_peer() as peer:
 
@@ -271,7 +380,7 @@ def test_the_probe_hears_of_each_frame_in_both_directions() -> None:
         peer.device.send(udp_frame(b"hello", 9))
         peer.device.send(Frame(bytes(40)))
     name = peer.device.name
-    assert heard[0] == (name, "in", received.data, None, "checksum left open" if peer.device.offload else "")
+    assert heard[0] == (name, "in", received.data, None, "")
     assert [report[1] for report in heard[1:]] == ["out", "out"]
     assert heard[1][2] == udp_frame(b"hello", 9).to_bytes()
     assert heard[2][2:] == (bytes(40), None, "dropped: refused")

@@ -185,11 +185,14 @@ class TunTap:
                 frames.append(Received(data, checksum_valid, segment_bytes))
         except BlockingIOError:
             pass
+        except OSError:
+            if not frames:
+                raise  # else with the next call: what was read until here is not lost
         self._received_frames += len(frames)
         self._received_bytes += total_bytes
         if FRAME.listeners:
             for frame in frames:
-                FRAME(self.name, "in", frame.data, None, _comment(frame.checksum_valid, frame.segment_bytes))
+                FRAME(self.name, "in", frame.data, None, _comment(frame.segment_bytes))
         return frames
 
     def _datagrams(self, data: bytes, segment_bytes: int, start: int, offset: int) -> list[Received]:
@@ -229,7 +232,7 @@ class TunTap:
             return self._not_sent(frame, error)
         self._sent_frames += 1
         if FRAME.listeners:
-            FRAME(self.name, "out", frame.to_bytes(), None, _comment(checksum_start > 0, segment_bytes))
+            FRAME(self.name, "out", frame.to_bytes(), None, _comment(segment_bytes))
         return True
 
     def _send_finished(self, frame: Frame) -> bool:
@@ -318,11 +321,9 @@ def check_addresses(addresses: Sequence[str]) -> None:
             raise UsageError(f"{address} lacks the length of its prefix", remedy=f"write it like {address}/24")
 
 
-def _comment(checksum_open: bool, segment_bytes: int) -> str:
-    """What a reader of a capture must know to believe it."""
-    if segment_bytes:
-        return f"super-frame: segments of {segment_bytes} bytes, checksum left open"
-    return "checksum left open" if checksum_open else ""
+def _comment(segment_bytes: int) -> str:
+    """What a reader of a capture must know who wonders at a frame longer than the MTU."""
+    return f"super-frame: segments of {segment_bytes} bytes" if segment_bytes else ""
 
 
 def _open_device() -> int:

@@ -404,6 +404,38 @@ def test_a_device_goes_with_its_descriptor_unless_it_persists() -> None:
         namespace.run(work)
 
 
+def test_an_owner_without_permission_takes_the_cable_of_what_is_configured_already() -> None:
+    code = (
+        "import os\n"
+        "from underlay.errors import UsageError\n"
+        "from underlay.link import TunTap, _tuntap\n"
+        "fds = [os.open('/dev/net/tun', os.O_RDWR | os.O_NONBLOCK) for _ in range(2)]\n"
+        "_tuntap._open_device = fds.pop\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        "with TunTap.open('mine0', addresses=['10.9.0.1/24', 'fd00::0:1/64'], mtu_bytes=1400) as device:\n"
+        "    print(device.mtu_bytes)\n"
+        "try:\n"
+        "    TunTap.open('mine0', addresses=['10.8.0.1/24'])\n"
+        "except UsageError as error:\n"
+        "    print(error)\n"
+    )
+    with new_namespace() as namespace:
+
+        def work() -> subprocess.CompletedProcess[str]:
+            with TunTap.open("mine0", addresses=["10.9.0.1/24", "fd00::1/64"], mtu_bytes=1400) as device:
+                device.set_owner(65534)
+                device.set_persistent(True)
+            return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+        done = namespace.run(work)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "1400",
+        "no permission to configure mine0: it takes CAP_NET_ADMIN; become root, or let root make it as it is wanted:"
+        " `underlay net up mine0 --user YOU`",
+    ]
+
+
 def test_a_device_opened_again_without_offload_gives_finished_frames() -> None:
     with new_namespace() as namespace:
 

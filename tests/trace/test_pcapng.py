@@ -97,6 +97,11 @@ def test_a_frame_without_a_time_stands_at_the_clocks_and_one_with_it_at_the_epoc
     assert [frame.time_ns for frame in frames] == [7_000_000_001, 1_002_500_000_000]
 
 
+def test_a_time_before_the_epoch_stands_at_it() -> None:
+    _, [frame] = read_pcapng(written({}, ("a", "in", PING, -5.0, "")))
+    assert frame.time_ns == 0
+
+
 def test_a_file_stays_within_its_limit_is_whole_and_tells_what_is_missing() -> None:
     records = [("a", "in", PING, float(number), "") for number in range(100)]
     for limit in range(100, 2000, 37):

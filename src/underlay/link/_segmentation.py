@@ -10,7 +10,17 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from ..wire import Frame, checksum, pseudo_header_sum
+from ..wire import (
+    CWR,
+    FIN,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+    PSH,
+    TCP_CHECKSUM_OFFSET,
+    Frame,
+    checksum,
+    pseudo_header_sum,
+)
 
 __all__ = ["finished", "network_start", "segments"]
 
@@ -20,15 +30,12 @@ _VLAN: Final = b"\x81\x00"
 _IPV4: Final = 4
 _IPV6: Final = 6
 _IPV6_BYTES: Final = 40
-_TCP: Final = 6
-_UDP: Final = 17
 _UDP_BYTES: Final = 8
 _UDP_CHECKSUM: Final = 6  # RFC 768
-_TCP_CHECKSUM: Final = 16  # RFC 9293, section 3.1
 # The first piece alone says that the window was reduced (RFC 3168, section 6.1.2); the last alone ends the stream,
 # or asks for delivery. What is in the super-frame's header is meant once.
-_FIRST_ONLY: Final = 0x80  # CWR
-_LAST_ONLY: Final = 0x01 | 0x08  # FIN, PSH
+_FIRST_ONLY: Final = CWR
+_LAST_ONLY: Final = FIN | PSH
 _U16: Final = struct.Struct("!H")
 _U32: Final = struct.Struct("!I")
 
@@ -73,7 +80,7 @@ def segments(frame: Frame, *, is_ethernet: bool, checksums: bool = True) -> list
     is_udp = offset == _UDP_CHECKSUM
     if not (network + 20 <= start and start + 20 - 12 * is_udp <= len(head)) or offset not in (
         _UDP_CHECKSUM,
-        _TCP_CHECKSUM,
+        TCP_CHECKSUM_OFFSET,
     ):
         return None
     version = head[network] >> 4
@@ -116,7 +123,7 @@ def segments(frame: Frame, *, is_ethernet: bool, checksums: bool = True) -> list
                 header[start + 13] &= ~_LAST_ONLY
         if checksums:
             _U16.pack_into(header, start + offset, 0)
-            pseudo = pseudo_header_sum(source, destination, _UDP if is_udp else _TCP, transport_bytes)
+            pseudo = pseudo_header_sum(source, destination, PROTOCOL_UDP if is_udp else PROTOCOL_TCP, transport_bytes)
             value = checksum(part, pseudo + int.from_bytes(header[start:], "big"))
             _U16.pack_into(header, start + offset, value or (0xFFFF if is_udp else 0))
         pieces.append(Frame(bytes(header), part))

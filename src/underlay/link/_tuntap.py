@@ -393,12 +393,15 @@ def _bring_up(name: str, addresses: Sequence[str], mtu_bytes: int | None, *, up:
                 _set_mtu(kernel, info, mtu_bytes)
             if alias:
                 kernel.set_alias(info.index, alias)
+            # Whoever owns the device may not give it an address, and needs not where root has given it.
+            has = {each.text for each in kernel.addresses() if each.index == info.index} if addresses else set()
             for address in addresses:
-                _add_address(kernel, info, address)
+                if str(ipaddress.ip_interface(address)) not in has:
+                    _add_address(kernel, info, address)
             if up and not info.is_up:
                 kernel.set_up(info.index)
         except PermissionError as error:
-            remedy = f"let root do it with `underlay net up {name} --user YOU`"
+            remedy = f"become root, or let root make it as it is wanted: `underlay net up {name} --user YOU`"
             raise UsageError(f"no permission to configure {name}: it takes CAP_NET_ADMIN", remedy=remedy) from error
         return kernel.link(name)
 
@@ -417,8 +420,6 @@ def _set_mtu(kernel: Rtnetlink, info: LinkInfo, mtu_bytes: int) -> None:
 def _add_address(kernel: Rtnetlink, info: LinkInfo, address: str) -> None:
     try:
         kernel.add_address(info.index, address)
-    except FileExistsError:
-        pass  # it has it already
     except OSError as error:
         if ipaddress.ip_interface(address).version == 6 and error.errno in (
             errno.EACCES,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from ..wire import Frame
+from ..wire import CWR, Frame
+from ._segmentation import network_start
 
 __all__ = ["HEADER", "HEADER_BYTES", "PLAIN", "UDP_SEGMENTS", "header_for"]
 
@@ -29,10 +30,6 @@ ECN: Final = 0x80  # VIRTIO_NET_HDR_GSO_ECN
 _UDP_CHECKSUM: Final = 6  # where the checksum stands in a UDP header, RFC 768
 _TCP_DATA_OFFSET: Final = 12  # RFC 9293, section 3.1
 _TCP_FLAGS: Final = 13
-_TCP_CWR: Final = 0x80
-_ETHERNET_BYTES: Final = 14
-_VLAN_BYTES: Final = 4
-_VLAN: Final = b"\x81\x00"
 
 
 def header_for(frame: Frame, *, is_ethernet: bool) -> bytes:
@@ -50,10 +47,7 @@ def header_for(frame: Frame, *, is_ethernet: bool) -> bytes:
         kind, header_bytes = UDP_SEGMENTS, start + 8
     else:
         header_bytes = start + (head[start + _TCP_DATA_OFFSET] >> 4) * 4
-        network = 0
-        if is_ethernet:
-            network = _ETHERNET_BYTES + (_VLAN_BYTES if head[12:14] == _VLAN else 0)
-        kind = _TCP4 if head[network] >> 4 == 4 else _TCP6
-        if head[start + _TCP_FLAGS] & _TCP_CWR:
+        kind = _TCP4 if head[network_start(head, is_ethernet=is_ethernet)] >> 4 == 4 else _TCP6
+        if head[start + _TCP_FLAGS] & CWR:
             kind |= ECN
     return HEADER.pack(NEEDS_CHECKSUM, kind, header_bytes, segment_bytes, start, offset)

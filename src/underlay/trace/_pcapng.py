@@ -135,7 +135,8 @@ class PcapngWriter:
             if interface is None:
                 self._unwritten_frames += 1
                 return
-        time_ns = self._clock() if now is None else self._epoch_ns + round(now * 1e9)
+        # Nothing in the file is before 1970: its times have no sign.
+        time_ns = max(0, self._clock() if now is None else self._epoch_ns + round(now * 1e9))
         interface.seen += 1
         interface.last_ns = time_ns
         if self._begun_ns is None:

@@ -8,13 +8,26 @@ seconds of any monotonic clock, chance an argument ``rng``.
 from __future__ import annotations
 
 from ._contract import DEFAULT_TTL, Events, IcmpError, IcmpKind, IpOutput, Path, Rng
+from ._host import Host
+from ._host_config import HostConfig, HostStatistics, InterfaceStatistics
+from ._icmp import EchoReply
+from ._routes import Route
+from ._udp import UdpLayer, UdpSocket
 
 __all__ = [
     "DEFAULT_TTL",
+    "EchoReply",
     "Events",
+    "Host",
+    "HostConfig",
+    "HostStatistics",
     "IcmpError",
     "IcmpKind",
+    "InterfaceStatistics",
     "IpOutput",
     "Path",
     "Rng",
+    "Route",
+    "UdpLayer",
+    "UdpSocket",
 ]

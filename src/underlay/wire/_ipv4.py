@@ -181,6 +181,8 @@ def build_ipv4(
             raise WireError("ipv4", "fragment_offset", f"{fragment_offset_bytes} is no multiple of 8 below 65536")
         fragment |= fragment_offset_bytes >> 3 | (_MORE_FRAGMENTS if more_fragments else 0)
     tos = dscp << 2 | ecn
+    if tos and not (0 <= dscp <= 0x3F and 0 <= ecn <= 3):
+        raise _unfit(dscp=(dscp, 0x3F))
     # The sum of the words, most of them still apart; see _checksum.py.
     total = (
         (first << 8) + tos + total_bytes + identification + fragment + (ttl << 8) + protocol
@@ -199,7 +201,6 @@ def build_ipv4(
             identification=(identification, 0xFFFF),
             ttl=(ttl, 0xFF),
             protocol=(protocol, 0xFF),
-            dscp=(dscp, 0x3F),
         ) from None
     return header + options if options else header
 

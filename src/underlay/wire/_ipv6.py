@@ -292,7 +292,8 @@ def build_ipv6_extensions(extensions: Iterable[IPv6Extension], next_header: int)
     """
     chain = list(extensions)
     following = [extension.protocol for extension in chain[1:]] + [next_header]
-    return b"".join(bytes([kind]) + extension.data[1:] for kind, extension in zip(following, chain, strict=True))
+    # No extension at all is no bytes: then `next_header` follows the IPv6 header itself.
+    return b"".join(bytes([kind]) + extension.data[1:] for extension, kind in zip(chain, following, strict=False))
 
 
 # RFC 2711 §2.1 with value 0, "datagram contains a Multicast Listener Discovery message", and a PadN.

@@ -151,6 +151,21 @@ def test_an_open_checksum_is_finished(payload: bytes, protocol: int, in_head: bo
     assert pieces[0].checksum_start == 0
 
 
+@given(payload=st.binary(max_size=60), split=st.integers(28, 88))
+def test_an_open_checksum_is_finished_wherever_head_and_payload_part(payload: bytes, split: int) -> None:
+    whole = super_frame(payload, 0, protocol=UDP)
+    data = whole.to_bytes()
+    pieces = finished(whole._replace(head=data[:split], payload=data[split:]), is_ethernet=False)
+    assert pieces is not None and len(pieces) == 1
+    assert verify(pieces[0].to_bytes(), link=b"", version=4, protocol=UDP)[1] == payload
+
+
+@pytest.mark.parametrize(("head_bytes", "fits"), [(37, False), (38, True)])
+def test_the_field_of_the_checksum_must_lie_in_the_head(head_bytes: int, fits: bool) -> None:
+    frame = Frame(bytes(head_bytes), b"more", checksum_start=20, checksum_offset=16)
+    assert (finished(frame, is_ethernet=False) is not None) == fits
+
+
 def test_a_checksum_of_udp_that_comes_out_as_zero_is_written_as_all_ones() -> None:
     for word in range(0x10000):
         frame = super_frame(struct.pack("!H", word), 0, protocol=UDP)

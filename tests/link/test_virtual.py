@@ -25,7 +25,7 @@ from underlay.link import (
     wire_bytes,
 )
 from underlay.link._carrier import Carrier
-from underlay.wire import Frame
+from underlay.wire import Frame, checksum, pseudo_header_sum
 
 FOREVER = float("inf")
 A, B, C = (bytes([2, 0, 0, 0, 0, last]) for last in (1, 2, 3))
@@ -57,6 +57,17 @@ def test_a_wire_carries_both_ways_at_once() -> None:
     wire.send(1, Frame(b"pong"), 1.0)
     assert payloads(wire, 1.0) == [(1, b"ping"), (0, b"pong")]
     assert wire.next_deadline() is None
+
+
+def test_a_wire_counts_frames_and_bytes_of_both_ends() -> None:
+    wire = VirtualWire("w", forward=[Delay(1.0)])
+    for _ in range(2):
+        wire.send(0, Frame(b"head", b"payload"), 0.0)
+    assert repr(wire) == "<VirtualWire w, 2 ports, 2 frames under way>"
+    wire.poll_deliveries(1.0)
+    near, far = wire.statistics(0), wire.statistics(1)
+    assert (near.sent_frames, near.sent_bytes, near.received_frames, near.received_bytes) == (2, 22, 0, 0)
+    assert (far.sent_frames, far.sent_bytes, far.received_frames, far.received_bytes) == (0, 0, 2, 22)
 
 
 def test_a_frame_arrives_when_it_is_due_and_not_before() -> None:
@@ -113,9 +124,15 @@ def test_the_frames_under_way_are_limited_in_number_and_in_bytes() -> None:
         wire.send(0, Frame(bytes(10)), 0.0)
     assert (wire.frames_under_way, wire.statistics(0).drops) == (3, {"in_flight": 2})
     wire.poll_deliveries(1.0)
-    wire.send(0, Frame(bytes(900)), 1.0)
-    wire.send(0, Frame(bytes(900)), 1.0)
-    assert (wire.frames_under_way, wire.statistics(0).drops) == (1, {"in_flight": 3})
+    for head_bytes in (900, 1, 50):  # and 50 bytes of payload: only the first fits
+        wire.send(0, Frame(bytes(head_bytes), bytes(50)), 1.0)
+    assert (wire.frames_under_way, wire.statistics(0).drops) == (1, {"in_flight": 4})
+    wire.poll_deliveries(2.0)
+    wire.send(0, Frame(bytes(900), bytes(100)), 2.0)
+    assert (wire.frames_under_way, wire.statistics(0).drops) == (1, {"in_flight": 4})
+    wire.poll_deliveries(3.0)
+    wire.send(0, Frame(bytes(900), bytes(101)), 3.0)
+    assert (wire.frames_under_way, wire.statistics(0).drops) == (0, {"in_flight": 5})
 
 
 @given(
@@ -289,6 +306,118 @@ def test_a_stage_that_cannot_be_is_refused(make: object) -> None:
         make()  # type: ignore[operator]
 
 
+class Scripted:
+    """Draws that the test chooses."""
+
+    def __init__(self, *draws: float) -> None:
+        self._draws = iter(draws)
+
+    def random(self) -> float:
+        return next(self._draws)
+
+    def getrandbits(self, k: int, /) -> int:
+        raise AssertionError("not drawn from")
+
+
+def test_jitter_is_as_long_as_the_draw_says() -> None:
+    wire = VirtualWire(forward=[Jitter(Scripted(0.25, 0.5), 0.1)])
+    wire.send(0, Frame(b"a"), 1.0)
+    wire.send(0, Frame(b"b"), 2.0)
+    assert arrivals(wire) == pytest.approx([1.025, 2.05])
+
+
+def test_a_held_frame_arrives_as_much_later_as_it_is_held() -> None:
+    wire = VirtualWire(forward=[Reordering(Scripted(0.0, 0.9), 0.5, 0.2)])
+    wire.send(0, Frame(b"held"), 1.0)
+    wire.send(0, Frame(b"not"), 1.1)
+    assert arrivals(wire) == pytest.approx([1.1, 1.2])
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.5])
+def test_a_draw_equal_to_the_probability_is_no_accident(draw: float) -> None:
+    stages: list[Impairment] = [
+        Loss(Scripted(draw), draw),
+        Duplication(Scripted(draw), draw),
+        Corruption(Scripted(draw), draw),
+        Reordering(Scripted(draw), draw, 1.0),
+    ]
+    wire = VirtualWire(forward=stages)
+    wire.send(0, Frame(b"x"), 0.0)
+    assert payloads(wire, 0.0) == [(1, b"x")]
+    assert [(stage.seen, stage.affected) for stage in stages] == [(1, 0)] * 4
+
+
+def test_each_stage_counts_the_frames_that_came_and_those_that_it_changed() -> None:
+    rng = random.Random(0)
+    stages: list[Impairment] = [
+        Delay(0.1),
+        Jitter(rng, 0.1),
+        Corruption(rng, 1),
+        Reordering(rng, 1, 0.1),
+        Duplication(rng, 1),
+        Rate(1e9, queue_frames=1),
+        Mtu(68),
+        Loss(rng, 1),
+    ]
+    wire = VirtualWire(forward=stages, is_ethernet=False)
+    for number in range(3):
+        wire.send(0, Frame(bytes(69 if number == 2 else 10)), float(number))
+    counts = [(stage.name, stage.seen, stage.affected) for stage in stages]
+    assert counts == [
+        ("delay", 3, 3),
+        ("jitter", 3, 3),
+        ("corruption", 3, 3),
+        ("reordering", 3, 3),
+        ("duplication", 3, 3),
+        ("queue", 6, 3),
+        ("mtu", 3, 1),
+        ("loss", 2, 2),
+    ]
+    assert wire.statistics(0).drops == {"mtu": 1, "loss": 2}
+    assert repr(stages[-1]) == "<Loss, 2 of 2>"
+
+
+def test_a_queue_in_bytes_has_room_again_when_frames_have_left() -> None:
+    wire = VirtualWire(forward=[Rate(3200, queue_bytes=250)])
+    for now in (0.0, 0.0, 0.25, 0.5, 0.75):  # the first leaves at the very moment when the third comes
+        wire.send(0, Frame(bytes(100)), now)
+    assert arrivals(wire) == [0.25, 0.5, 0.75, 1.0, 1.25]
+
+
+def test_a_queue_has_room_for_exactly_its_bytes() -> None:
+    wire = VirtualWire(forward=[Rate(8000, queue_bytes=200)])
+    for _ in range(3):
+        wire.send(0, Frame(bytes(100)), 0.0)
+    assert len(payloads(wire)) == 2
+
+
+def test_any_bit_of_a_frame_may_be_the_one_that_turns() -> None:
+    hit = set()
+    for number in range(24):
+        wire = VirtualWire(forward=[Corruption(Scripted(0.0, 0.0, number / 24), 1)])
+        wire.send(0, Frame(b"\0", b"\0\0"), 0.0)
+        [(_, damaged)] = payloads(wire)
+        hit.add(int.from_bytes(damaged, "big"))
+    assert hit == {1 << bit for bit in range(24)}
+
+
+def test_of_a_super_frame_one_segment_is_damaged_and_all_checksums_are_finished() -> None:
+    head = bytes.fromhex("4500272400000000 40060000 0a090001 0a090002".replace(" ", ""))
+    head += bytes.fromhex("0001 0002 00000000 00000000 5010 ffff 0000 0000".replace(" ", ""))
+    frame = Frame(head, bytes(2500), segment_bytes=1000, checksum_start=20, checksum_offset=16)
+    for last, wanted in ((0.0, 0), (0.5, 1), (0.99, 2)):
+        wire = VirtualWire(forward=[Corruption(Scripted(0.0, last, 0.999), 1)], offload=True, is_ethernet=False)
+        wire.send(0, frame, 0.0)
+        pieces = wire.poll_deliveries(FOREVER)
+        assert [len(piece.payload) or len(piece.head) - 40 for _, piece in pieces] == [1000, 1000, 500]
+        good = []
+        for number, (_, piece) in enumerate(pieces):
+            assert (piece.segment_bytes, piece.checksum_start) == (0, 0)
+            data = piece.to_bytes()
+            good.append(checksum(data[20:], pseudo_header_sum(data[12:16], data[16:20], 6, len(data) - 20)) == 0)
+            assert good[number] == (number != wanted)
+
+
 # --- hub and switch -----------------------------------------------------------------------------------
 
 
@@ -330,9 +459,18 @@ def test_a_switch_forgets_who_was_silent_too_long() -> None:
     payloads(switch)
     switch.send(1, ethernet(A, B), 10.0)
     assert [port for port, _ in payloads(switch)] == [0]
+    assert [entry.mac for entry in switch.table(10.0)] == [A, B]
     switch.send(1, ethernet(A, B), 10.1)
     assert [port for port, _ in payloads(switch)] == [0, 2]
     assert [entry.mac for entry in switch.table(10.1)] == [B]
+
+
+def test_a_host_that_spoke_lately_is_known_however_long_the_switch_runs() -> None:
+    switch = Switch(3, ageing_s=10)
+    switch.send(0, ethernet(BROADCAST, A), 1000.0)
+    payloads(switch)
+    switch.send(1, ethernet(A, B), 1001.0)
+    assert [port for port, _ in payloads(switch)] == [0]
 
 
 def test_a_host_that_moves_is_found_at_its_new_port() -> None:
@@ -351,18 +489,26 @@ def test_a_full_table_learns_nobody_new_until_somebody_is_forgotten() -> None:
     assert [entry.mac for entry in switch.table(0.0)] == [A, B]
     assert switch.table_full == 1
     switch.send(0, ethernet(BROADCAST, B), 5.0)
+    switch.send(0, ethernet(BROADCAST, C), 10.0)
+    assert ([entry.mac for entry in switch.table(10.0)], switch.table_full) == ([A, B], 2)
     switch.send(0, ethernet(BROADCAST, C), 11.0)
     assert [entry.mac for entry in switch.table(11.0)] == [B, C]
+    switch.send(0, ethernet(BROADCAST, A), 12.0)
+    assert ([entry.mac for entry in switch.table(12.0)], switch.table_full) == ([B, C], 3)
 
 
 def test_a_switch_drops_and_counts_what_it_must_not_forward() -> None:
     switch = Switch(2)
-    switch.send(0, Frame(b"short"), 0.0)
+    switch.send(0, Frame(bytes(13)), 0.0)
     switch.send(0, ethernet(A, BROADCAST), 0.0)
     switch.send(0, ethernet(bytes.fromhex("0180c2000000"), A), 0.0)
+    switch.send(0, ethernet(bytes.fromhex("0180c200000f"), A), 0.0)
     switch.send(0, ethernet(A, A), 0.0)
     assert payloads(switch) == []
-    assert switch.statistics(0).drops == {"runt": 1, "group_source": 1, "reserved": 1, "same_port": 1}
+    assert switch.statistics(0).drops == {"runt": 1, "group_source": 1, "reserved": 2, "same_port": 1}
+    switch.send(0, ethernet(bytes.fromhex("0180c2000010"), A), 0.0)
+    switch.send(0, ethernet(B, A, b"\x08\x00"), 0.0)  # the shortest that has a header
+    assert len(payloads(switch)) == 2
 
 
 def test_a_switch_learns_each_vlan_apart() -> None:
@@ -380,6 +526,9 @@ def test_a_head_shorter_than_the_ethernet_header_is_read_on_into_the_payload() -
     whole = ethernet(B, A).head
     switch.send(0, Frame(whole[:5], whole[5:]), 0.0)
     assert [entry.mac for entry in switch.table(0.0)] == [A]
+    tagged = ethernet(B, C, b"\x81\x00\x00\x05").head
+    switch.send(0, Frame(tagged[:14], tagged[14:]), 0.0)
+    assert [(entry.mac, entry.vlan) for entry in switch.table(0.0)] == [(A, 0), (C, 5)]
 
 
 # --- what is told -------------------------------------------------------------------------------------

@@ -217,7 +217,7 @@ def _labels(name: str) -> list[bytes]:
         labels[-1].append(ord(char))
     if not labels[-1]:  # the last dot, or the root
         labels.pop()
-    if name != "." and not all(labels):
+    if name != "." and not (labels and all(labels)):
         raise WireError("dns", "name", f"{name!r} has an empty label")
     return [] if name == "." else [bytes(label) for label in labels]
 

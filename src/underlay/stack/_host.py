@@ -82,6 +82,7 @@ class Host:
         self._addresses = addresses = LocalAddresses()
         loopback = Interface(0, "lo", mac=None, mtu_bytes=LOOPBACK_MTU_BYTES, offload=True, is_loopback=True)
         self._output = output = PacketOutput(config, rng, drops, addresses, loopback)
+        addresses.changed = output.forget_hops
         self._arps: list[Arp | None] = [None]
         self._discoveries: list[NeighbourDiscovery | None] = [None]
         self.icmp: Final = IcmpLayer(config, drops, addresses, output)
@@ -318,7 +319,7 @@ class Host:
         route = Route(each.network, each.prefix_bits, None, interface.index)
         if route not in self._output.routes.routes():
             self._output.routes.add(route)
-        self._output.forget_hops()
+            self._output.forget_hops()
 
     def _notify(self, socket: Socket, events: Events) -> None:
         self._events[socket] = self._events.get(socket, Events(0)) | events

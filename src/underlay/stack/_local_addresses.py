@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import errno
+from collections.abc import Callable
 from typing import Final
 
 from ..wire import format_ip, solicited_node
@@ -41,6 +42,8 @@ class LocalAddresses:
     """The addresses of a host. ``unicast`` maps those in use to their interface; a look there is all that most need."""
 
     def __init__(self) -> None:
+        self.changed: Callable[[], None] = lambda: None
+        """Called after each change: whoever remembers sources is to forget them."""
         self.unicast: dict[bytes, Interface] = {}
         self.tentative: dict[bytes, Interface] = {}  # RFC 4862 section 5.4: ours perhaps, not to be used yet
         self.broadcasts: dict[bytes, Interface] = {}
@@ -58,18 +61,21 @@ class LocalAddresses:
             self.broadcasts.setdefault(each.broadcast, interface)
             # RFC 1122 section 3.3.6: the old form, all bits zero, is heard as a broadcast too.
             self.broadcasts.setdefault(each.network, interface)
+        self.changed()
 
     def use(self, address: bytes) -> None:
         """Let a tentative address be used from now on."""
         interface = self.tentative.pop(address, None)
         if interface is not None:
             self.unicast[address] = interface
+            self.changed()
 
     def remove(self, address: bytes) -> None:
         """Let an address be somebody else's."""
         interface = self.tentative.pop(address, None) or self.unicast.pop(address, None)
         if interface is not None:
             interface.addresses = [each for each in interface.addresses if each.address != address]
+            self.changed()
 
     def is_local(self, address: bytes) -> bool:
         """Whether a packet to ``address`` stays in the host: its own address, or any loopback address."""
@@ -99,8 +105,10 @@ class LocalAddresses:
             return True
         if is_loopback(source) and not interface.is_loopback:
             return True
+        if len(source) == 16:
+            return source[:12] == _MAPPED4  # it means IPv4 inside a program, and nothing on a wire (RFC 4291 2.5.5.2)
         # 0.0.0.0/8 is "this host on this network" and 240.0.0.0/4 is reserved. ANY itself is left to who asks.
-        return len(source) == 4 and source != ANY4 and (source[0] == 0 or source[0] >= 240)
+        return source != ANY4 and (source[0] == 0 or source[0] >= 240)
 
     def is_single_host(self, address: bytes) -> bool:
         """Whether an error message may be sent to ``address`` (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e.6)."""
@@ -109,4 +117,5 @@ class LocalAddresses:
         return len(address) == 16 or 0 < address[0] < 240
 
 
+_MAPPED4: Final = bytes(10) + b"\xff\xff"
 _SOLICITED_PREFIX: Final = solicited_node(bytes(16))[:13]

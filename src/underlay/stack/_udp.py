@@ -85,6 +85,7 @@ class UdpSocket:
     """
 
     __slots__ = (
+        "_bound_to",
         "_error",
         "_is_bound",
         "_joined",
@@ -115,8 +116,9 @@ class UdpSocket:
         self._error = 0
         self._joined: list[tuple[bytes, int]] = []
         self._is_bound = False
+        self._bound_to = ANY4 if version == 4 else ANY6
         self.version = version
-        self.local: _Address = (ANY4 if version == 4 else ANY6, 0)
+        self.local: _Address = (self._bound_to, 0)
         self.remote: _Address | None = None
         self.closed = False
         self.drops = 0  # datagrams that found no room in the queue
@@ -141,6 +143,7 @@ class UdpSocket:
         if self._is_bound:
             raise OSError(errno.EINVAL, "the UDP socket is bound already")
         self._layer._bind(self, address, port)
+        self._bound_to = address
         self._is_bound = True
 
     def connect(self, address: bytes, port: int) -> None:
@@ -149,21 +152,22 @@ class UdpSocket:
         self._check_family(address)
         if address in (ANY4, ANY6):  # Linux: the host itself
             address = b"\x7f\x00\x00\x01" if self.version == 4 else bytes(15) + b"\x01"
-        source, _ = self._layer._route(self, address)
         if not self._is_bound:
-            self.bind(self.local[0], 0)
-        self._layer._unlist(self)
-        if self.local[0] in (ANY4, ANY6):
-            self.local = source, self.local[1]
-        self.remote = address, port
-        self._layer._list(self)
+            self.bind(self._bound_to, 0)
+        before, bound = self.remote, self.local[0]
+        self._peer(None)
+        try:
+            source, _ = self._layer._route(self, address)
+        except OSError:
+            self._peer(before, bound)
+            raise
+        self._peer((address, port), source)
 
     def disconnect(self) -> None:
         """Forget the peer, as connect(2) with AF_UNSPEC does."""
         self._check_open()
-        self._layer._unlist(self)
-        self.remote = None
-        self._layer._list(self)
+        if self._is_bound:
+            self._peer(None)
 
     def send_to(self, data: bytes | bytearray | memoryview, destination: _Address | None, now: float) -> int:
         """Send one datagram to ``destination``, or with None to the peer; its size is returned.
@@ -259,6 +263,16 @@ class UdpSocket:
 
     # -- for the layer -------------------------------------------------------------------------------------------------
 
+    def _peer(self, remote: _Address | None, source: bytes | None = None) -> None:
+        """Set or forget the peer; a socket bound to all addresses has the route's one as long as it has a peer."""
+        self._layer._unlist(self)
+        self.remote = remote
+        address = self._bound_to
+        if remote is not None and source is not None and address in (ANY4, ANY6):
+            address = source
+        self.local = address, self.local[1]
+        self._layer._list(self)
+
     def _take_in(self, data: bytes, source: _Address) -> bool:
         """Queue a datagram; False where there is no room."""
         size = len(data) + _DATAGRAM_OVERHEAD_BYTES
@@ -275,7 +289,7 @@ class UdpSocket:
 
     def _check_family(self, address: bytes) -> None:
         if len(address) != (4 if self.version == 4 else 16):
-            raise OSError(errno.EAFNOSUPPORT, f"{format_ip(address)} is not an IPv{self.version} address")
+            raise OSError(errno.EAFNOSUPPORT, f"an IPv{self.version} socket takes no address of {len(address)} bytes")
 
     def _raise_error(self, what: str) -> None:
         number = self.take_error()
@@ -419,7 +433,7 @@ class UdpLayer:
         address, port = destination
         source, path = self._route(socket, address)
         if not socket._is_bound:
-            socket.bind(socket.local[0], 0)
+            socket.bind(socket._bound_to, 0)
         size = len(data)
         header_bytes = (20 if socket.version == 4 else 40) + _HEADER_BYTES
         fits = size + header_bytes <= path.mtu_bytes

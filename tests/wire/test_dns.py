@@ -205,7 +205,7 @@ def test_each_malformed_message_names_its_field(message: bytes, field: str) -> N
     assert caught.value.key == f"dns.{field}"
 
 
-@pytest.mark.parametrize("name", ["a..b", ".a", "..", "bücher.example", "a\\", "a\\2", "\\999", "a" * 64, ""])
+@pytest.mark.parametrize("name", ["a..b", ".a", "..", "bü.example", "a\\", "a\\2", "\\999", "a" * 64, "a." * 128, ""])
 def test_text_that_is_no_name_is_refused(name: str) -> None:
     with refused("dns.name"):
         build_dns_query(1, name)

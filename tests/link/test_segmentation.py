@@ -126,6 +126,9 @@ def test_only_the_last_segment_ends_the_stream_and_only_the_first_says_that_the_
     pieces = segments(super_frame(bytes(25), 10, flags=ACK | FIN | PSH | CWR), is_ethernet=False)
     assert pieces is not None
     assert [piece.head[33] for piece in pieces] == [ACK | CWR, ACK, ACK | FIN | PSH]
+    pieces = segments(super_frame(bytes(20), 10, flags=ACK | FIN | PSH | CWR), is_ethernet=False)
+    assert pieces is not None
+    assert [piece.head[33] for piece in pieces] == [ACK | CWR, ACK | FIN | PSH]
 
 
 def test_a_single_segment_keeps_all_its_flags() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import struct
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests._kernel import needs_program
 
 from underlay.link import FRAME, Delay, Loss, VirtualWire
 from underlay.trace import CapturedLink, PcapngWriter, capture, read_pcapng
+from underlay.trace import _pcapng as module
 from underlay.wire import Frame
 
 # 10.9.0.1 → 10.9.0.2, ICMP echo request with "hello"
@@ -116,6 +118,47 @@ def test_a_file_stays_within_its_limit_is_whole_and_tells_what_is_missing() -> N
         assert told.written_frames + told.unwritten_frames == 100
         assert links in ([], [CapturedLink("a", False, 100, 100 - len(frames))])
     assert len(frames) > 10
+
+
+def test_the_limit_may_be_reached_to_the_byte() -> None:
+    records = [("a", "in", PING, float(number), "") for number in range(3)]
+    size = len(written({}, *records))
+    assert len(read_pcapng(written({"limit_bytes": size}, *records))[1]) == 3
+    assert len(read_pcapng(written({"limit_bytes": size - 1}, *records))[1]) == 2
+
+
+def test_room_for_the_statistics_of_a_link_without_room_is_given_back() -> None:
+    first = ("a", "in", PING, 0.0, "")
+    size = len(written({}, first, first))
+    file = io.BytesIO()
+    with PcapngWriter(file, limit_bytes=size) as writer:
+        writer.record(*first)
+        for number in range(5):
+            writer.record(f"another{number}", "in", PING, 0.0, "")
+        writer.record(*first)
+    assert len(read_pcapng(file.getvalue())[1]) == 2
+    assert writer.statistics().unwritten_frames == 5
+
+
+def test_links_without_number_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_LINKS", 3)
+    file = io.BytesIO()
+    with PcapngWriter(file) as writer:
+        for number in range(5):
+            writer.record(str(number), "in", PING, 0.0, "")
+    links, frames = read_pcapng(file.getvalue())
+    assert (len(links), len(frames), writer.statistics().unwritten_frames) == (3, 3, 2)
+
+
+def test_the_statistics_of_a_link_tell_when_it_began_and_ended() -> None:
+    data = written({}, ("a", "in", PING, 3.0, ""), ("a", "in", PING, 9.0, ""))
+    block = data[data.rindex(struct.pack("<II", 5, 76)) :]
+    interface, high, low = struct.unpack_from("<III", block, 8)
+    assert (interface, high << 32 | low) == (0, 9_000_000_000)
+    code, size, high, low = struct.unpack_from("<HHII", block, 20)
+    assert (code, size, high << 32 | low) == (2, 8, 3_000_000_000)
+    code, size, high, low = struct.unpack_from("<HHII", block, 32)
+    assert (code, size, high << 32 | low) == (3, 8, 9_000_000_000)
 
 
 def test_a_long_frame_is_cut_and_its_length_kept() -> None:

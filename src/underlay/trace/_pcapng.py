@@ -164,7 +164,7 @@ class PcapngWriter:
         if self._closed:
             return
         self._closed = True
-        self._limit_bytes += self._reserved_bytes
+        self._reserved_bytes = 0  # what was kept free for these blocks
         for interface in self._links.values():
             end_ns = interface.last_ns
             start_ns = self._begun_ns or 0
@@ -206,9 +206,7 @@ class PcapngWriter:
 
     def _write(self, block: bytes) -> bool:
         """Write a block whole, or not at all."""
-        if self._error is not None or self._written_bytes + len(block) > self._limit_bytes - self._reserved_bytes * (
-            not self._closed
-        ):
+        if self._error is not None or self._written_bytes + len(block) > self._limit_bytes - self._reserved_bytes:
             return False
         try:
             self._file.write(block)

@@ -83,6 +83,8 @@ def test_a_datagram_with_an_open_checksum_is_believed_by_the_kernel(offload: boo
         sock.bind(("10.9.0.1", 0))
         assert peer.device.send(udp_frame(b"hello", sock.getsockname()[1]))
         assert sock.recvfrom(100) == (b"hello", ("10.9.0.2", 4000))
+        seen = peer.device.statistics()
+        assert (seen.sent_frames, seen.sent_bytes, seen.drops) == (1, 33, {})
 
 
 def test_a_datagram_with_a_wrong_checksum_is_not() -> None:
@@ -198,7 +200,9 @@ def test_the_ipv6_address_of_the_kernel_is_usable_at_once() -> None:
 def test_ping_is_answered_through_a_device() -> None:
     with kernel_peer() as peer:
         child = peer.popen(["ping", "-c", "1", "-W", str(int(LIMIT_S)), "10.9.0.2"])
-        echo = next_frame(peer.device, lambda frame: frame.data[9] == 1).data
+        received = next_frame(peer.device, lambda frame: frame.data[9] == 1)
+        assert not received.checksum_valid  # nobody vouches for ICMP's
+        echo = received.data
         body = b"\0\0\0\0" + echo[24:]
         body = b"\0\0" + struct.pack("!H", checksum(body)) + echo[24:]
         assert peer.device.send(Frame(ipv4(1, len(body)), body))
@@ -237,6 +241,21 @@ def test_a_call_gives_no_more_frames_than_asked_for_and_none_when_there_is_none(
             sock.sendto(b"%d" % number, ("10.9.0.2", 53))
         assert [frame.data[28:] for frame in peer.device.receive(3)] == [b"0", b"1", b"2"]
         assert [frame.data[28:] for frame in peer.device.receive(3)] == [b"3", b"4"]
+
+
+def test_a_call_ends_when_it_has_a_quarter_of_a_mebibyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    with kernel_peer() as peer, monkeypatch.context() as patched:
+        patched.setattr(os, "readv", lambda fd, parts: 65536 + 10)
+        assert len(peer.device.receive()) == 4
+        assert len(peer.device.receive(3)) == 3
+        patched.setattr(os, "readv", lambda fd, parts: 1000 + 10)
+        assert len(peer.device.receive(1000)) == 263
+
+
+def test_a_vlan_tag_before_the_largest_packet_is_no_reason_to_drop_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with kernel_peer(tap=True) as peer, monkeypatch.context() as patched:
+        patched.setattr(os, "readv", lambda fd, parts: 65536 + 18 + 10)
+        assert len(peer.device.receive(1)) == 1
 
 
 def test_what_was_received_stays_as_it_was_while_more_comes() -> None:

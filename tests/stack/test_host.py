@@ -306,6 +306,9 @@ def test_an_address_twice_and_a_route_by_no_interface_are_refused() -> None:
     with pytest.raises(OSError, match="already") as twice:
         host.add_interface(["10.0.0.1/8"], mac=None)
     assert twice.value.errno == errno.EEXIST
+    with pytest.raises(OSError, match="already") as twice:
+        host.add_interface(["10.3.0.1/24", "10.3.0.1/16"], mac=None)
+    assert twice.value.errno == errno.EEXIST
     with pytest.raises(ValueError, match="no interface 5"):
         host.add_route("0.0.0.0/0", None, 5)
     with pytest.raises(ValueError, match="MTU"):

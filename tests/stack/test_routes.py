@@ -86,3 +86,20 @@ def test_a_lookup_may_ask_for_one_interface_only() -> None:
 
 def test_a_route_reads_as_people_write_it() -> None:
     assert str(Route(bytes(4), 0, parse_ip("10.0.0.1"), 1)) == "0.0.0.0/0 via 10.0.0.1 interface 1"
+
+
+def test_removing_a_route_leaves_its_neighbours_in_the_table() -> None:
+    table = RouteTable()
+    wide, narrow, twin = (
+        Route(parse_ip("10.0.0.0"), 8, None, 1),
+        Route(parse_ip("10.0.0.0"), 24, None, 1),
+        Route(parse_ip("10.0.0.0"), 24, None, 2),
+    )
+    for route in (wide, narrow, twin):
+        table.add(route)
+    assert table.lookup(parse_ip("10.0.0.1")) == narrow
+    table.remove(narrow)
+    assert table.lookup(parse_ip("10.0.0.1")) == twin
+    table.remove(twin)
+    assert table.lookup(parse_ip("10.0.0.1")) == wide
+    assert table.routes() == (wide,)

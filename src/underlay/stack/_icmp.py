@@ -175,8 +175,7 @@ class IcmpLayer:
 
         ``rest`` is what stands behind the checksum: an MTU, or where in the packet the problem is.
         """
-        # RFC 4443 section 2.4 e.3: of what was sent to many, only a packet that is too big is spoken of.
-        if not packet.to_one and not (problem is Problem.PACKET_TOO_BIG and len(packet.source) == 16):
+        if not packet.to_one:
             return
         if not self._addresses.is_single_host(packet.source) or self._is_about_error(packet):
             return

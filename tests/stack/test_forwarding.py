@@ -179,15 +179,48 @@ def test_a_host_that_is_no_router_passes_nothing_on() -> None:
     assert plain.statistics().drops == {"ip.not_for_us": 1}
 
 
-def test_a_transport_checksum_that_the_link_left_open_is_filled_in() -> None:
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_transport_checksum_that_the_link_left_open_is_filled_in(version: int) -> None:
     host = bare_router()
+    here, there = (A4, B4) if version == 4 else (A6, B6)
     payload = b"data" * 10
-    segment = build_tcp_header(A4, B4, 1, 2, 3, 4, 16, 100, payload=payload, offload=True) + payload
-    host.receive_frame(1, build_ipv4(A4, B4, 6, len(segment)) + segment, 0.0, checksum_valid=True)
+    segment = build_tcp_header(here, there, 1, 2, 3, 4, 16, 100, payload=payload, offload=True) + payload
+    header = build_ipv4(here, there, 6, len(segment)) if version == 4 else build_ipv6(here, there, 6, len(segment))
+    host.receive_frame(1, header + segment, 0.0, checksum_valid=True)
     ((_, frame),) = host.poll_frames(0.0)
     data = frame.to_bytes()
-    parsed = parse_tcp(data, 20, len(data), pseudo=pseudo_header_sum(A4, B4, 6, len(segment)))
-    assert bytes(parsed.payload) == payload
+    pseudo = pseudo_header_sum(here, there, 6, len(segment))
+    assert bytes(parse_tcp(data, len(header), len(data), pseudo=pseudo).payload) == payload
+
+
+def test_a_fragment_s_transport_checksum_is_left_as_it_is() -> None:
+    host = bare_router()
+    piece = build_ipv4(A4, B4, 17, 8, more_fragments=True, dont_fragment=False) + build_udp(A4, B4, 1, 2, bytes(90))
+    host.receive_frame(1, piece, 0.0, checksum_valid=True)
+    ((_, frame),) = host.poll_frames(0.0)
+    assert frame.to_bytes()[20:] == piece[20:]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_super_frame_goes_on_as_one_where_the_link_can_cut_it(version: int) -> None:
+    host = bare_router()
+    host.add_interface(["10.2.0.254/24", "fd02::254/64"], mac=None, offload=True)
+    here, there = (A4, ip("10.2.0.1")) if version == 4 else (A6, ip("fd02::1"))
+    payload = random.Random(1).randbytes(5000)
+    segment = build_tcp_header(here, there, 1, 2, 3, 4, 16, 100, payload=payload, offload=True) + payload
+    header = build_ipv4(here, there, 6, len(segment)) if version == 4 else build_ipv6(here, there, 6, len(segment))
+    host.receive_frame(1, header + segment, 0.0, checksum_valid=True)
+    ((index, frame),) = host.poll_frames(0.0)
+    assert index == 3
+    assert (len(frame.head), frame.segment_bytes) == (len(header) + 20, 1500 - len(header) - 20)
+    data = frame.with_checksum().to_bytes()
+    pseudo = pseudo_header_sum(here, there, 6, len(segment))
+    assert bytes(parse_tcp(data, len(header), len(data), pseudo=pseudo).payload) == payload
+    # Without the checksum's word for it, it is a packet that is too big.
+    host.receive_frame(1, header + segment, 0.0)
+    ((index, _),) = host.poll_frames(0.0)
+    assert index == 1
+    assert host.statistics().drops == {"forward.too_big": 1}
 
 
 def test_a_fragment_is_divided_again_and_the_pieces_keep_their_places() -> None:

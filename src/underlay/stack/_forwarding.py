@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..wire import Frame, checksum, pseudo_header_sum
-from ._fragmentation import HEADER4_BYTES, fragment4
+from ..wire import PROTOCOL_TCP, PROTOCOL_UDP, TCP_CHECKSUM_OFFSET, Frame, checksum, pseudo_header_sum
+from ._fragmentation import HEADER4_BYTES, HEADER6_BYTES, fragment4
 from ._host_config import Drops
 from ._icmp import IcmpLayer, Problem
 from ._interface import is_link_local, is_loopback, is_multicast
@@ -18,7 +18,8 @@ from ._ip_output import Hop, PacketOutput
 from ._local_addresses import LocalAddresses
 from ._received import Received
 
-_CHECKSUM_AT: Final = {6: 16, 17: 6}  # where TCP and UDP keep theirs
+_CHECKSUM_AT: Final = {PROTOCOL_TCP: TCP_CHECKSUM_OFFSET, PROTOCOL_UDP: 6}  # RFC 9293 section 3.1, RFC 768
+_TCP_HEADER_BYTES: Final = 20  # RFC 9293 section 3.1, without options
 _DONT_FRAGMENT: Final = 0x40  # in the byte at 6 of the IPv4 header
 _MORE_FRAGMENTS: Final = 0x20
 _OPTION_COPIED: Final = 0x80  # RFC 791 section 3.1
@@ -57,9 +58,12 @@ class Forwarder:
             self._icmp.send_error(packet, Problem.NETWORK_UNREACHABLE, now)
             return
         data = bytearray(packet.data[packet.packet_start : packet.end])
-        if packet.checksum_valid:
-            self._complete_checksum(data, packet)
         is_big = len(data) > hop.interface.mtu_bytes
+        segment_bytes = _super_segment_bytes(data, packet, hop) if is_big and packet.checksum_valid else 0
+        if segment_bytes:
+            is_big = False
+        elif packet.checksum_valid:
+            _complete_checksum(data, packet)
         if len(source) == 16:
             if is_big:
                 self._too_big(packet, hop, now)
@@ -77,6 +81,12 @@ class Forwarder:
         self.forwarded += 1
         if is_big:
             self._fragment(packet, hop, data, now)
+        elif segment_bytes:
+            start = packet.start - packet.packet_start
+            frame = Frame(bytes(data), b"", segment_bytes, start, TCP_CHECKSUM_OFFSET)
+            head_bytes = start + (data[start + 12] >> 4) * 4
+            frame = frame._replace(head=frame.head[:head_bytes], payload=frame.head[head_bytes:])
+            self._output.send_packet(hop, frame, now, loop_back=False)
         else:
             self._output.send_packet(hop, Frame(bytes(data)), now, loop_back=False)
 
@@ -108,15 +118,38 @@ class Forwarder:
             self._output.fragments_sent += 1
             self._output.send_packet(hop, Frame(piece), now, loop_back=False)
 
-    @staticmethod
-    def _complete_checksum(data: bytearray, packet: Received) -> None:
-        """Fill in a transport checksum that the link vouched for: the field may hold only the pseudo header's sum."""
-        at = _CHECKSUM_AT.get(packet.protocol)
-        begin = packet.start - packet.packet_start
-        if at is None or len(data) < begin + at + 2:
-            return
-        place = begin + at
-        data[place : place + 2] = b"\0\0"
-        pseudo = pseudo_header_sum(packet.source, packet.destination, packet.protocol, len(data) - begin)
-        total = checksum(memoryview(data)[begin:], pseudo) or 0xFFFF
-        data[place : place + 2] = total.to_bytes(2, "big")
+
+def _super_segment_bytes(data: bytearray, packet: Received, hop: Hop) -> int:
+    """Return into what segments the link is to cut a super-frame of TCP; 0 where it is none, or the link cuts nothing.
+
+    The checksum's field is made to hold the pseudo header's sum, as a link with offload wants it.
+    """
+    start = packet.start - packet.packet_start
+    if packet.protocol != PROTOCOL_TCP or not hop.offload or len(data) < start + _TCP_HEADER_BYTES:
+        return 0
+    head_bytes = start + (data[start + 12] >> 4) * 4
+    if not start + _TCP_HEADER_BYTES <= head_bytes < len(data):
+        return 0
+    pseudo = pseudo_header_sum(packet.source, packet.destination, PROTOCOL_TCP, len(data) - start)
+    place = start + TCP_CHECKSUM_OFFSET
+    data[place : place + 2] = (pseudo % 0xFFFF).to_bytes(2, "big")
+    return hop.interface.mtu_bytes - head_bytes
+
+
+def _complete_checksum(data: bytearray, packet: Received) -> None:
+    """Fill in a transport checksum that the link vouched for: the field may hold only the pseudo header's sum."""
+    at = _CHECKSUM_AT.get(packet.protocol)
+    start = packet.start - packet.packet_start
+    if at is None or len(data) < start + at + 2:
+        return
+    if len(packet.source) == 16:
+        is_whole = start == HEADER6_BYTES  # behind extension headers may be a piece only, for which no link vouches
+    else:
+        is_whole = not (data[6] << 8 | data[7]) & 0x3FFF
+    if not is_whole:
+        return
+    place = start + at
+    data[place : place + 2] = b"\0\0"
+    pseudo = pseudo_header_sum(packet.source, packet.destination, packet.protocol, len(data) - start)
+    total = checksum(memoryview(data)[start:], pseudo) or 0xFFFF
+    data[place : place + 2] = total.to_bytes(2, "big")

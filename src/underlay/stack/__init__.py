@@ -12,10 +12,17 @@ from ._host import Host
 from ._host_config import HostConfig, HostStatistics, InterfaceStatistics
 from ._icmp import EchoReply
 from ._routes import Route
+from ._tcp_connection import TcpConnection
+from ._tcp_info import TcpInfo, TcpStatistics
+from ._tcp_layer import TcpLayer
+from ._tcp_listener import TcpListener
+from ._tcp_options import TcpConfig, TcpOptions
+from ._tcp_state import TRANSITIONS, State, TcpEvent
 from ._udp import UdpLayer, UdpSocket
 
 __all__ = [
     "DEFAULT_TTL",
+    "TRANSITIONS",
     "EchoReply",
     "Events",
     "Host",
@@ -28,6 +35,15 @@ __all__ = [
     "Path",
     "Rng",
     "Route",
+    "State",
+    "TcpConfig",
+    "TcpConnection",
+    "TcpEvent",
+    "TcpInfo",
+    "TcpLayer",
+    "TcpListener",
+    "TcpOptions",
+    "TcpStatistics",
     "UdpLayer",
     "UdpSocket",
 ]

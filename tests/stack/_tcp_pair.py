@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from underlay.stack import Events, Path, TcpConfig, TcpConnection, TcpLayer, TcpListener, TcpOptions
+from underlay.stack import Events, Path, State, TcpConfig, TcpConnection, TcpLayer, TcpListener, TcpOptions
 from underlay.wire import ACK, FIN, PSH, RST, SYN, URG, TcpSegment, build_tcp_header, parse_tcp, pseudo_header_sum
 
 A = bytes([10, 9, 0, 1])
@@ -47,6 +47,11 @@ class Packet:
 
 Verdict = float | list[float] | None
 """What a script says of a packet: None loses it, a number delays it so many seconds more, a list sends a copy each."""
+
+
+def states(*connections: TcpConnection) -> tuple[State, ...]:
+    """Give the states as they are now (a checker of types believes that an attribute stays what it was)."""
+    return tuple(connection.state for connection in connections)
 
 
 class End:

@@ -10,7 +10,7 @@ import pytest
 from underlay.stack import Events, State, TcpConfig, TcpOptions
 from underlay.wire import FIN
 
-from ._tcp_pair import Packet, Pair, Verdict
+from ._tcp_pair import Packet, Pair, Verdict, states
 
 DATA = random.Random(7).randbytes(300_000)
 
@@ -19,7 +19,7 @@ def test_a_connection_lives_from_syn_to_time_wait() -> None:
     """MUST-13: who closes first stays in TIME_WAIT for 2 MSL."""
     pair = Pair(delay_s=0.01)
     client, server = pair.open()
-    assert (client.state, server.state) == (State.ESTABLISHED, State.ESTABLISHED)
+    assert states(client, server) == (State.ESTABLISHED, State.ESTABLISHED)
     assert pair.a.told(client) == Events.CONNECTED | Events.WRITABLE
     client.send(b"ping", pair.now)
     pair.run(1)
@@ -29,15 +29,15 @@ def test_a_connection_lives_from_syn_to_time_wait() -> None:
     assert client.receive(100, pair.now) == b"pong"
     client.close(pair.now)
     pair.run(1)
-    assert (client.state, server.state) == (State.FIN_WAIT_2, State.CLOSE_WAIT)
+    assert states(client, server) == (State.FIN_WAIT_2, State.CLOSE_WAIT)
     assert server.receive(100, pair.now) == b""
     server.close(pair.now)
     pair.run(1)
-    assert (client.state, server.state) == (State.TIME_WAIT, State.CLOSED)
+    assert states(client, server) == (State.TIME_WAIT, State.CLOSED)
     pair.run(58)
-    assert client.state is State.TIME_WAIT
+    assert states(client) == (State.TIME_WAIT,)
     pair.run(2)
-    assert client.state is State.CLOSED
+    assert states(client) == (State.CLOSED,)
     assert [line.split(" ", 1)[1] for line in pair.trace] == [
         "a S 0:0",
         "b S. 0:0 ack 1",
@@ -125,12 +125,12 @@ def test_a_half_closed_connection_still_carries_data_the_other_way() -> None:
     pair.run(1)
     assert server.receive(100, pair.now) == b"request"
     assert server.receive(100, pair.now) == b""
-    assert server.state is State.CLOSE_WAIT
+    assert states(server) == (State.CLOSE_WAIT,)
     assert pair.transfer(server, client, DATA) == DATA
     server.shutdown(1, pair.now)
     pair.run(1)
     assert client.receive(100, pair.now) == b""
-    assert (client.state, server.state) == (State.TIME_WAIT, State.CLOSED)
+    assert states(client, server) == (State.TIME_WAIT, State.CLOSED)
 
 
 def test_both_close_at_the_same_time() -> None:
@@ -139,9 +139,9 @@ def test_both_close_at_the_same_time() -> None:
     client.shutdown(1, pair.now)
     server.shutdown(1, pair.now)
     pair.run(0.15)
-    assert (client.state, server.state) == (State.CLOSING, State.CLOSING)
+    assert states(client, server) == (State.CLOSING, State.CLOSING)
     pair.run(1)
-    assert (client.state, server.state) == (State.TIME_WAIT, State.TIME_WAIT)
+    assert states(client, server) == (State.TIME_WAIT, State.TIME_WAIT)
 
 
 def test_a_lost_fin_comes_again() -> None:
@@ -158,4 +158,4 @@ def test_a_lost_fin_comes_again() -> None:
     client.close(pair.now)
     pair.run(5)
     assert lost
-    assert server.state is State.CLOSE_WAIT
+    assert states(server) == (State.CLOSE_WAIT,)

@@ -383,19 +383,18 @@ def _take_data(tcb: Tcb, seq: int, payload: bytes | memoryview, fin: bool, now: 
     received = tcb.received
     was = received.size_bytes
     if size:
-        received.append(bytes(payload))
+        if size > tcb.rcv_mss:
+            _learn_mss(tcb, size)
+        data = bytes(payload)
+        if reassembly is not None and reassembly.add(seq, data):
+            data = reassembly.pop(nxt)
+            fin = fin and len(data) == size
+        received.append(data)
+        size = len(data)
         nxt += size
         tcb.stats[_BYTES_IN] += size
         tcb.unacked_bytes += size
-        if size > tcb.rcv_mss:
-            _learn_mss(tcb, size)
     if reassembly is not None:
-        more = reassembly.pop(nxt)
-        if more:
-            received.append(more)
-            nxt += len(more)
-            tcb.stats[_BYTES_IN] += len(more)
-            fin = False
         if not reassembly:
             tcb.reassembly = None
         tcb.ack_now = True  # RFC 5681 §4.2: also when a hole is filled

@@ -261,6 +261,37 @@ def test_an_unknown_protocol_is_told_to_its_sender() -> None:
     assert int.from_bytes(six[44:48], "big") == 6
 
 
+def test_an_unknown_protocol_behind_extensions_is_named_where_it_stands() -> None:
+    host, tun = lonely("fd00::1/64")
+    chain = build_ipv6_extensions([IPv6Extension(60, bytes(8)), IPv6Extension(60, bytes(16))], 132)
+    host.receive_frame(tun, build_ipv6(ip("fd00::2"), ip("fd00::1"), 60, 24 + 8) + chain + bytes(8), 0.0)
+    ((_, frame),) = host.poll_frames(0.0)
+    assert int.from_bytes(frame.to_bytes()[44:48], "big") == 48
+    assert chain[8] == 132
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"), [("::", "fd00::1"), ("::1", "fd00::1"), ("fd00::1", "fd00::1"), ("ff02::1", "fd00::1"),
+                                ("::ffff:10.0.0.2", "fd00::1")]
+)  # fmt: skip
+def test_an_ipv6_source_that_no_other_host_can_have_is_dropped_and_counted(source: str, destination: str) -> None:
+    host, tun = lonely("fd00::1/64")
+    host.receive_frame(tun, build_ipv6(ip(source), ip(destination), 17, 8) + bytes(8), 0.0)
+    assert host.statistics().drops == {"ip6.martian_source": 1}
+
+
+def test_what_goes_through_an_interface_is_counted() -> None:
+    host, tun = lonely("10.0.0.1/24")
+    packet = udp4("10.0.0.2", "10.0.0.1")
+    host.receive_frame(tun, packet, 0.0)
+    host.icmp.send_echo(ip("10.0.0.2"), 1, 1, bytes(100), 0.0)
+    host._output.send(ip("10.0.0.1"), ip("10.0.0.2"), 17, bytes(8), bytes(100), 0.0)
+    sent = host.poll_frames(0.0)
+    counted = host.statistics().interfaces[tun]
+    assert (counted.frames_received, counted.bytes_received) == (1, len(packet))
+    assert (counted.frames_sent, counted.bytes_sent) == (3, sum(frame.size_bytes for _, frame in sent))
+
+
 def test_an_ipv6_option_that_must_be_known_is_answered_with_its_place() -> None:
     host, tun = lonely("fd00::1/64")
     option = IPv6Extension(60, bytes([17, 0, 0x80 | 30, 4, 0, 0, 0, 0]))

@@ -19,6 +19,7 @@ from ..wire import (
     ETHERTYPE_ARP,
     ETHERTYPE_IPV4,
     ETHERTYPE_IPV6,
+    PROTOCOL_TCP,
     Frame,
     IcmpMessage,
     WireError,
@@ -51,13 +52,16 @@ from ._neighbour_discovery import ND_TYPES, NeighbourDiscovery
 from ._neighbours import Neighbour
 from ._received import Received, read_packet
 from ._routes import Route
+from ._tcp_connection import TcpConnection
+from ._tcp_layer import TcpLayer
+from ._tcp_listener import TcpListener
 from ._udp import UDP, UdpLayer, UdpSocket
 
 _EVERYBODY: Final = b"\xff" * 6
 # A conversation of the host with itself may take this many turns in one `poll_frames`; the rest comes in the next.
 _LOCAL_ROUNDS: Final = 32
 
-Socket = UdpSocket
+Socket = TcpConnection | TcpListener | UdpSocket
 
 
 class Host:
@@ -88,6 +92,8 @@ class Host:
         self.icmp: Final = IcmpLayer(config, drops, addresses, output)
         self._groups = groups = GroupLayer(config, rng, drops, addresses, output, self._interface_for_group)
         self.udp: Final = UdpLayer(output, rng, self._notify, config, drops, addresses, groups, self._port_unreachable)
+        self.tcp: Final = TcpLayer(output, rng, self._notify, config.tcp, on_doubt=self._doubt)
+        self.icmp.transports[PROTOCOL_TCP] = self.tcp.receive_icmp_error
         self.icmp.neighbour_discovery = self._discover
         self.icmp.transports[UDP] = self.udp.receive_icmp_error
         self._forwarder = Forwarder(drops, addresses, output, self.icmp)
@@ -96,7 +102,7 @@ class Host:
             drops,
             addresses,
             self.icmp,
-            None,
+            self.tcp,
             {ICMP4: self.icmp.receive4, UDP: self.udp.receive_datagram, IGMP: groups.receive},
             {ICMP6: self.icmp.receive6, UDP: self.udp.receive_datagram},
             self._forwarder.forward if config.forwarding else None,
@@ -107,11 +113,13 @@ class Host:
             self._input.fragments6.next_deadline,
             groups.next_deadline,
             self._detection.next_deadline,
+            self.tcp.next_deadline,
         ]
         self._timers: list[Callable[[float], None]] = [
             self._input.expire,
             groups.handle_timers,
             self._detection.handle_timers,
+            self.tcp.handle_timers,
         ]
         for each in loopback.add_addresses(["127.0.0.1/8", "::1/128"]):
             self._add_address(loopback, each)
@@ -252,6 +260,7 @@ class Host:
         """Take all that is to be sent now, in order, as (interface, frame); the list is the caller's."""
         output = self._output
         output.now = now
+        self.tcp.flush(now)
         if output.local:
             self._deliver_locally(now)
         frames = output.frames
@@ -324,6 +333,12 @@ class Host:
     def _notify(self, socket: Socket, events: Events) -> None:
         self._events[socket] = self._events.get(socket, Events(0)) | events
 
+    def _doubt(self, local: bytes, remote: bytes) -> None:
+        """Ask anew who ``remote`` is reached by: a connection hears nothing from there (RFC 1122 section 3.3.1.4)."""
+        hop = self._output.hop(remote, local)
+        if hop is not None and hop.cache is not None:
+            hop.cache.doubt(hop.next_hop, self._output.now)
+
     def _discover(self, packet: Received, message: IcmpMessage, now: float) -> None:
         discovery = self._discoveries[packet.interface.index]
         if discovery is not None and message.type in ND_TYPES:
@@ -349,6 +364,7 @@ class Host:
                     receive(interface, packet, 0, now, checksum_valid=True, is_own=True)
                 except WireError as error:
                     self._drops.count(error.key)
+            self.tcp.flush(now)
             if not local:
                 return
 

@@ -7,9 +7,10 @@ each comes from. It refuses to know what the layers do with them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ._contract import DEFAULT_TTL
+from ._tcp_options import TcpConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,9 @@ class HostConfig:
     # Multicast
     group_memberships: int = 256
     """Multicast groups of one interface."""
+
+    tcp: TcpConfig = field(default_factory=TcpConfig)
+    """What the TCP layer is told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class PacketInput:
         drops: Drops,
         addresses: LocalAddresses,
         icmp: IcmpLayer,
-        tcp: TcpInput | None,
+        tcp: TcpInput,
         handlers4: dict[int, Handler],
         handlers6: dict[int, Handler],
         forward: Handler | None,
@@ -160,7 +160,7 @@ class PacketInput:
             start, begin, end = 0, len(shown), len(data)
             checksum_valid = False
         self.delivered += 1
-        if protocol == TCP and self._tcp is not None:
+        if protocol == TCP:
             if to_one:
                 self._tcp.receive_segment(source, destination, data, begin, end, now, checksum_valid=checksum_valid)
             else:
@@ -252,7 +252,7 @@ class PacketInput:
                     self._icmp.send_error(packet, cause, now, rest=problem.pointer)
                 return
         self.delivered += 1
-        if protocol == TCP and self._tcp is not None:
+        if protocol == TCP:
             if to_one:
                 self._tcp.receive_segment(source, destination, data, begin, end, now, checksum_valid=checksum_valid)
             else:

@@ -223,6 +223,12 @@ class NeighbourCache:
         if neighbour is not None and neighbour.mac is not None:
             self._change(neighbour, _E.CONFIRMED, now)
 
+    def doubt(self, address: bytes, now: float) -> None:
+        """Take note that nothing came back through ``address`` for a while: with the next packet it is asked soon."""
+        neighbour = self._entries.get(address)
+        if neighbour is not None:
+            self._change(neighbour, _E.DOUBTED, now)
+
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:

@@ -6,8 +6,8 @@ import errno
 import random
 
 import pytest
-
 from tests.stack._net import Hub, Net, ip, mac, two_hosts
+
 from underlay.stack import Events, Host, HostConfig, TcpConnection
 from underlay.stack._neighbours import NeighbourState
 from underlay.wire import build_icmp4, build_ipv4

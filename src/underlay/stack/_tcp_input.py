@@ -78,6 +78,9 @@ def receive(tcb: Tcb, segment: TcpSegment, now: float) -> None:
                 echo = -1
             if acked or (not size and wide == tcb.snd_wnd and una != tcb.snd_nxt):
                 _take_ack(tcb, una + acked, wide, size, (), echo, now)
+            elif tcb.probes:
+                tcb.probes = 0  # the peer is there (MUST-37)
+                tcb.stuck_from = now
             if wide != tcb.snd_wnd:
                 _take_window(tcb, wide, tcb.rcv_nxt, una + acked)
             if tcb.keepalive_at != NEVER:
@@ -277,7 +280,7 @@ def _take_ack(
     una = tcb.snd_una
     # RFC 5681 §2: the same number again, no data, the window unchanged, and something is out.
     duplicate = ack == una and not length and wide == tcb.snd_wnd and tcb.snd_nxt != una
-    if ack == una and not sack and not duplicate:
+    if (ack == una and not sack and not duplicate) or una == tcb.snd_nxt:
         if tcb.probes:
             tcb.probes = 0
             tcb.stuck_from = now

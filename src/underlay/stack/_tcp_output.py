@@ -328,7 +328,7 @@ def _send_new(tcb: Tcb, now: float) -> None:
         tcb.pingpong = tcb.accepted  # RFC 1122 §4.2.3.2: acknowledgments may ride on answers
         if not tcb.cwnd_limited and cwnd < congestion.ssthresh_bytes:
             tcb.cwnd_limited = 2 * (nxt - tcb.snd_una) > cwnd  # as Linux: slow start may look ahead
-        if tcb.rtx_at == NEVER or tcb.rtx_kind >= TLP:
+        if tcb.rtx_at == NEVER or tcb.rtx_kind in (TLP, PROBE):
             arm_retransmission(tcb, now)
     elif not queue and size and tcb.rtx_at == NEVER:
         # Nothing is on its way that could bring an acknowledgment: only a probe opens a window (MUST-36).
@@ -393,7 +393,7 @@ def retransmit(tcb: Tcb, sent: Sent, now: float) -> None:
         send_syn(tcb, now)
     else:
         _transmit(tcb, sent.start, sent.flags, sent.payload, now)
-    if tcb.rtx_at == NEVER or tcb.rtx_kind >= PROBE or sent is tcb.queue[0]:
+    if tcb.rtx_at == NEVER or tcb.rtx_kind == PROBE or (tcb.rtx_kind != REORDER and sent is tcb.queue[0]):
         tcb.rtx_kind = RTO
         tcb.rtx_at = now + tcb.rto.rto_s
 

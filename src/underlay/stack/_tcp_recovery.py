@@ -82,6 +82,8 @@ def acknowledge(
         _send_first_lost(tcb, board, now)
     elif board.phase is Phase.RECOVERY:
         _reduce(tcb, board, congestion, delivered, safe=advanced and not newly_lost)
+        if newly_lost and not tcb.sack:
+            _send_first_lost(tcb, board, now)  # RFC 6582 §3.2 step 3: at once
     board.settle()
     if advanced or tcb.rtx_at == NEVER:
         if tcb.rtx_kind != REORDER or tcb.rtx_at == NEVER or not tcb.queue:

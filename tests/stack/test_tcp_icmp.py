@@ -1,0 +1,125 @@
+"""ICMP errors about our segments: which end a connection, and which are kept in mind (RFC 9293 §3.9.2.2)."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+
+from underlay.stack import IcmpError, IcmpKind, State, TcpConfig
+
+from ._tcp_pair import states
+from ._tcp_script import PLAIN, Talk, accepted
+
+SOFT = [
+    IcmpKind.NETWORK_UNREACHABLE, IcmpKind.HOST_UNREACHABLE, IcmpKind.SOURCE_ROUTE_FAILED, IcmpKind.TIME_EXCEEDED,
+    IcmpKind.PARAMETER_PROBLEM, IcmpKind.PROHIBITED,
+]  # fmt: skip
+
+
+def error(talk: Talk, kind: IcmpKind, seq: int, mtu_bytes: int = 0) -> IcmpError:
+    quoted = struct.pack("!HHI", talk.our_port, talk.peer_port, (talk.our_iss + seq) & 0xFFFFFFFF)
+    return IcmpError(kind, talk.us, talk.peer, 6, quoted, mtu_bytes)
+
+
+@pytest.mark.parametrize("kind", SOFT)
+def test_a_soft_error_never_ends_an_established_connection(kind: IcmpKind) -> None:
+    """MUST-56: unreachable, time exceeded, parameter problem. MUST-54: they are taken notice of."""
+    talk, connection = accepted()
+    connection.send(b"x", talk.now)
+    talk.heard()
+    talk.layer.receive_icmp_error(error(talk, kind, 1), talk.now)
+    assert states(connection) == (State.ESTABLISHED,)
+    assert talk.drops == {"icmp.soft": 1}
+    talk.say(".", 1, 2)
+    assert connection.flight_bytes == 0
+
+
+def test_a_soft_error_is_the_reason_that_is_told_when_time_runs_out() -> None:
+    """SHLD-25, MUST-47: errors are reported to the program."""
+    talk, connection = accepted()
+    connection.send(b"x", talk.now)
+    talk.heard()
+    talk.layer.receive_icmp_error(error(talk, IcmpKind.HOST_UNREACHABLE, 1), talk.now)
+    talk.wait(10_000)
+    assert connection.take_error() == errno.EHOSTUNREACH
+
+
+def test_an_unreachable_ends_a_handshake_at_once_as_linux_does_it() -> None:
+    talk = Talk()
+    connection = talk.connect()
+    talk.expect("S 0:0")
+    talk.layer.receive_icmp_error(error(talk, IcmpKind.HOST_UNREACHABLE, 0), talk.now)
+    assert states(connection) == (State.CLOSED,)
+    assert connection.take_error() == errno.EHOSTUNREACH
+
+
+@pytest.mark.parametrize("kind", SOFT)
+def test_a_soft_error_ends_no_handshake_where_the_rfc_is_kept_to_the_letter(kind: IcmpKind) -> None:
+    """MUST-56."""
+    talk = Talk(TcpConfig(timestamps=False, abort_connecting_on_unreachable=False))
+    connection = talk.connect()
+    talk.expect("S 0:0")
+    talk.layer.receive_icmp_error(error(talk, kind, 0), talk.now)
+    talk.say("S.", 0, 1)
+    assert states(connection) == (State.ESTABLISHED,)
+
+
+@pytest.mark.parametrize("kind", [IcmpKind.PORT_UNREACHABLE, IcmpKind.PROTOCOL_UNREACHABLE])
+def test_a_hard_error_ends_a_handshake(kind: IcmpKind) -> None:
+    """SHLD-26."""
+    talk = Talk(TcpConfig(timestamps=False, abort_connecting_on_unreachable=False))
+    connection = talk.connect()
+    talk.expect("S 0:0")
+    talk.layer.receive_icmp_error(error(talk, kind, 0), talk.now)
+    assert states(connection) == (State.CLOSED,)
+
+
+def test_source_quench_is_passed_over_in_silence() -> None:
+    """MUST-55."""
+    talk, connection = accepted()
+    connection.send(b"x", talk.now)
+    talk.heard()
+    before = connection.info()
+    talk.layer.receive_icmp_error(error(talk, IcmpKind.SOURCE_QUENCH, 1), talk.now)
+    assert connection.info() == before
+    talk.expect()
+
+
+def test_an_error_about_what_is_not_on_its_way_is_a_forgery() -> None:
+    """RFC 5927 §4.1."""
+    talk, connection = accepted()
+    talk.layer.receive_icmp_error(error(talk, IcmpKind.PACKET_TOO_BIG, 9000, 600), talk.now)
+    talk.layer.receive_icmp_error(error(talk, IcmpKind.HOST_UNREACHABLE, 9000), talk.now)
+    assert connection.info().path_mtu_bytes == 1500
+    assert talk.drops == {"icmp.outside": 2}
+
+
+def test_errors_about_strangers_and_without_ports_are_counted() -> None:
+    talk, _connection = accepted()
+    talk.peer_port = 1
+    talk.layer.receive_icmp_error(error(talk, IcmpKind.HOST_UNREACHABLE, 1), talk.now)
+    talk.layer.receive_icmp_error(IcmpError(IcmpKind.HOST_UNREACHABLE, talk.us, talk.peer, 6, b"1234"), talk.now)
+    assert talk.drops == {"icmp.stranger": 1, "icmp.malformed": 1}
+
+
+def test_what_is_too_big_is_sent_again_in_smaller_segments() -> None:
+    """MUST-16, RFC 1191 §6.4."""
+    talk, connection = accepted()
+    connection.send(bytes(2920), talk.now)
+    talk.expect(". 1:1461 ack 1", "P. 1461:2921 ack 1")
+    talk.layer.receive_icmp_error(error(talk, IcmpKind.PACKET_TOO_BIG, 1, 1000), talk.now)
+    assert connection.info().path_mtu_bytes == 1000
+    talk.expect(". 1:961 ack 1", ". 961:1461 ack 1", ". 1461:2421 ack 1", "P. 2421:2921 ack 1")
+    talk.say(".", 1, 2921)
+    connection.send(bytes(1500), talk.now)
+    talk.expect(". 2921:3881 ack 1", "P. 3881:4421 ack 1")
+
+
+def test_a_path_mtu_is_believed_only_down_to_a_limit() -> None:
+    talk, connection = accepted(PLAIN)
+    connection.send(bytes(2000), talk.now)
+    talk.heard()
+    talk.layer.receive_icmp_error(error(talk, IcmpKind.PACKET_TOO_BIG, 1, 68), talk.now)
+    assert connection.info().path_mtu_bytes == 552

@@ -125,6 +125,14 @@ def test_a_packet_whose_time_is_over_is_told_to_its_sender_by_the_router(version
     assert host.statistics().drops == {"forward.ttl": 1}
 
 
+@pytest.mark.parametrize("protocol", [1, 17])
+def test_a_packet_without_anything_in_it_has_its_time_told_too(protocol: int) -> None:
+    host = bare_router()
+    host.receive_frame(1, build_ipv4(A4, B4, protocol, 0, ttl=1), 0.0)
+    host.receive_frame(1, build_ipv6(A6, B6, 58, 0, hop_limit=1), 0.0)
+    assert len(host.poll_frames(0.0)) == 2
+
+
 def test_a_destination_without_a_route_and_one_that_is_silent_are_told_to_the_sender() -> None:
     net, a, router, _, left, _ = line()
     for target, code in (("192.0.2.1", 0), ("10.1.0.77", 1)):

@@ -99,6 +99,23 @@ def test_pieces_that_disagree_about_the_end_are_refused() -> None:
     assert drops == {"ip.fragment_ends_differ": 1}
 
 
+def test_an_end_before_what_has_come_already_is_refused() -> None:
+    parts, drops = reassembler()
+    parts.add("key", 16, b"x" * 24, more=True, first=None, now=0.0)
+    assert parts.add("key", 24, b"end", more=False, first=None, now=0.0) is None
+    assert drops == {"ip.fragment_ends_differ": 1}
+
+
+def test_a_packet_that_became_whole_has_no_time_to_be_over() -> None:
+    parts, _ = reassembler()
+    parts.add("key", 0, b"x" * 8, more=True, first=None, now=0.0)
+    assert parts.add("key", 8, b"end", more=False, first=None, now=0.0) == b"x" * 8 + b"end"
+    assert parts.next_deadline() is None
+    parts.add("key", 0, b"x" * 8, more=True, first=None, now=50.0)
+    assert parts.expire(60.0) == []
+    assert parts.next_deadline() == 110.0
+
+
 def test_a_piece_that_is_no_multiple_of_8_or_ends_behind_64_kib_is_malformed() -> None:
     parts, drops = reassembler()
     parts.add("key", 0, b"short", more=True, first=None, now=0.0)

@@ -350,6 +350,12 @@ def test_an_address_twice_and_a_route_by_no_interface_are_refused() -> None:
         host.add_interface(["10.2.0.1/8"], mac=b"\xff" * 6)
 
 
+def test_two_links_that_know_us_by_one_mac_address_are_both_used() -> None:
+    host, _ = lonely("fd00::1/64", mac=mac(7))
+    second = host.add_interface(["fd01::1/64"], mac=mac(7))
+    assert [each.address for each in host.addresses(second)] == [ip("fd01::1")]
+
+
 def test_an_ethernet_interface_with_ipv6_has_a_link_local_address() -> None:
     host, tap = lonely("fd00::1/64", mac=mac(7))
     assert [each.address for each in host.addresses(tap)] == [ip("fd00::1"), ip("fe80::ff:fe00:7")]
@@ -415,6 +421,7 @@ def test_no_frame_whatever_it_holds_raises_or_fills_the_memory(
     host.add_route("0.0.0.0/0", None, index)
     socket = host.udp.open()
     socket.bind(bytes(4), 9)
+    host.tcp.listen(bytes(4), 2, 0.0)
     now = 0.0
     for each in frames:
         if isinstance(each, tuple):

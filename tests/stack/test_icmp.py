@@ -361,3 +361,17 @@ def test_a_packet_that_never_became_whole_is_told_to_its_sender_if_its_beginning
     assert tuple(answer6[40:42]) == (3, 1)
     assert host.statistics().drops == {"ip.reassembly_timeout": 2, "ip6.reassembly_timeout": 1}
     assert host.next_deadline() is None
+
+
+def test_behind_a_link_header_the_same_packet_is_quoted() -> None:
+    host = host_on_tap()
+    first = build_ipv4(YOU4, ME4, 17, 48, identification=1, more_fragments=True, dont_fragment=False) + bytes(48)
+    host.receive_frame(1, build_ethernet(mac(1), mac(2), ETHERTYPE_IPV4) + first, 11.0)
+    host.receive_frame(1, build_ethernet(mac(1), mac(2), ETHERTYPE_IPV4) + datagram(YOU4, ME4), 11.0)
+    host.poll_frames(11.0)
+    host.handle_timers(71.0)
+    waiting = host._output.ports[1].caches[4].get(YOU4)
+    assert waiting is not None
+    assert waiting.pending is not None
+    quotes = [bytes(parse_icmp4(packet.to_bytes(), 20).body) for packet in waiting.pending]
+    assert quotes[-1] == first

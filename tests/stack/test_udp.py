@@ -76,6 +76,18 @@ def test_a_stranger_s_port_comes_back_as_connection_refused_to_a_connected_socke
     assert client.take_error() == 0
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_closed_port_of_the_host_itself_refuses_as_often_as_it_is_asked(address: str) -> None:
+    host = alone()
+    client = host.udp.open(6 if ":" in address else 4)
+    client.connect(ip(address), 9)
+    for _ in range(50):
+        client.send_to(b"anybody?", None, 0.0)
+        host.poll_frames(0.0)
+        assert client.take_error() == errno.ECONNREFUSED
+    assert host.udp.statistics().datagrams_sent == 50
+
+
 def test_an_unconnected_socket_is_not_told_of_errors() -> None:
     net, a, b, _ = two_hosts()
     client = a.udp.open()

@@ -18,7 +18,7 @@ from ._tcp_layer import TcpLayer
 from ._tcp_listener import TcpListener
 from ._tcp_options import TcpConfig, TcpOptions
 from ._tcp_state import TRANSITIONS, State, TcpEvent
-from ._udp import UdpLayer, UdpSocket
+from ._udp import UdpLayer, UdpSocket, UdpStatistics
 
 __all__ = [
     "DEFAULT_TTL",
@@ -46,4 +46,5 @@ __all__ = [
     "TcpStatistics",
     "UdpLayer",
     "UdpSocket",
+    "UdpStatistics",
 ]

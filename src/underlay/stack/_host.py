@@ -145,23 +145,26 @@ class Host:
         interface = Interface(index, name or f"eth{index - 1}", mac=mac, mtu_bytes=mtu_bytes, offload=offload)
         added = interface.add_addresses(addresses)
         self._addresses.check_new(added)
+        if (
+            mac is not None
+            and interface.has_version(16)
+            and not any(len(each.address) == 16 and is_link_local(each.address) for each in added)
+        ):
+            own = link_local_of(mac)  # RFC 4862 section 5.3; two links may know us by the same MAC address
+            if not self._addresses.is_known(own):
+                added += interface.add_addresses([f"{format_ip(own)}/64"])
         port = Port(interface)
         arp: Arp | None = None
         discovery: NeighbourDiscovery | None = None
         if mac is not None:
-            config, drops, own, output = self.config, self._drops, self._addresses, self._output
-            arp = Arp(interface, config, drops, own, output, self._give_up)
-            discovery = NeighbourDiscovery(interface, config, drops, own, output, self._give_up)
+            shared = interface, self.config, self._drops, self._addresses, self._output, self._give_up
+            arp, discovery = Arp(*shared), NeighbourDiscovery(*shared)
             arp.claimed = discovery.claimed = self._detection.conflict
             port.caches = {4: arp.cache, 16: discovery.cache}
             port.header_for_many = _header_for_many(mac)
             for cache in port.caches.values():
                 self._deadlines.append(cache.next_deadline)
                 self._timers.append(cache.handle_timers)
-            if interface.has_version(16) and not any(
-                is_link_local(each.address) for each in added if len(each.address) == 16
-            ):
-                added += interface.add_addresses([f"{format_ip(link_local_of(mac))}/64"])  # RFC 4862 section 5.3
         self._output.ports.append(port)
         self._arps.append(arp)
         self._discoveries.append(discovery)

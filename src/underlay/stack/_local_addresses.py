@@ -51,8 +51,12 @@ class LocalAddresses:
     def check_new(self, added: list[InterfaceAddress]) -> None:
         """Raise EEXIST where one of the addresses is already on some interface."""
         for each in added:
-            if each.address in self.unicast or each.address in self.tentative:
+            if self.is_known(each.address):
                 raise OSError(errno.EEXIST, f"the host has {format_ip(each.address)} already")
+
+    def is_known(self, address: bytes) -> bool:
+        """Whether an address is the host's own, be it in use or not yet."""
+        return address in self.unicast or address in self.tentative
 
     def add(self, interface: Interface, each: InterfaceAddress, *, tentative: bool = False) -> None:
         """Make an address of ``interface`` one of the host's."""

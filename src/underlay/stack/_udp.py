@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from ..wire import build_udp, format_ip, parse_udp, pseudo_header_sum
@@ -31,6 +32,15 @@ _MULTICAST_TTL: Final = 1  # RFC 1112 section 6.1: a group stays on the link unl
 
 _Address = tuple[bytes, int]
 _Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True, slots=True)
+class UdpStatistics:
+    """What a UDP layer counted."""
+
+    sockets: int
+    datagrams_received: int
+    datagrams_sent: int
 
 
 class UdpOutput(Protocol):
@@ -334,6 +344,10 @@ class UdpLayer:
             raise OSError(errno.EMFILE, f"the host has its {self._count} UDP sockets")
         self._count += 1
         return UdpSocket(self, version, self._config.udp_receive_bytes)
+
+    def statistics(self) -> UdpStatistics:
+        """Return what the layer counted since it was made; what was dropped is among the host's drops."""
+        return UdpStatistics(self._count, self.datagrams_received, self.datagrams_sent)
 
     # -- the way in ----------------------------------------------------------------------------------------------------
 

@@ -10,12 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from underlay.stack import State, TcpConfig, TcpOptions
-from underlay.wire import TcpSegment, build_tcp_header
+from underlay.wire import build_tcp_header
 
 from ._tcp_pair import states
 from ._tcp_script import PEER, PLAIN, US, Talk, accepted, connected
-
-EVERYTHING = TcpConfig()
 
 
 def test_a_reset_inside_the_window_but_not_exact_is_challenged() -> None:
@@ -302,8 +300,3 @@ def test_the_peer_may_be_anyone_but_a_guess_costs_two_to_the_thirty() -> None:
         talk.say("P.", rng.getrandbits(32), rng.getrandbits(32), b"evil")
     assert states(connection) == (State.ESTABLISHED,)
     assert not connection.readable
-
-
-def test_segments_are_values() -> None:
-    assert TcpSegment._fields[0] == "source_port"
-    assert EVERYTHING.sack

@@ -32,35 +32,49 @@ class SendQueue:
     __slots__ = ("_chunks", "_first", "_tail", "size_bytes")
 
     def __init__(self) -> None:
-        self._chunks: deque[bytes | memoryview] = deque()
+        # An empty deque has 600 bytes: an idle connection has none.
+        self._chunks: deque[bytes | memoryview] | None = None
         self._first = 0  # bytes of the first chunk that were taken already
-        self._tail = bytearray()  # small pieces behind all chunks
+        self._tail: bytearray | None = None  # small pieces behind all chunks
         self.size_bytes = 0
 
     def append(self, data: bytes | memoryview) -> None:
         """Put `data` behind the rest; it must never change afterwards (small ones are copied)."""
         size = len(data)
-        self.size_bytes += size
+        waiting = self.size_bytes
+        self.size_bytes = waiting + size
         tail = self._tail
-        if size < _SMALL_BYTES and (tail or self.size_bytes > size):
-            tail += data
-            if len(tail) >= _JOINED_BYTES:
-                self._chunks.append(bytes(tail))
-                self._tail = bytearray()
+        if size < _SMALL_BYTES and waiting:
+            if tail is None:
+                self._tail = bytearray(data)
+            else:
+                tail += data
+                if len(tail) >= _JOINED_BYTES:
+                    self._seal()
             return
-        if tail:
-            self._chunks.append(bytes(tail))
-            self._tail = bytearray()
+        if tail is not None:
+            self._seal()
+        if self._chunks is None:
+            self._chunks = deque()
         self._chunks.append(data)
+
+    def _seal(self) -> deque[bytes | memoryview]:
+        """Make a chunk of the small pieces."""
+        chunks = self._chunks
+        if chunks is None:
+            chunks = self._chunks = deque()
+        if self._tail is not None:
+            chunks.append(bytes(self._tail))
+            self._tail = None
+        return chunks
 
     def take(self, count: int) -> bytes | memoryview:
         """Remove and give the first `count` bytes, of those there are; a piece of one chunk is not copied."""
         chunks = self._chunks
         if not chunks:
-            if not self._tail:
+            if self._tail is None:
                 return b""
-            chunks.append(bytes(self._tail))
-            self._tail = bytearray()
+            chunks = self._seal()
         chunk = chunks[0]
         first = self._first
         left = len(chunk) - first
@@ -70,27 +84,24 @@ class SendQueue:
             if type(chunk) is bytes:
                 chunk = chunks[0] = memoryview(chunk)
             return chunk[first : first + count]
-        if count == left or (len(chunks) == 1 and not self._tail):
+        if count == left or (len(chunks) == 1 and self._tail is None):
             chunks.popleft()
             self._first = 0
             self.size_bytes -= left
             return chunk[first:] if first else chunk
-        return self._join(count)
+        return self._join(min(count, self.size_bytes))
 
-    def _join(self, count: int) -> bytes:
+    def _join(self, wanted: int) -> bytes:
         pieces: list[bytes | memoryview] = []
-        wanted = min(count, self.size_bytes)
         self.size_bytes -= wanted
+        chunks = self._seal()
         while wanted:
-            if not self._chunks:
-                self._chunks.append(bytes(self._tail))
-                self._tail = bytearray()
-            chunk = self._chunks[0]
+            chunk = chunks[0]
             end = min(self._first + wanted, len(chunk))
             pieces.append(memoryview(chunk)[self._first : end])
             wanted -= end - self._first
             if end == len(chunk):
-                self._chunks.popleft()
+                chunks.popleft()
                 self._first = 0
             else:
                 self._first = end
@@ -98,7 +109,15 @@ class SendQueue:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.__init__()  # type: ignore[misc]
+        self._chunks = None
+        self._tail = None
+        self._first = 0
+        self.size_bytes = 0
+
+    def rest(self) -> None:
+        """Give the memory back that nothing needs while the queue is empty."""
+        if not self.size_bytes:
+            self.clear()
 
 
 class ReceiveQueue:
@@ -113,7 +132,7 @@ class ReceiveQueue:
     __slots__ = ("_chunks", "_first", "size_bytes")
 
     def __init__(self) -> None:
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes] | None = None
         self._first = 0
         self.size_bytes = 0
 
@@ -121,7 +140,9 @@ class ReceiveQueue:
         """Put `data` behind the rest."""
         size = len(data)
         chunks = self._chunks
-        if size < _SMALL_BYTES and chunks and len(chunks[-1]) < _JOINED_BYTES:
+        if chunks is None:
+            self._chunks = deque((data,))
+        elif size < _SMALL_BYTES and chunks and len(chunks[-1]) < _JOINED_BYTES:
             chunks[-1] += data
         else:
             chunks.append(data)
@@ -165,7 +186,7 @@ class ReceiveQueue:
     def peek(self, offset: int) -> bytes:
         """Give the one byte at `offset` and leave it where it is."""
         offset += self._first
-        for chunk in self._chunks:
+        for chunk in self._chunks or ():
             if offset < len(chunk):
                 return chunk[offset : offset + 1]
             offset -= len(chunk)
@@ -175,14 +196,15 @@ class ReceiveQueue:
         """Move as many bytes as fit into `buffer` (of bytes, writable); give their number."""
         place = 0
         room = len(buffer)
-        while place < room and self._chunks:
-            chunk = self._chunks[0]
+        chunks = self._chunks
+        while place < room and chunks:
+            chunk = chunks[0]
             end = min(len(chunk), self._first + room - place)
             count = end - self._first
             buffer[place : place + count] = memoryview(chunk)[self._first : end]
             place += count
             if end == len(chunk):
-                self._chunks.popleft()
+                chunks.popleft()
                 self._first = 0
             else:
                 self._first = end
@@ -191,6 +213,11 @@ class ReceiveQueue:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._chunks.clear()
+        self._chunks = None
         self._first = 0
         self.size_bytes = 0
+
+    def rest(self) -> None:
+        """Give the memory back that nothing needs while the queue is empty."""
+        if not self.size_bytes:
+            self._chunks = None

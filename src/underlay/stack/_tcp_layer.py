@@ -375,6 +375,8 @@ class TcpLayer:
             if target.deadline > now:
                 if target.deadline != NEVER:
                     self.push(target, target.deadline)
+                elif isinstance(target, Tcb):
+                    target.rest()
             elif isinstance(target, SynRequest):
                 target.expire(now)
             else:
@@ -395,6 +397,8 @@ class TcpLayer:
                 heappop(heap)
                 if deadline != NEVER:
                     self.push(target, deadline)
+                elif isinstance(target, Tcb):
+                    target.rest()
             else:
                 heappop(heap)
         return None

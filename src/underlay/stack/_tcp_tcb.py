@@ -251,6 +251,13 @@ class Tcb:
         """Go to the state to which `event` leads."""
         self.state = TRANSITIONS[self.state, event]
 
+    def rest(self) -> None:
+        """Give back what an idle connection needs no more: no timer runs, so nothing is on its way."""
+        self.unsent.rest()
+        self.received.rest()
+        if self.board is not None and not self.board.active:
+            self.board = None
+
     @property
     def flight_bytes(self) -> int:
         """Bytes sent and not acknowledged."""

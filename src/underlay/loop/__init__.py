@@ -15,6 +15,11 @@ The rooms' inside, one model one file with the same verbs in the same order, so 
     _models.py     the table of them all, and what this machine offers
     aio.py         files                                     _install.py  _run.py   a model beneath a program
 
+and the same asyncio over a TCP/IP stack in user space, `stack_loop`:
+
+    _io_stack.py   the loop         _bridge.py        between the stack and the device that carries its frames
+    _stack_*.py    its sockets      _net_spec.py      the words of `--net`
+
 This file knows the public names and nothing else; a model's module is imported when its loop is first made.
 """
 
@@ -26,8 +31,9 @@ from ._models import MODELS, Model, chosen_by_auto, model, models, new_loop, res
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
-__all__ = ["MODELS", "Model", "auto", "chosen_by_auto", "model", "models", "resolve", *MODELS]
+__all__ = ["MODELS", "Model", "auto", "chosen_by_auto", "model", "models", "resolve", "stack_loop", *MODELS]
 
 
 def auto() -> asyncio.AbstractEventLoop:
@@ -121,3 +127,17 @@ def uring() -> asyncio.AbstractEventLoop:
     >>> uring().close()
     """
     return new_loop("uring")
+
+
+def stack_loop(net: str, *, names: Mapping[str, str] | None = None) -> asyncio.AbstractEventLoop:
+    """A loop whose TCP and UDP sockets are those of a TCP/IP stack in this process, on the network that ``net`` says.
+
+    ``"tap:10.9.0.2/24"`` makes a TAP device on which the stack is 10.9.0.2 and the kernel 10.9.0.1; ``"lo"`` needs no
+    device and no permission. `underlay run --help` has all words; ``names`` are names and their addresses that
+    need no name server. UsageError where the network cannot be.
+
+    >>> stack_loop("lo").close()
+    """
+    from ._io_stack import stack_loop as made
+
+    return made(net, names=names)

@@ -1,0 +1,294 @@
+"""The bridge: between a user-space host and the device that carries its frames.
+
+This file knows both ``stack`` and ``link``, and is the only one that does: frames go from the device to the host and
+from the host to the device, timers are due when the host says so, and what the host tells of its sockets becomes
+readiness, as from epoll.  It does not know asyncio, nor what the bytes mean.
+
+It costs no thread: whoever waits (a turn of the loop, or a blocking call on one of the sockets) pumps.  A frame that
+a callback caused leaves with the next pump, together with all others of that turn; the clock is read once a pump.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import select
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from ._stack_address import Pair, packed_ip
+
+if TYPE_CHECKING:
+    from ..clock import Clock
+    from ..link import TunTap
+    from ..stack import Host, TcpConnection, TcpListener, UdpSocket
+    from ._stack_socket import StackSocket
+
+# Above every number that the kernel can give: fs.nr_open is 2**20 unless somebody raised it, and select(2), epoll(7)
+# and io_uring(7) say EBADF for what isn't open. Below 2**31, for those who put it into a C int.
+FIRST_NUMBER: Final = 1 << 30
+
+# Frames that one pump takes from a device before callbacks run again: 64 super-frames of 64 KiB are 4 MiB, about the
+# most that one window announces, and some 2 ms of work; a flood must not keep timers and other descriptors waiting.
+FRAMES_A_PUMP: Final = 64
+
+
+class Bridge:
+    """One host, the devices of its interfaces, and the sockets that programs have on it.
+
+    ``host`` and ``devices`` (by interface number) are the bridge's from now on; `close` closes the devices. It
+    outlives the loops that drive it one after another, as a machine's network outlives programs; ``driver`` is the
+    loop that runs it now. ``names`` and their addresses need no name server; ``name_servers`` are asked for others.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        devices: dict[int, TunTap],
+        clock: Clock,
+        *,
+        names: Mapping[str, Sequence[str]] | None = None,
+        name_servers: Sequence[str] = (),
+    ) -> None:
+        self.host = host
+        self.devices = devices
+        self.now = clock.time
+        self.names = dict(names or {})
+        self.name_servers = tuple(name_servers)
+        self.driver: object = None
+        self.closed = False
+        self._by_fd = {device.fileno(): (number, device) for number, device in devices.items()}
+        self._sockets: dict[int, StackSocket] = {}
+        self._by_object: dict[TcpConnection | TcpListener | UdpSocket, StackSocket] = {}
+        self._next_number = FIRST_NUMBER
+        self._reserved: list[Pair] = []
+        self._watched: dict[int, int] = {}
+        self._maybe_ready: set[int] = set()
+        self._poll = select.poll()
+        for fd in self._by_fd:
+            self._poll.register(fd, select.POLLIN)
+
+    # --- sockets --------------------------------------------------------------------------------------------
+
+    def register(self, sock: StackSocket) -> int:
+        """Give a new socket its number."""
+        if self.closed:
+            raise OSError(errno.ENETDOWN, "the user-space network of this socket is closed")
+        number = self._next_number
+        self._next_number += 1
+        self._sockets[number] = sock
+        return number
+
+    def socket(self, number: int) -> StackSocket:
+        """The socket of that number; EBADF where there is none."""
+        try:
+            return self._sockets[number]
+        except KeyError:
+            raise OSError(errno.EBADF, "Bad file descriptor") from None
+
+    def replace(self, number: int, sock: StackSocket) -> StackSocket:
+        """Let `sock` have a number that was detached from another, which is returned."""
+        former = self.socket(number)
+        self._sockets[number] = sock
+        return former
+
+    def forget(self, number: int) -> None:
+        """The socket was closed; it is watched no more, as epoll forgets a closed descriptor."""
+        self._sockets.pop(number, None)
+        self._watched.pop(number, None)
+        self._maybe_ready.discard(number)
+
+    def attach(self, below: TcpConnection | TcpListener | UdpSocket, sock: StackSocket) -> None:
+        """From now on what the host tells of `below` is told of `sock`."""
+        self._by_object[below] = sock
+        self._maybe_ready.add(sock.fileno())
+
+    def detach(self, below: TcpConnection | TcpListener | UdpSocket) -> None:
+        """Nobody asks for `below` any more."""
+        self._by_object.pop(below, None)
+
+    def sockets(self) -> tuple[StackSocket, ...]:
+        """The sockets that are open."""
+        return tuple(self._sockets.values())
+
+    def reserve(self, address: bytes, port: int, *, reuse_address: bool) -> None:
+        """Note a TCP port that was bound and isn't listened on yet; EADDRINUSE where another socket did so."""
+        if not reuse_address:
+            for other, other_port in self._reserved:
+                same = len(other) == len(address) and (other == address or not any(other) or not any(address))
+                if same and other_port == port:
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        self._reserved.append((address, port))
+
+    def release(self, address: bytes, port: int) -> None:
+        """The socket that reserved it is closed."""
+        if (address, port) in self._reserved:
+            self._reserved.remove((address, port))
+
+    def resolve(self, host: str, family: int) -> bytes:
+        """The address of a name that is known here, for calls that cannot ask a server; ``socket.gaierror`` if none."""
+        width = 4 if family == socket.AF_INET else 16
+        for address in self.names.get(host.lower(), ()):
+            packed = packed_ip(address)
+            if packed is not None and len(packed) == width:
+                return packed
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    # --- readiness ------------------------------------------------------------------------------------------
+
+    def watch(self, number: int, events: int) -> None:
+        """Report the socket while one of `events` (poll(2) bits) is ready; 0 for none."""
+        self.socket(number)
+        if events:
+            self._watched[number] = events
+            self._maybe_ready.add(number)
+        else:
+            self._watched.pop(number, None)
+
+    def ready(self) -> list[tuple[int, int]]:
+        """Whoever is watched and ready now, level-triggered."""
+        for below, _ in self.host.poll_events():
+            sock = self._by_object.get(below)
+            if sock is not None:
+                self._maybe_ready.add(sock.fileno())
+        if not self._maybe_ready:
+            return []
+        found: list[tuple[int, int]] = []
+        cold: list[int] = []
+        for number in self._maybe_ready:
+            events = self._watched.get(number)
+            mask = 0 if events is None else self._sockets[number].readiness(events)
+            if mask:
+                found.append((number, mask))
+            else:
+                cold.append(number)
+        self._maybe_ready.difference_update(cold)
+        found.sort()  # a set has no order that a run could repeat; sockets are told in the order they were made
+        return found
+
+    # --- the pump -------------------------------------------------------------------------------------------
+
+    def owns(self, fd: int) -> bool:
+        """Whether the descriptor is that of a device."""
+        return fd in self._by_fd
+
+    def fds(self) -> tuple[int, ...]:
+        """The devices' descriptors, to wait for."""
+        return tuple(self._by_fd)
+
+    def take(self, fd: int) -> None:
+        """Let the host have what waits in a device, up to `FRAMES_A_PUMP` frames."""
+        interface, device = self._by_fd[fd]
+        receive, now = self.host.receive_frame, self.now()
+        for frame in device.receive(FRAMES_A_PUMP):
+            receive(interface, frame.data, now, checksum_valid=frame.checksum_valid)
+
+    def settle(self) -> None:
+        """Let what is due happen, and send what the host has to send."""
+        host = self.host
+        now = self.now()
+        deadline = host.next_deadline()
+        if deadline is not None and deadline <= now:
+            host.handle_timers(now)
+        devices = self.devices
+        for interface, frame in host.poll_frames(now):
+            devices[interface].send(frame)
+
+    def wait_s(self, timeout_s: float | None) -> float | None:
+        """The time to wait: `timeout_s`, or less where the host has something due before."""
+        deadline = self.host.next_deadline()
+        if deadline is None:
+            return timeout_s
+        left_s = max(0.0, deadline - self.now())
+        return left_s if timeout_s is None else min(left_s, timeout_s)
+
+    def pump_until(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
+        """For a blocking call: pump, running nobody's callbacks, until `condition`; False when the time is over first.
+
+        A signal's handler may raise out of here, as out of any blocking call.
+        """
+        end_s = None if timeout_s is None else self.now() + timeout_s
+        while True:
+            self.settle()
+            if condition():
+                return True
+            left_s = None if end_s is None else end_s - self.now()
+            if left_s is not None and left_s <= 0:
+                return False
+            wait_s = self.wait_s(left_s)
+            for fd, _ in self._poll.poll(None if wait_s is None else math.ceil(wait_s * 1e3)):
+                self.take(fd)
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the devices. Sockets that are still open are dead: their calls say ENETDOWN."""
+        if self.closed:
+            return
+        self.settle()  # what is on its way out, a FIN for one, still leaves
+        self.closed = True
+        for device in self.devices.values():
+            device.close()
+        self._by_fd.clear()
+
+
+class StackPoller:
+    """A ``Poller`` for descriptors of the kernel's by epoll(7), and for sockets of the stack by the bridge."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge = bridge
+        self._epoll = select.epoll()
+        for fd in bridge.fds():
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def add(self, fd: int, events: int) -> None:
+        """Watch `fd` for these events."""
+        if fd >= FIRST_NUMBER:
+            self.bridge.watch(fd, events)
+        else:
+            self._epoll.register(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """Watch `fd` for these events instead."""
+        if fd >= FIRST_NUMBER:
+            self.bridge.watch(fd, events)
+        else:
+            self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """Forget `fd`, whether or not it is still open."""
+        try:
+            if fd >= FIRST_NUMBER:
+                self.bridge.watch(fd, 0)
+            else:
+                self._epoll.unregister(fd)
+        except OSError:
+            pass  # closed already, which both forget by themselves
+
+    def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
+        """Send what the last turn caused, wait, take what came; give who is ready."""
+        bridge = self.bridge
+        bridge.settle()
+        ready = bridge.ready()
+        timeout_s = 0.0 if ready else bridge.wait_s(timeout_s)
+        if timeout_s:
+            timeout_s = math.ceil(timeout_s * 1e3) * 1e-3  # as in `EpollPoller.wait`
+        came = self._epoll.poll(timeout_s)
+        kernel: list[tuple[int, int]] = []
+        pumped = False
+        for fd, mask in came:
+            if bridge.owns(fd):
+                bridge.take(fd)
+                pumped = True
+            else:
+                kernel.append((fd, mask))
+        if pumped or not came:
+            bridge.settle()
+            ready = bridge.ready()
+        return kernel + ready
+
+    def close(self) -> None:
+        """Close what waits; the bridge is its owner's to close."""
+        self._epoll.close()

@@ -1,0 +1,162 @@
+"""What ``--net`` says: the words of ``tap:10.9.0.2/24,gw=10.9.0.1``, and which of them cannot be.
+
+This file knows addresses and prefixes as text.  It does not know devices, hosts or loops, and imports none, so that
+``underlay run`` can refuse a network before anything starts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from ..errors import UsageError, nearest
+
+_Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+KINDS: Final = ("tap", "tun", "lo")
+_WORDS: Final = ("ip", "gw", "mtu", "dns", "dev", "peer", "offload")
+
+# RFC 791: every link carries 68 bytes. Below 576 nobody is bound to accept more than that (RFC 1122, 3.3.3); IPv6 asks
+# for 1280 (RFC 8200, 5). The most that a TUN or TAP device takes is 65535 less its header.
+_LEAST_MTU_BYTES: Final = 68
+_LEAST_MTU6_BYTES: Final = 1280
+_MOST_MTU_BYTES: Final = 65521
+
+EXAMPLE: Final = "tap:10.9.0.2/24,gw=10.9.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """What ``--net`` asked for. ``kind`` is tap, tun or lo (no device: the host's own loopback only).
+
+    ``addresses`` are the stack's own, with their prefixes; ``peers`` the kernel's on a device that is made;
+    ``device`` is the name of one that stands already, or of the one to make, "" for any.
+    """
+
+    kind: str
+    addresses: tuple[_Interface, ...] = ()
+    gateways: tuple[str, ...] = ()
+    peers: tuple[_Interface, ...] = ()
+    name_servers: tuple[str, ...] = ()
+    mtu_bytes: int | None = None
+    device: str = ""
+    offload: bool = True
+
+
+def parse_network(text: str) -> NetworkSpec:
+    """Read what ``--net`` says: ``KIND:ADDRESS/PREFIX[,word=value…]``. Raises ``UsageError`` that names the mistake.
+
+    The words: ``ip=`` a further address, ``gw=`` the default gateway, ``mtu=`` in bytes, ``dns=`` a name server,
+    ``dev=`` the device's name, ``peer=`` the kernel's own address on the device, ``offload=no`` to cut every segment
+    here and not in the kernel. ip, gw, dns and peer may come again.
+
+    >>> spec = parse_network("tap:10.9.0.2/24,gw=10.9.0.1,mtu=1400")
+    >>> spec.kind, str(spec.addresses[0]), spec.gateways, spec.mtu_bytes
+    ('tap', '10.9.0.2/24', ('10.9.0.1',), 1400)
+    >>> str(spec.peers[0])
+    '10.9.0.1/24'
+    """
+    kind, _, rest = text.partition(":")
+    if kind not in KINDS:
+        raise UsageError(f"there is no kind of network {kind!r}", remedy=f"{nearest(kind, KINDS)}, as in {EXAMPLE}")
+    if kind == "lo":
+        if rest:
+            raise UsageError("the network lo has no further words", remedy="say `lo`, or give it a device: " + EXAMPLE)
+        return NetworkSpec("lo")
+    first, *words = rest.split(",")
+    given: dict[str, list[str]] = {word: [] for word in _WORDS}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in given or not equals or not value:
+            raise UsageError(
+                f"the network {text!r} has a word that is none: {word!r}", remedy=f"words are {', '.join(_WORDS)}"
+            )
+        given[name].append(value)
+    for once in ("mtu", "dev", "offload"):
+        if len(given[once]) > 1:
+            raise UsageError(f"the network {text!r} says {once}= twice", remedy="say it once")
+    if not first:
+        raise UsageError(f"the network {text!r} has no address", remedy=f"give it one and its prefix, as in {EXAMPLE}")
+    addresses = tuple(_interface(each) for each in (first, *given["ip"]))
+    gateways = tuple(_gateway(each, addresses) for each in given["gw"])
+    peers = tuple(_interface(each) for each in given["peer"]) or tuple(_default_peers(addresses, gateways))
+    for peer in peers:
+        if peer.ip in {address.ip for address in addresses}:
+            raise UsageError(f"{peer.ip} cannot be both the stack's and the kernel's", remedy="give peer= another")
+    return NetworkSpec(
+        kind,
+        addresses,
+        gateways,
+        peers,
+        tuple(_server(each) for each in given["dns"]),
+        _mtu(given["mtu"][0], addresses) if given["mtu"] else None,
+        given["dev"][0] if given["dev"] else "",
+        _yes_or_no("offload", given["offload"]),
+    )
+
+
+def _interface(text: str) -> _Interface:
+    if "/" not in text:
+        raise UsageError(f"the address {text!r} has no prefix", remedy=f"say how long it is, as in {text}/24")
+    try:
+        address = ipaddress.ip_interface(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no address with a prefix: {error}", remedy=f"an example: {EXAMPLE}") from None
+    ip, network = address.ip, address.network
+    if ip.is_multicast or ip.is_unspecified or ip.is_loopback:
+        raise UsageError(f"{ip} cannot be a host's address on a link", remedy=f"an example: {EXAMPLE}")
+    if network.version == 4 and network.prefixlen < 31 and ip in (network.network_address, network.broadcast_address):
+        raise UsageError(f"{ip} names the network {network} or all its hosts", remedy="choose an address within it")
+    return address
+
+
+def _gateway(text: str, addresses: tuple[_Interface, ...]) -> str:
+    gateway = _address(text)
+    if gateway is None:
+        raise UsageError(f"the gateway {text!r} is no address", remedy=f"an example: {EXAMPLE}")
+    if not any(gateway in address.network for address in addresses):
+        networks = " or ".join(str(address.network) for address in addresses)
+        raise UsageError(f"the gateway {text} is not in {networks}", remedy="a gateway is a neighbour on the link")
+    if any(gateway == address.ip for address in addresses):
+        raise UsageError(f"the gateway {text} is the stack's own address", remedy="name the neighbour that forwards")
+    return str(gateway)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _server(text: str) -> str:
+    if _address(text) is None:
+        raise UsageError(f"the name server {text!r} is no address", remedy="an example: dns=10.9.0.1")
+    return text
+
+
+def _mtu(text: str, addresses: tuple[_Interface, ...]) -> int:
+    least = _LEAST_MTU6_BYTES if any(address.version == 6 for address in addresses) else _LEAST_MTU_BYTES
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= _MOST_MTU_BYTES):
+        most = _MOST_MTU_BYTES
+        raise UsageError(f"the MTU {text!r} is none", remedy=f"it is a number of bytes from {least} to {most}")
+    return int(text)
+
+
+def _yes_or_no(word: str, values: list[str]) -> bool:
+    if values and values[0] not in ("yes", "no"):
+        raise UsageError(f"{word}= is yes or no, not {values[0]!r}", remedy="yes is the default")
+    return values != ["no"]
+
+
+def _default_peers(addresses: tuple[_Interface, ...], gateways: tuple[str, ...]) -> Iterator[_Interface]:
+    """The kernel's end: the gateway, where one is in the prefix, else the first address that isn't ours."""
+    for address in addresses:
+        network = address.network
+        inside = [ipaddress.ip_address(each) for each in gateways if ipaddress.ip_address(each) in network]
+        candidates: Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address] = iter(network.hosts())
+        peer = inside[0] if inside else next((each for each in candidates if each != address.ip), None)
+        if peer is not None:
+            yield ipaddress.ip_interface(f"{peer}/{network.prefixlen}")

@@ -1,0 +1,77 @@
+"""Addresses as programs write them, and as the stack has them.
+
+This file knows the tuples of the ``socket`` module (``("10.9.0.2", 80)``, ``("fd00::2", 80, 0, 0)``) and pairs of
+packed bytes and a port.  It does not know how a name is found: it is handed someone who does.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from ..wire import format_ip, parse_ip
+
+Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+Pair: TypeAlias = tuple[bytes, int]
+Resolve: TypeAlias = Callable[[str, int], bytes]
+
+WILDCARD: Final = {socket.AF_INET: bytes(4), socket.AF_INET6: bytes(16)}
+_FAMILY_OF: Final = {4: socket.AF_INET, 16: socket.AF_INET6}
+_BROADCAST: Final = b"\xff" * 4
+# An IPv4 address as an IPv6 socket writes it: RFC 4291, 2.5.5.2.
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+
+
+def to_pair(address: Any, family: int, resolve: Resolve) -> Pair:
+    """The packed address and the port of what a program gave for an address of `family`.
+
+    TypeError, OverflowError and ``socket.gaierror`` come as from a socket of the kernel's.
+    """
+    if not isinstance(address, tuple):
+        raise TypeError(f"{_name(family)} address must be tuple, not {type(address).__name__}")
+    if not (len(address) == 2 or (family == socket.AF_INET6 and 2 <= len(address) <= 4)):
+        raise TypeError(f"{_name(family)} address must be a pair (host, port)")
+    host, port = address[0], address[1]
+    if not isinstance(port, int):
+        raise TypeError(f"an integer is required (got type {type(port).__name__})")
+    if not 0 <= port <= 65535:
+        raise OverflowError("port must be 0-65535.")
+    if isinstance(host, bytes | bytearray):
+        host = host.decode("ascii")
+    if not isinstance(host, str):
+        raise TypeError(f"str, bytes or bytearray expected, not {type(host).__name__}")
+    if host == "":
+        return WILDCARD[socket.AddressFamily(family)], port
+    if host == "<broadcast>" and family == socket.AF_INET:
+        return _BROADCAST, port
+    packed = packed_ip(host)
+    if packed is None:
+        packed = resolve(host, family)
+    elif _FAMILY_OF[len(packed)] != family:
+        raise socket.gaierror(socket.EAI_ADDRFAMILY, "Address family for hostname not supported")
+    if packed[:12] == _MAPPED:
+        packed = packed[12:]
+    return packed, port
+
+
+def to_tuple(pair: Pair, family: int) -> Address:
+    """The tuple of the ``socket`` module for an address of the stack, as a socket of `family` tells it."""
+    packed, port = pair
+    if family == socket.AF_INET:
+        return format_ip(packed), port
+    if len(packed) == 4:
+        return f"::ffff:{format_ip(packed)}" if any(packed) else "::", port, 0, 0
+    return format_ip(packed), port, 0, 0
+
+
+def packed_ip(text: str) -> bytes | None:
+    """The bytes of a numeric address; None for a name. A zone (``fe80::1%eth0``) is passed over: hosts have few."""
+    try:
+        return parse_ip(text.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _name(family: int) -> str:
+    return socket.AddressFamily(family).name

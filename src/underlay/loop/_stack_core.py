@@ -1,0 +1,275 @@
+"""What a stream and a datagram socket do on a user-space host: states, options, errors.
+
+This file knows which call is allowed when, and the errno that Linux has for it where it isn't; and which options of
+tcp(7), udp(7), ip(7) and socket(7) the stack honours.  It does not know time-outs or argument parsing
+(``_stack_socket.py``), nor segments (``underlay.stack``). No call here waits: BlockingIOError says that it would.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from ..stack import State
+from ._stack_address import WILDCARD, Pair
+from ._stack_options import Options
+
+if TYPE_CHECKING:
+    from ..stack import TcpConnection, TcpListener
+    from ._bridge import Bridge
+    from ._stack_socket import StackSocket
+
+IN: Final = 0x001  # POLLIN of poll(2)
+OUT: Final = 0x004  # POLLOUT
+ERR: Final = 0x008  # POLLERR
+HUP: Final = 0x010  # POLLHUP
+
+_CONNECTING: Final = frozenset({State.SYN_SENT, State.SYN_RECEIVED})
+_WITHOUT_PEER: Final = _CONNECTING | {State.CLOSED}
+_LOOPBACK: Final = {4: bytes([127, 0, 0, 1]), 16: bytes(15) + b"\x01"}
+
+
+class Core(Protocol):
+    """What `StackSocket` asks of a kind of socket. Pairs are packed addresses with ports."""
+
+    @property
+    def connecting(self) -> bool: ...
+    def bind_to(self, sock: StackSocket) -> None: ...
+    def bind(self, address: Pair) -> None: ...
+    def listen(self, backlog: int) -> None: ...
+    def accept(self) -> tuple[Core, Pair]: ...
+    def connect(self, address: Pair) -> None: ...
+    def shutdown(self, how: int) -> None: ...
+    def receive(self, max_bytes: int, flags: int) -> tuple[bytes, Pair | None]: ...
+    def send(self, data: Any, flags: int, target: Pair | None) -> int: ...
+    def readiness(self, events: int) -> int: ...
+    def local(self) -> Pair: ...
+    def remote(self) -> Pair: ...
+    def set_option(self, level: int, name: int, value: Any) -> None: ...
+    def option(self, level: int, name: int, kind: int) -> int | bytes: ...
+    def take_error(self) -> int: ...
+    def close(self) -> None: ...
+
+
+def refuse(number: int) -> OSError:
+    """The error of a refused call, in the kernel's words."""
+    return OSError(number, os.strerror(number))
+
+
+def would_block() -> BlockingIOError:
+    """What a call says that would have to wait."""
+    return BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+class StreamCore:
+    """A TCP socket: nothing yet, a listener, or a connection."""
+
+    def __init__(self, bridge: Bridge, family: int, connection: TcpConnection | None = None) -> None:
+        self._bridge = bridge
+        self._tcp = bridge.host.tcp
+        self._family = socket.AddressFamily(family)
+        self._bound: Pair | None = None
+        self._connection = connection
+        self._listeners: list[TcpListener] = []
+        self._options = Options()
+        self._sock: StackSocket | None = None
+
+    def bind_to(self, sock: StackSocket) -> None:
+        """Know whom the bridge is to tell of what happens below."""
+        self._sock = sock
+        for below in (self._connection, *self._listeners):
+            if below is not None:
+                self._bridge.attach(below, sock)
+
+    @property
+    def connecting(self) -> bool:
+        """Whether the handshake that `connect` began is under way."""
+        return self._connection is not None and self._connection.state in _CONNECTING
+
+    # --- who talks to whom ----------------------------------------------------------------------------------
+
+    def bind(self, address: Pair) -> None:
+        """Reserve a local address and port."""
+        if self._bound is not None or self._connection is not None:
+            raise refuse(errno.EINVAL)
+        host, port = address
+        if any(host) and not self._bridge.host.is_local(host):
+            raise refuse(errno.EADDRNOTAVAIL)
+        reuse_address = self._options.reuse_address
+        # The stack binds when it listens. So listen for no time at all, which finds a port, or who has it.
+        probe = self._tcp.listen(host, port, self._bridge.now(), backlog=0, reuse_address=reuse_address)
+        probe.close(self._bridge.now())
+        self._bridge.reserve(host, probe.port, reuse_address=reuse_address)
+        self._bound = host, probe.port
+
+    def listen(self, backlog: int) -> None:
+        """Become a listener; for an IPv6 wildcard of IPv4 too, unless IPV6_V6ONLY is set (ipv6(7))."""
+        if self._connection is not None:
+            raise refuse(errno.EINVAL)
+        if self._listeners:
+            for listener in self._listeners:
+                listener.backlog = backlog
+            return
+        if self._bound is None:
+            self.bind((WILDCARD[self._family], 0))
+        assert self._bound is not None
+        host, port = self._bound
+        hosts = [host]
+        if host == WILDCARD[socket.AF_INET6] and not self._options.v6_only:
+            hosts.append(WILDCARD[socket.AF_INET])
+        for each in hosts:
+            self._listeners.append(
+                self._tcp.listen(
+                    each,
+                    port,
+                    self._bridge.now(),
+                    backlog=backlog,
+                    options=self._options.tcp(),
+                    reuse_address=self._options.reuse_address,
+                )
+            )
+        if self._sock is not None:
+            self.bind_to(self._sock)
+
+    def accept(self) -> tuple[Core, Pair]:
+        """The next connection, as the core of a new socket."""
+        if not self._listeners:
+            raise refuse(errno.EINVAL)
+        for listener in self._listeners:
+            connection = listener.accept(self._bridge.now())
+            if connection is not None:
+                core = StreamCore(self._bridge, self._family, connection)
+                core._options = self._options.copy()
+                return core, connection.remote
+        raise would_block()
+
+    def connect(self, address: Pair) -> None:
+        """Begin the handshake."""
+        if self._listeners:
+            raise refuse(errno.EISCONN)
+        if self._connection is not None:
+            if self.connecting:
+                raise refuse(errno.EALREADY)
+            error = self._connection.take_error()
+            raise refuse(error or errno.EISCONN)
+        host, port = address
+        if not any(host):
+            host = _LOOPBACK[len(host)]  # Linux takes the unspecified address for this machine
+        local, local_port = self._bound or (None, 0)
+        self._connection = self._tcp.connect(
+            host,
+            port,
+            self._bridge.now(),
+            local=local if local is not None and any(local) else None,
+            local_port=local_port,
+            options=self._options.tcp(),
+        )
+        if self._sock is not None:
+            self._bridge.attach(self._connection, self._sock)
+
+    def shutdown(self, how: int) -> None:
+        """End one direction or both."""
+        if self._listeners:
+            if how in (socket.SHUT_RD, socket.SHUT_RDWR):
+                self._close_listeners()  # as Linux: accept() says EINVAL from then on
+            return
+        if self._connection is None or self.connecting:
+            raise refuse(errno.ENOTCONN)
+        self._connection.shutdown(how, self._bridge.now())
+
+    # --- data -----------------------------------------------------------------------------------------------
+
+    def receive(self, max_bytes: int, flags: int) -> tuple[bytes, Pair | None]:
+        """At most `max_bytes` of what arrived, b"" at the end."""
+        connection = self._connection
+        if connection is None:
+            raise refuse(errno.ENOTCONN)
+        if flags & socket.MSG_PEEK:
+            raise refuse(errno.EOPNOTSUPP)
+        now = self._bridge.now()
+        data = connection.receive_urgent() if flags & socket.MSG_OOB else connection.receive(max_bytes, now)
+        if data is None:
+            raise would_block()
+        return data, None
+
+    def send(self, data: Any, flags: int, target: Pair | None) -> int:
+        """Hand over what there is room for."""
+        connection = self._connection
+        if connection is None:
+            raise refuse(errno.EPIPE if self._listeners or target is None else errno.ENOTCONN)
+        now = self._bridge.now()
+        taken = connection.send_urgent(data, now) if flags & socket.MSG_OOB else connection.send(data, now)
+        if not taken and len(data):
+            raise would_block()
+        return taken
+
+    def readiness(self, events: int) -> int:
+        """What poll(2) says of it."""
+        connection = self._connection
+        if connection is not None:
+            if self.connecting:
+                return 0
+            mask = 0
+            if events & IN and connection.readable:
+                mask |= IN
+            if events & OUT and connection.writable:
+                mask |= OUT
+            if connection.error:
+                mask |= ERR | HUP | events & (IN | OUT)
+            return mask
+        if self._listeners:
+            return events & IN if any(listener.acceptable for listener in self._listeners) else 0
+        return HUP | events & OUT  # as Linux for a socket that is neither
+
+    # --- names, options, the end ----------------------------------------------------------------------------
+
+    def local(self) -> Pair:
+        """The local address and port."""
+        if self._connection is not None:
+            return self._connection.local
+        return self._bound or (WILDCARD[self._family], 0)
+
+    def remote(self) -> Pair:
+        """The peer's; ENOTCONN without one."""
+        if self._connection is None or self._connection.state in _WITHOUT_PEER:
+            raise refuse(errno.ENOTCONN)
+        return self._connection.remote
+
+    def set_option(self, level: int, name: int, value: Any) -> None:
+        """Set an option, at once where there is a connection."""
+        before = self._options.tcp()
+        self._options.set(level, name, value)
+        after = self._options.tcp()
+        if self._connection is not None and after != before:
+            names = [each.name for each in fields(after) if getattr(after, each.name) != getattr(before, each.name)]
+            self._connection.configure(self._bridge.now(), **{name: getattr(after, name) for name in names})
+
+    def option(self, level: int, name: int, kind: int) -> int | bytes:
+        """An option's value."""
+        if (level, name) == (socket.SOL_SOCKET, socket.SO_ERROR):
+            return self.take_error()
+        if (level, name) == (socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return int(bool(self._listeners))
+        return self._options.get(level, name, kind, self._family)
+
+    def take_error(self) -> int:
+        """SO_ERROR: the errno that waits, which is told once."""
+        return (self._connection.take_error() or 0) if self._connection is not None else 0
+
+    def close(self) -> None:
+        """Let go of it; a connection ends as its SO_LINGER says."""
+        self._close_listeners()
+        if self._connection is not None:
+            self._bridge.detach(self._connection)
+            self._connection.close(self._bridge.now())
+        if self._bound is not None:
+            self._bridge.release(*self._bound)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            self._bridge.detach(listener)
+            listener.close(self._bridge.now())
+        self._listeners.clear()

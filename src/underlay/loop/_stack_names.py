@@ -1,0 +1,188 @@
+"""Names on a user-space network: ``getaddrinfo`` as a stub resolver answers it.
+
+This file knows numeric addresses, the names that the network was given, ``localhost``, /etc/hosts, and how a name
+server is asked (RFC 1035, RFC 5452).  It does not know sockets' insides: it asks through the loop's own.
+
+No cache: a program that asks often has one, and a name server answers within a round trip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+from ..wire import DNS_A, DNS_AAAA, DNS_NAME_ERROR, DnsMessage, WireError, build_dns_query, parse_dns
+from ._stack_address import WILDCARD, packed_ip, to_tuple
+
+if TYPE_CHECKING:
+    from ._bridge import Bridge
+    from ._io_stack import StackLoop
+
+_PORT: Final = 53
+# resolv.conf(5): wait 5 s for an answer, try each server twice.
+_TIMEOUT_S: Final = 5.0
+_ATTEMPTS: Final = 2
+# RFC 6891, 6.2.5: what any host takes undivided over Ethernet; without EDNS an answer has 512 bytes at most.
+_ANSWER_BYTES: Final = 1232
+# A chain of aliases longer than this is a loop: RFC 1034, 3.6.2 asks for a limit.
+_MOST_ALIASES: Final = 8
+
+_LOOPBACK: Final = {socket.AF_INET: bytes([127, 0, 0, 1]), socket.AF_INET6: bytes(15) + b"\x01"}
+_RECORD: Final = {socket.AF_INET: DNS_A, socket.AF_INET6: DNS_AAAA}
+_PROTOCOL: Final = {socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP}
+
+
+class Names:
+    """Answers ``getaddrinfo`` for one network, on one loop."""
+
+    def __init__(self, bridge: Bridge, loop: StackLoop) -> None:
+        self._bridge = bridge
+        self._loop = loop
+
+    async def getaddrinfo(self, host: Any, port: Any, family: int, type: int, proto: int, flags: int) -> list[Any]:
+        """A list of (family, type, proto, canonical name, address), as ``socket.getaddrinfo``; its errors too."""
+        if family not in (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6):
+            raise socket.gaierror(socket.EAI_FAMILY, "ai_family not supported")
+        if isinstance(host, bytes | bytearray):
+            host = host.decode("ascii")
+        number = _port(port, type)
+        kinds = [kind for kind in _PROTOCOL if type in (0, kind) and proto in (0, _PROTOCOL[kind])]
+        if not kinds:
+            raise socket.gaierror(socket.EAI_SOCKTYPE, "ai_socktype not supported")
+        addresses = await self._addresses(host, family, flags)
+        name = host if flags & socket.AI_CANONNAME and host else ""
+        return [
+            (
+                each_family := socket.AF_INET if len(address) == 4 else socket.AF_INET6,
+                kind,
+                _PROTOCOL[kind],
+                name,
+                to_tuple((address, number), each_family),
+            )
+            for address in addresses
+            for kind in kinds
+        ]
+
+    async def _addresses(self, host: str | None, family: int, flags: int) -> list[bytes]:
+        families = [each for each in (socket.AF_INET, socket.AF_INET6) if family in (socket.AF_UNSPEC, each)]
+        if not host:
+            known = WILDCARD if flags & socket.AI_PASSIVE else _LOOPBACK
+            return [known[each] for each in families]
+        packed = packed_ip(host)
+        if packed is not None:
+            if socket.AF_INET in families if len(packed) == 4 else socket.AF_INET6 in families:
+                return [packed]
+            raise socket.gaierror(socket.EAI_ADDRFAMILY, "Address family for hostname not supported")
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        name = host.rstrip(".").lower()
+        found = [address for each in families for address in self._known(name, each)]
+        if not found:
+            found = [address for each in families for address in await self._ask(name, each)]
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return found
+
+    def _known(self, name: str, family: socket.AddressFamily) -> list[bytes]:
+        if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, 6.3
+            return [_LOOPBACK[family]]
+        given = [*self._bridge.names.get(name, ()), *_hosts_file().get(name, ())]
+        packed = (packed_ip(each) for each in given)
+        return [each for each in packed if each is not None and len(each) == len(WILDCARD[family])]
+
+    # --- the name server ------------------------------------------------------------------------------------
+
+    async def _ask(self, name: str, family: socket.AddressFamily) -> list[bytes]:
+        """The addresses that a server has for the name; [] where it has none, EAI_AGAIN where none answers."""
+        if not self._bridge.name_servers:
+            return []
+        for _ in range(_ATTEMPTS):
+            for server in self._bridge.name_servers:
+                answer = await self._exchange(server, name, _RECORD[family])
+                if answer is not None and answer.rcode in (0, DNS_NAME_ERROR):
+                    return _addresses_in(answer, name, _RECORD[family])
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    async def _exchange(self, server: str, name: str, record: int) -> DnsMessage | None:
+        identification = secrets.randbits(16)
+        try:
+            query = build_dns_query(identification, name, record)
+        except WireError:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
+        family = socket.AF_INET6 if ":" in server else socket.AF_INET
+        # A port of its own for each question is half of what keeps a stranger from answering: RFC 5452, 9.2.
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    await self._loop.sock_connect(sock, (server, _PORT))
+                    await self._loop.sock_sendall(sock, query)
+                    while True:
+                        message = _parsed(await self._loop.sock_recv(sock, _ANSWER_BYTES))
+                        if message is not None and _answers(message, identification, name, record):
+                            return message
+            except OSError:  # TimeoutError among them: the next server may know
+                return None
+
+
+def _parsed(data: bytes) -> DnsMessage | None:
+    try:
+        return parse_dns(data)
+    except WireError:
+        return None  # a broken answer is none; the real one may still come
+
+
+def _answers(message: DnsMessage, identification: int, name: str, record: int) -> bool:
+    if not message.is_response or message.identification != identification or len(message.questions) != 1:
+        return False
+    question = message.questions[0]
+    return question.name.lower() == name and question.type == record
+
+
+def _addresses_in(message: DnsMessage, name: str, record: int) -> list[bytes]:
+    """The addresses of `name` in an answer, its aliases followed."""
+    names = {name}
+    for _ in range(_MOST_ALIASES):
+        aliases = {
+            answer.value.lower()
+            for answer in message.answers
+            if isinstance(answer.value, str) and answer.name.lower() in names
+        }
+        if aliases <= names:
+            break
+        names |= aliases
+    return [
+        answer.value
+        for answer in message.answers
+        if answer.type == record and isinstance(answer.value, bytes) and answer.name.lower() in names
+    ]
+
+
+def _port(port: Any, kind: int) -> int:
+    if port is None:
+        return 0
+    if isinstance(port, int):
+        return port
+    text = port.decode("ascii") if isinstance(port, bytes) else str(port)
+    if text.isdigit():
+        return int(text)
+    try:
+        return socket.getservbyname(text, "udp" if kind == socket.SOCK_DGRAM else "tcp")
+    except OSError:
+        raise socket.gaierror(socket.EAI_SERVICE, "Servname not supported for ai_socktype") from None
+
+
+def _hosts_file(path: str = "/etc/hosts") -> dict[str, list[str]]:
+    """Names and addresses of hosts(5); nothing where it can't be read."""
+    names: dict[str, list[str]] = {}
+    try:
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                address, *aliases = line.partition("#")[0].split() or [""]
+                for alias in aliases:
+                    names.setdefault(alias.lower(), []).append(address)
+    except OSError:
+        pass
+    return names

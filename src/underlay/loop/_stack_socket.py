@@ -1,0 +1,376 @@
+"""A socket of the user-space stack that programs take for a ``socket.socket``.
+
+This file knows the calls of a socket object: which arguments they take, how a time-out makes them wait, and what
+``makefile``, ``with`` and ``fileno`` are.  It does not know TCP or UDP (``_stack_core.py`` holds what a stream and a
+datagram socket do), nor who waits for readiness: whoever pumps the stack asks `readiness`.
+
+It derives from ``socket.socket`` so that ``isinstance`` holds, and never has a descriptor of the kernel's: the base
+class is left without one, and ``fileno()`` is a number above all that the kernel gives, known to the bridge alone.
+A blocking call lets the bridge pump until it can go on; no callback of the loop runs meanwhile, as in any loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import warnings
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+
+from ._stack_address import to_pair, to_tuple
+from ._stack_core import IN, OUT, Core, StreamCore
+from ._stack_datagram import DatagramCore
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    from ._bridge import Bridge
+
+_T = TypeVar("_T")
+
+_KINDS: Final = {socket.SOCK_STREAM: StreamCore, socket.SOCK_DGRAM: DatagramCore}
+_FLAGS_OF_TYPE: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+# recv(2) and send(2): those that the stack can honour. MSG_NOSIGNAL is how Python sends anyway.
+_SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL | socket.MSG_OOB | socket.MSG_MORE
+_RECEIVE_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_PEEK | socket.MSG_OOB | socket.MSG_WAITALL | socket.MSG_TRUNC
+
+
+class StackSocket(socket.socket):
+    """A TCP or UDP socket of a user-space host, called as ``socket.socket`` is.
+
+    ``socket.socket(family, type)`` gives one wherever a loop of ``underlay.loop.stack_loop`` runs. What the stack
+    doesn't have is refused with the errno that the kernel has for it: EAFNOSUPPORT, ENOPROTOOPT, EOPNOTSUPP.
+
+    Source: socket(2), socket(7), tcp(7), udp(7).
+    """
+
+    # Set by the loop's module, which knows the loop that runs: the bridge for a socket that a program makes.
+    running_bridge: ClassVar[Callable[[], Bridge]]
+
+    _io_refs: int
+    _closed: bool = True  # until it is made: __del__ asks, also after a constructor that failed
+
+    def __init__(
+        self,
+        family: int = -1,
+        type: int = -1,
+        proto: int = -1,
+        fileno: int | None = None,
+        *,
+        bridge: Bridge | None = None,
+        core: Core | None = None,
+    ) -> None:
+        self._io_refs = 0
+        bridge = bridge or StackSocket.running_bridge()
+        if fileno is not None:
+            self._take_over(bridge, fileno)
+            return
+        family = socket.AF_INET if family == -1 else family
+        flags = 0 if type == -1 else type & _FLAGS_OF_TYPE
+        kind = socket.SOCK_STREAM if type == -1 else type & ~_FLAGS_OF_TYPE
+        if family not in (socket.AF_INET, socket.AF_INET6):
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        if kind not in _KINDS:
+            raise OSError(errno.ESOCKTNOSUPPORT, os.strerror(errno.ESOCKTNOSUPPORT))
+        self._family = socket.AddressFamily(family)
+        self._kind = socket.SocketKind(kind)
+        self._proto = max(proto, 0)
+        self._timeout_s = 0.0 if flags & socket.SOCK_NONBLOCK else socket.getdefaulttimeout()
+        self._bridge = bridge
+        self._core: Core = core or _KINDS[self._kind](bridge, self._family)
+        self._number = bridge.register(self)
+        self._closed = False
+        self._core.bind_to(self)
+
+    def _take_over(self, bridge: Bridge, number: int) -> None:
+        """Become what another object gave away by `detach`."""
+        former = bridge.socket(number)
+        if not former._closed:
+            raise OSError(errno.EOPNOTSUPP, "a socket of the user-space stack has one owner; detach() it first")
+        bridge.replace(number, self)
+        self._family, self._kind, self._proto = former._family, former._kind, former._proto
+        self._timeout_s = socket.getdefaulttimeout()
+        self._bridge, self._core, self._number = bridge, former._core, number
+        self._closed = False
+        self._core.bind_to(self)
+
+    # --- what it is -------------------------------------------------------------------------------------------
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """AF_INET or AF_INET6."""
+        return self._family
+
+    @property
+    def type(self) -> socket.SocketKind:
+        """SOCK_STREAM or SOCK_DGRAM."""
+        return self._kind
+
+    @property
+    def proto(self) -> int:
+        """The protocol as it was asked for, 0 mostly."""
+        return self._proto
+
+    def fileno(self) -> int:
+        """A number that the loop of the stack watches; -1 when closed. The kernel doesn't know it."""
+        return -1 if self._closed else self._number
+
+    def readiness(self, events: int) -> int:
+        """Those of the poll(2) bits `events` that are ready now, and POLLERR and POLLHUP besides."""
+        return self._core.readiness(events)
+
+    # --- time-outs --------------------------------------------------------------------------------------------
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds after which a call gives up, 0.0 where it does not wait, None where it waits for ever."""
+        return self._timeout_s
+
+    def gettimeout(self) -> float | None:
+        """As `timeout`."""
+        return self._timeout_s
+
+    def settimeout(self, value: float | None) -> None:
+        """Set the time-out in seconds; ValueError below 0."""
+        if value is not None and value < 0:
+            raise ValueError("Timeout value out of range")
+        self._timeout_s = None if value is None else float(value)
+
+    def setblocking(self, flag: bool) -> None:
+        """Wait for ever, or not at all."""
+        self._timeout_s = None if flag else 0.0
+
+    def getblocking(self) -> bool:
+        """Whether calls wait."""
+        return self._timeout_s != 0.0
+
+    def _when(self, ready: int, attempt: Callable[[], _T], flags: int = 0) -> _T:
+        """Call `attempt` until it no longer says EAGAIN, pumping while the time-out allows; else what it said."""
+        self._check_open()
+        while True:
+            try:
+                return attempt()
+            except BlockingIOError:
+                if self._timeout_s == 0.0 or flags & socket.MSG_DONTWAIT:
+                    raise
+                if not self._bridge.pump_until(lambda: bool(self._core.readiness(ready)), self._timeout_s):
+                    raise TimeoutError("timed out") from None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    # --- who talks to whom ------------------------------------------------------------------------------------
+
+    def bind(self, address: Any, /) -> None:
+        """Take a local address; EADDRINUSE, EADDRNOTAVAIL, EINVAL where it has one."""
+        self._check_open()
+        self._core.bind(to_pair(address, self._family, self._bridge.resolve))
+
+    def listen(self, backlog: int = socket.SOMAXCONN, /) -> None:
+        """Accept connections, up to `backlog` of them before the program does."""
+        self._check_open()
+        self._core.listen(max(backlog, 0))
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection, and its peer's address."""
+        core, remote = self._when(IN, self._core.accept)
+        made = StackSocket(self._family, self._kind, self._proto, bridge=self._bridge, core=core)
+        if socket.getdefaulttimeout() is None and self._timeout_s:
+            made.setblocking(True)  # as socket.accept()
+        return made, to_tuple(remote, self._family)
+
+    def connect(self, address: Any, /) -> None:
+        """Connect; without waiting BlockingIOError (EINPROGRESS), and SO_ERROR tells later."""
+        self._check_open()
+        self._core.connect(to_pair(address, self._family, self._bridge.resolve))
+        if not self._core.connecting:
+            return
+        if self._timeout_s == 0.0:
+            raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
+        if not self._bridge.pump_until(lambda: not self._core.connecting, self._timeout_s):
+            raise TimeoutError("timed out")
+        error = self._core.take_error()
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    def connect_ex(self, address: Any, /) -> int:
+        """As `connect`, but gives the errno."""
+        try:
+            self.connect(address)
+        except TimeoutError:
+            return errno.EAGAIN  # as socketmodule.c
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
+
+    def getsockname(self) -> Any:
+        """The local address; the unspecified one before there is any."""
+        self._check_open()
+        return to_tuple(self._core.local(), self._family)
+
+    def getpeername(self) -> Any:
+        """The peer's address; ENOTCONN without one."""
+        self._check_open()
+        return to_tuple(self._core.remote(), self._family)
+
+    def shutdown(self, how: int, /) -> None:
+        """End one direction or both: SHUT_RD, SHUT_WR, SHUT_RDWR; ENOTCONN without a peer."""
+        self._check_open()
+        self._core.shutdown(how)
+
+    # --- receiving --------------------------------------------------------------------------------------------
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """At most `bufsize` bytes, b"" at the end of the stream."""
+        if not flags and self._timeout_s == 0.0 and not self._closed:  # all that an event loop asks
+            return self._core.receive(bufsize, 0)[0]
+        return self._receive(bufsize, flags)[0]
+
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        """The same and who sent it; for a stream the latter is None."""
+        data, sender = self._receive(bufsize, flags)
+        return data, None if sender is None else to_tuple(sender, self._family)
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+        """As `recv`, into a buffer; gives the number of bytes."""
+        return self._into(buffer, nbytes, flags)[0]
+
+    def recvfrom_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        """As `recvfrom`, into a buffer."""
+        size, sender = self._into(buffer, nbytes, flags)
+        return size, None if sender is None else to_tuple(sender, self._family)
+
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
+        """As recvmsg(2); the stack has no ancillary data."""
+        data, sender = self._receive(bufsize, flags)
+        return data, [], 0, None if sender is None else to_tuple(sender, self._family)
+
+    def _receive(self, bufsize: int, flags: int) -> tuple[bytes, tuple[bytes, int] | None]:
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recv")
+        _refuse_flags(flags, _RECEIVE_FLAGS)
+        if flags & socket.MSG_WAITALL and self._kind == socket.SOCK_STREAM and self._timeout_s != 0.0:
+            return self._receive_all(bufsize, flags & ~socket.MSG_WAITALL), None
+        return self._when(IN, lambda: self._core.receive(bufsize, flags), flags)
+
+    def _receive_all(self, bufsize: int, flags: int) -> bytes:
+        parts: list[bytes] = []
+        while bufsize:
+            data = self._receive(bufsize, flags)[0]
+            if not data:
+                break
+            parts.append(data)
+            bufsize -= len(data)
+        return b"".join(parts)
+
+    def _into(self, buffer: WriteableBuffer, nbytes: int, flags: int) -> tuple[int, tuple[bytes, int] | None]:
+        if nbytes < 0:
+            raise ValueError("negative buffersize in recv_into")
+        with memoryview(buffer) as whole, whole.cast("B") as view:
+            if nbytes > len(view):
+                raise ValueError("buffer too small for requested bytes")
+            data, sender = self._receive(nbytes or len(view), flags)
+            view[: len(data)] = data
+        return len(data), sender
+
+    # --- sending ----------------------------------------------------------------------------------------------
+
+    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
+        """Hand over what there is room for; gives the number of bytes taken."""
+        if flags:
+            _refuse_flags(flags, _SEND_FLAGS)
+        if self._timeout_s == 0.0 and not self._closed:
+            return self._core.send(data, flags, None)
+        return self._when(OUT, lambda: self._core.send(data, flags, None), flags)
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
+        """Hand over all; after an error it is unknown how much."""
+        with memoryview(data) as whole, whole.cast("B") as view:
+            sent = 0
+            while sent < len(view):
+                sent += self.send(view[sent:], flags)
+
+    def sendto(self, data: ReadableBuffer, *flags_and_address: Any) -> int:
+        """Send a datagram to an address: ``sendto(data, address)`` or ``sendto(data, flags, address)``."""
+        if not 1 <= len(flags_and_address) <= 2:
+            raise TypeError("sendto() takes 2 or 3 arguments")
+        flags: int = flags_and_address[0] if len(flags_and_address) == 2 else 0
+        _refuse_flags(flags, _SEND_FLAGS)
+        target = to_pair(flags_and_address[-1], self._family, self._bridge.resolve)
+        return self._when(OUT, lambda: self._core.send(data, flags, target), flags)
+
+    def sendmsg(
+        self, buffers: Iterable[ReadableBuffer], ancdata: Iterable[Any] = (), flags: int = 0, address: Any = None, /
+    ) -> int:
+        """Send several buffers as one; EOPNOTSUPP for ancillary data."""
+        if list(ancdata):
+            raise OSError(errno.EOPNOTSUPP, "the user-space stack has no ancillary data")
+        joined = b"".join(bytes(buffer) if not isinstance(buffer, bytes) else buffer for buffer in buffers)
+        return self.send(joined, flags) if address is None else self.sendto(joined, flags, address)
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """Send a file by reading and sending it; there is no sendfile(2) into a user-space stack."""
+        return self._sendfile_use_send(file, offset, count)  # type: ignore[attr-defined,no-any-return]
+
+    # --- options ----------------------------------------------------------------------------------------------
+
+    def setsockopt(self, level: int, optname: int, value: Any, optlen: int | None = None, /) -> None:
+        """Set an option of socket(7), ip(7), ipv6(7), tcp(7) or udp(7); ENOPROTOOPT for one that the stack lacks."""
+        self._check_open()
+        self._core.set_option(level, optname, value)
+
+    def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
+        """An option's value, as an int, or as bytes where `buflen` is given."""
+        self._check_open()
+        value = self._core.option(level, optname, self._kind)
+        if isinstance(value, bytes):
+            return value[: buflen or len(value)]
+        return value.to_bytes(4, "little")[:buflen] if buflen else value
+
+    # --- the end ----------------------------------------------------------------------------------------------
+
+    def _real_close(self, _ss: object = None) -> None:
+        # Called by close() once nothing that makefile() gave is open any more.
+        self._bridge.forget(self._number)
+        self._core.close()
+
+    def close(self) -> None:
+        """Close it; a stream goes on to deliver what was sent, unless SO_LINGER says otherwise."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._io_refs <= 0:
+            self._real_close()
+
+    def detach(self) -> int:
+        """Give the number away: ``socket.socket(fileno=number)`` takes it; this object is as if closed."""
+        if self._closed:
+            return -1
+        self._closed = True
+        return self._number
+
+    def dup(self) -> StackSocket:
+        """Refused: a socket of the stack has one owner."""
+        raise OSError(errno.EOPNOTSUPP, "a socket of the user-space stack can't be duplicated")
+
+    def get_inheritable(self) -> bool:
+        """False: a process that is started doesn't have the stack."""
+        return False
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        """Refused where it asks for the impossible."""
+        if inheritable:
+            raise OSError(errno.EOPNOTSUPP, "a socket of the user-space stack can't be inherited")
+
+    def __del__(self) -> None:
+        if not self._closed:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
+            self.close()
+
+
+def _refuse_flags(flags: int, known: int) -> None:
+    if flags & ~known:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))

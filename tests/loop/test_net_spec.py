@@ -1,0 +1,83 @@
+"""What `--net` says is read, and what cannot be is refused in one sentence that names the mistake.
+
+It knows words. Devices and hosts are in `test_io_stack.py`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from underlay.errors import UsageError
+from underlay.loop._net_spec import NetworkSpec, parse_network
+
+
+def test_a_network_without_a_device_is_only_its_name() -> None:
+    assert parse_network("lo") == NetworkSpec("lo")
+
+
+def test_all_words_of_a_network_are_read() -> None:
+    spec = parse_network(
+        "tun:10.9.0.2/24,ip=fd00:9::2/64,gw=10.9.0.1,mtu=1400,dns=10.9.0.1,dns=fd00:9::1,dev=ours,offload=no"
+    )
+    assert spec.kind == "tun"
+    assert [str(address) for address in spec.addresses] == ["10.9.0.2/24", "fd00:9::2/64"]
+    assert spec.gateways == ("10.9.0.1",)
+    assert spec.name_servers == ("10.9.0.1", "fd00:9::1")
+    assert (spec.mtu_bytes, spec.device, spec.offload) == (1400, "ours", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "peers"),
+    [
+        ("tap:10.9.0.2/24", ["10.9.0.1/24"]),
+        ("tap:10.9.0.1/24", ["10.9.0.2/24"]),
+        ("tap:10.9.0.2/24,gw=10.9.0.254", ["10.9.0.254/24"]),
+        ("tap:10.9.0.2/24,peer=10.9.0.9/24", ["10.9.0.9/24"]),
+        ("tap:10.9.0.0/31", ["10.9.0.1/31"]),
+        ("tap:10.9.0.2/32", []),
+        ("tap:10.9.0.2/24,ip=fd00:9::2/64", ["10.9.0.1/24", "fd00:9::1/64"]),
+    ],
+)
+def test_the_kernels_end_is_the_gateway_or_the_first_address_that_is_not_ours(text: str, peers: list[str]) -> None:
+    assert [str(peer) for peer in parse_network(text).peers] == peers
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("wifi:10.9.0.2/24", "there is no kind of network 'wifi'; choose one of tap, tun, lo"),
+        ("tab:10.9.0.2/24", "there is no kind of network 'tab'; did you mean 'tap'?"),
+        ("", "there is no kind of network ''"),
+        ("lo:10.9.0.2/24", "the network lo has no further words"),
+        ("tap", "the network 'tap' has no address"),
+        ("tap:", "the network 'tap:' has no address"),
+        ("tap:10.9.0.2", "the address '10.9.0.2' has no prefix; say how long it is, as in 10.9.0.2/24"),
+        ("tap:10.9.0.256/24", "'10.9.0.256/24' is no address with a prefix"),
+        ("tap:10.9.0.2/33", "'10.9.0.2/33' is no address with a prefix"),
+        ("tap:10.9.0.0/24", "10.9.0.0 names the network 10.9.0.0/24 or all its hosts"),
+        ("tap:10.9.0.255/24", "10.9.0.255 names the network"),
+        ("tap:127.0.0.2/8", "127.0.0.2 cannot be a host's address on a link"),
+        ("tap:224.0.0.1/24", "224.0.0.1 cannot be a host's address on a link"),
+        ("tap:10.9.0.2/24,gw=10.8.0.1", "the gateway 10.8.0.1 is not in 10.9.0.0/24"),
+        ("tap:10.9.0.2/24,gw=10.9.0.2", "the gateway 10.9.0.2 is the stack's own address"),
+        ("tap:10.9.0.2/24,gw=there", "the gateway 'there' is no address"),
+        ("tap:10.9.0.2/24,peer=10.9.0.2/24", "10.9.0.2 cannot be both the stack's and the kernel's"),
+        ("tap:10.9.0.2/24,mtu=67", "the MTU '67' is none; it is a number of bytes from 68 to 65521"),
+        ("tap:10.9.0.2/24,mtu=1e3", "the MTU '1e3' is none"),
+        ("tap:fd00::2/64,mtu=1279", "it is a number of bytes from 1280 to 65521"),
+        ("tap:10.9.0.2/24,mtu=1400,mtu=1500", "says mtu= twice"),
+        ("tap:10.9.0.2/24,dns=example.org", "the name server 'example.org' is no address"),
+        (
+            "tap:10.9.0.2/24,colour=red",
+            "has a word that is none: 'colour=red'; words are ip, gw, mtu, dns, dev, peer, offload",
+        ),
+        ("tap:10.9.0.2/24,offload=maybe", "offload= is yes or no, not 'maybe'"),
+        ("tap:10.9.0.2/24,gw", "has a word that is none: 'gw'"),
+        ("tap:10.9.0.2/24,,", "has a word that is none: ''"),
+    ],
+)
+def test_a_network_that_cannot_be_is_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse_network(text)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -9,6 +9,7 @@ the server runs.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import shutil
 import socket
@@ -100,6 +101,22 @@ async def tcp(place: Place) -> AsyncIterator[None]:
     """Talk to an echo server over TCP."""
     async with stream(lambda: asyncio.open_connection(*place)):
         yield
+
+
+@asynccontextmanager
+async def iperf3(place: Place) -> AsyncIterator[None]:
+    """Measure against it with the stock iperf3, in both directions."""
+    program = shutil.which("iperf3")
+    if program is None:
+        pytest.skip("iperf3 is not installed; remedy: apt-get install iperf3")
+    for words in ([], ["-R", "-P", "2"]):
+        child = await asyncio.create_subprocess_exec(
+            program, "-J", "-c", place[0], "-p", str(place[1]), "-n", "2M", *words, stdout=asyncio.subprocess.PIPE
+        )
+        told = json.loads((await child.communicate())[0])
+        assert child.returncode == 0 and "error" not in told, told
+        assert told["end"]["sum_received"]["bytes"] > 0
+    yield
 
 
 @asynccontextmanager

@@ -35,6 +35,7 @@ TCP_EXAMPLES = {
     "tornado_app.py": _clients.http_by_tornado,
     "websocket_echo.py": _clients.websocket,
     "socketio_app.py": _clients.socket_io,
+    "iperf3_server.py": _clients.iperf3,
 }
 # Those that need more, each with a test of its own below.
 OTHER_EXAMPLES = {"unix_echo.py", "tls_echo.py", "sleepy.py", "echo_client.py"}

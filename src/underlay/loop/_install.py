@@ -123,15 +123,21 @@ def install(factory: LoopFactory) -> Callable[[], None]:
     return undo
 
 
-def install_named(name: str) -> None:
+def install_named(name: str, net: str = "") -> None:
     """Put the model called ``name`` beneath this process, if this machine can run it.
 
     ``name`` is a model's, ``auto``, ``uvloop``, or ``asyncio``, which changes
-    nothing. Raises ``UsageError`` for any other, and ``ModelUnavailable`` for a
-    model that this machine lacks; both before anything is changed.
+    nothing. With ``net`` it is the user-space stack that this describes, opened
+    now. Raises ``UsageError`` for any other name and a network that cannot be, and
+    ``ModelUnavailable`` for a model that this machine lacks; all before anything is changed.
 
     >>> install_named("asyncio")
     """
+    if net:
+        from ._io_stack import network_factory
+
+        install(network_factory(net))
+        return
     factory = resolve(name)
     if name != LEAVE:
         install(factory)

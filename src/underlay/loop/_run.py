@@ -27,7 +27,8 @@ from importlib.machinery import ModuleSpec
 from typing import NoReturn
 
 from ..errors import UsageError, nearest
-from ._site.sitecustomize import MODEL_VARIABLE, PROGRAM_VARIABLE
+from ._net_spec import EXAMPLE, parse_network
+from ._site.sitecustomize import MODEL_VARIABLE, NET_VARIABLE, PROGRAM_VARIABLE
 
 __all__ = ["configure", "environment", "main"]
 
@@ -38,9 +39,9 @@ _DEFAULT_MODEL = "auto"
 _HINT = "name a script, or a module with -m: see `underlay run --help`"
 _NEEDS = {"-m": "the name of a module", "-c": "the code to run"}
 
-_USAGE = """underlay run [--io MODEL] SCRIPT [ARGUMENT ...]
-       underlay run [--io MODEL] -m MODULE [ARGUMENT ...]
-       underlay run [--io MODEL] -c CODE [ARGUMENT ...]"""
+_USAGE = """underlay run [--io MODEL | --net NETWORK] SCRIPT [ARGUMENT ...]
+       underlay run [--io MODEL | --net NETWORK] -m MODULE [ARGUMENT ...]
+       underlay run [--io MODEL | --net NETWORK] -c CODE [ARGUMENT ...]"""
 
 _EPILOG = f"""\
 MODEL is one that `underlay models` lists, auto for the best that this machine
@@ -48,7 +49,14 @@ offers, or, to compare with, asyncio (the standard loop) or uvloop. Without --io
 it is the value of the variable {MODEL_VARIABLE}, else {_DEFAULT_MODEL}.
 
 Python processes that the program starts run on the same model; a program that
-does not want that sets {MODEL_VARIABLE}=asyncio in their environment."""
+does not want that sets {MODEL_VARIABLE}=asyncio in their environment.
+
+NETWORK puts the program on a TCP/IP stack of its own, in its own process:
+{EXAMPLE} is a TAP device on which the stack is
+10.9.0.2 and the kernel 10.9.0.1 (tun: the same without Ethernet; lo: no device,
+the program alone with itself). Further words: ip= another address, gw= the
+gateway, mtu= bytes, dns= a name server, dev= the device's name, peer= the
+kernel's address. Processes that the program starts are on the kernel's network."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get(MODEL_VARIABLE) or _DEFAULT_MODEL,
         help="the I/O model to put underneath (default: %(default)s)",
     )
+    parser.add_argument("--net", metavar="NETWORK", help="a user-space TCP/IP stack to put underneath")
     # Here for the page of help; _part() has taken them off before argparse looks.
     parser.add_argument("-m", metavar="MODULE", help="run a module, as `python -m` does")
     parser.add_argument("-c", metavar="CODE", help="run CODE, as `python -c` does")
@@ -89,9 +98,9 @@ def _part(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     at = 0
     while at < len(arguments):
-        if arguments[at] == "--io":
+        if arguments[at] in ("--io", "--net"):
             at += 2
-        elif arguments[at] in ("-h", "--help") or arguments[at].startswith("--io="):
+        elif arguments[at] in ("-h", "--help") or arguments[at].startswith(("--io=", "--net=")):
             at += 1
         else:
             break
@@ -107,7 +116,16 @@ def main(args: argparse.Namespace) -> int:
         )
     if not args.io.strip():
         raise UsageError("--io needs the name of a model", remedy="`underlay models` lists them")
-    _become(_program_arguments(args.program), environment(args.io, os.environ, pid=os.getpid()))
+    env = environment(args.io, os.environ, pid=os.getpid())
+    if args.net is not None:
+        parse_network(args.net)  # only for its complaint, before the program starts
+        if args.io not in (_DEFAULT_MODEL, "epoll"):
+            raise UsageError(
+                f"--net waits by epoll, and --io says {args.io}",
+                remedy="leave --io out, or the variable " + MODEL_VARIABLE,
+            )
+        env[NET_VARIABLE] = args.net
+    _become(_program_arguments(args.program), env)
 
 
 def environment(model: str, inherited: Mapping[str, str], *, pid: int | None = None) -> dict[str, str]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # The model that the program and the Python processes below it run on.
 MODEL_VARIABLE = "UNDERLAY_IO"
+# The user-space network that the program runs on. It is the program's alone: a device has one cable.
+NET_VARIABLE = "UNDERLAY_NET"
 # The process id of the program itself, which exec() kept. It tells the program,
 # where a model that cannot run is an error, from the processes that it starts.
 PROGRAM_VARIABLE = "UNDERLAY_RUN"
@@ -92,16 +94,17 @@ def start() -> None:
     sys.path[:] = [entry for entry in sys.path if entry != here]
     model = os.environ.get(MODEL_VARIABLE, "")
     is_program = os.environ.pop(PROGRAM_VARIABLE, "") == str(os.getpid())
+    net = os.environ.pop(NET_VARIABLE, "")
     if model and sys.version_info >= OLDEST_PYTHON:
         if is_program:
-            put_beneath(model, is_program=True)
+            put_beneath(model, is_program=True, net=net)
         else:
             AfterImport("asyncio", lambda module: put_beneath(model, is_program=False)).watch()
     _run_the_hidden_one()
 
 
-def put_beneath(model: str, *, is_program: bool) -> None:
-    """Put ``model`` beneath this process; where it cannot be, end the program, spare a child.
+def put_beneath(model: str, *, is_program: bool, net: str = "") -> None:
+    """Put ``model``, or the network ``net``, beneath this process; where it cannot be, end the program, spare a child.
 
     A child keeps the standard loop when it has no underlay (it may belong to
     another environment); when it has one but cannot run the model, it says so.
@@ -122,7 +125,7 @@ def put_beneath(model: str, *, is_program: bool) -> None:
         if is_program:
             sys.path.remove(root)
     try:
-        install_named(model)
+        install_named(model, net)
     except (UnderlayError, OSError) as error:
         said = error if isinstance(error, UnderlayError) else f"the model {model} cannot be had now: {error}"
         if sys.stderr is not None:

@@ -1,0 +1,269 @@
+"""`underlay run --net`: programs that never heard of underlay, on a stack of their own, and the Linux kernel at the
+other end of the cable, with the clients that people have: ping, curl, iperf3, Python's own.
+
+Each test has a network namespace of its own, so that addresses are nobody else's and nothing is left. It knows what
+a user sees. What the stack does inside is in tests/stack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .._kernel import DEVICE, needs_program, new_namespace
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+PATIENCE_S = 60
+
+pytestmark = [
+    pytest.mark.skipif(not DEVICE.exists(), reason=f"there is no {DEVICE}; remedy: modprobe tun"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root may make devices and namespaces; remedy: run as root"),
+]
+
+FILE_SERVER = """
+import sys
+from aiohttp import web
+
+async def give(request):
+    return web.FileResponse(sys.argv[1])
+
+app = web.Application()
+app.router.add_get("/", give)
+
+def ready(text):
+    print("listening on", text, flush=True)
+
+web.run_app(app, host=sys.argv[2], port=8080, print=ready)
+"""
+
+
+class Machine:
+    """A namespace in which programs and their clients run."""
+
+    def __init__(self) -> None:
+        self.namespace = new_namespace()
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, *argv: str | Path) -> subprocess.Popen[str]:
+        """Start a program here."""
+        child = self.namespace.run(
+            lambda: subprocess.Popen(
+                [str(word) for word in argv],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+            )
+        )
+        self.started.append(child)
+        return child
+
+    def run(self, *argv: str | Path, expect: int = 0) -> str:
+        """Run a client to its end and give its output."""
+        child = self.start(needs_program(str(argv[0])), *argv[1:])
+        output, errors = child.communicate(timeout=PATIENCE_S)
+        assert child.returncode == expect, f"{argv} ended with {child.returncode}\n{output}{errors}"
+        return output
+
+    @contextmanager
+    def serving(self, net: str, *program: str | Path) -> Iterator[subprocess.Popen[str]]:
+        """Run a server on the stack until the block ends; then SIGINT must end it without a traceback of ours."""
+        child = self.start(sys.executable, "-m", "underlay", "run", "--net", net, *program)
+        assert child.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ)
+            assert selector.select(PATIENCE_S), "the program did not say that it listens"
+        line = child.stdout.readline()
+        if "listening on" not in line and "Running on" not in line:
+            child.kill()
+            pytest.fail(line + "".join(child.communicate()))
+        yield child
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=PATIENCE_S)
+        assert "underlay" not in errors.replace(str(ROOT), ""), errors
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        for child in self.started:
+            if child.poll() is None:
+                child.kill()
+            child.communicate()
+        self.namespace.close()
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    machine = Machine()
+    try:
+        yield machine
+    finally:
+        machine.close()
+
+
+on_both_kinds = pytest.mark.parametrize("kind", ["tap", "tun"])
+BOTH_FAMILIES = "10.9.0.2/24,ip=fd00:9::2/64"
+
+
+@on_both_kinds
+@pytest.mark.parametrize("host", ["10.9.0.2", "fd00:9::2"])
+@pytest.mark.parametrize("size_bytes", [56, 1452, 9000])
+def test_ping_is_answered_also_in_fragments(machine: Machine, kind: str, host: str, size_bytes: int) -> None:
+    with machine.serving(f"{kind}:{BOTH_FAMILIES}", EXAMPLES / "echo.py", "--host", "10.9.0.2"):
+        told = machine.run("ping", "-c", "5", "-i", "0.02", "-W", "5", "-s", str(size_bytes), host)
+    assert "5 packets transmitted, 5 received, 0% packet loss" in told
+
+
+@on_both_kinds
+@pytest.mark.parametrize("host", ["10.9.0.2", "fd00:9::2"])
+def test_curl_gets_a_hundred_megabytes_from_aiohttp_unharmed(
+    machine: Machine, kind: str, host: str, tmp_path: Path
+) -> None:
+    content = tmp_path / "content"
+    program = tmp_path / "server.py"
+    program.write_text(FILE_SERVER)
+    block = os.urandom(1 << 20)
+    expected = hashlib.sha256()
+    with content.open("wb") as file:
+        for number in range(100):
+            part = number.to_bytes(4, "big") + block[4:]
+            file.write(part)
+            expected.update(part)
+    got = tmp_path / "got"
+    authority = f"[{host}]" if ":" in host else host
+    with machine.serving(f"{kind}:{BOTH_FAMILIES}", program, content, host):
+        machine.run("curl", "-sS", "--max-time", "50", "-o", got, f"http://{authority}:8080/")
+    with got.open("rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() == expected.hexdigest()
+    got.unlink()
+
+
+@on_both_kinds
+@pytest.mark.parametrize("words", [[], ["-R"], ["-P", "4"], ["-P", "4", "-R"]], ids=" ".join)
+def test_iperf3_measures_in_both_directions(machine: Machine, kind: str, words: Sequence[str]) -> None:
+    with machine.serving(f"{kind}:10.9.0.2/24", EXAMPLES / "iperf3_server.py", "--host", "10.9.0.2", "--port", "5201"):
+        told = json.loads(machine.run("iperf3", "-J", "-c", "10.9.0.2", "-n", "20M", *words))
+    assert told["end"]["sum_received"]["bytes"] >= 20 << 20 if "-R" in words else told["end"]["sum_sent"]["bytes"] > 0
+    assert "error" not in told
+
+
+CROWD = """
+import asyncio, sys
+
+async def one(number):
+    reader, writer = await asyncio.open_connection(sys.argv[1], int(sys.argv[2]))
+    message = (b"%d " % number) * 5000
+    writer.write(message)
+    assert await reader.readexactly(len(message)) == message
+    writer.close()
+    await writer.wait_closed()
+
+async def main():
+    await asyncio.gather(*(one(number) for number in range(200)))
+    print("all 200")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("host", ["10.9.0.2", "fd00:9::2"])
+def test_two_hundred_connections_at_once_are_served(machine: Machine, host: str) -> None:
+    with machine.serving(f"tap:{BOTH_FAMILIES}", EXAMPLES / "echo_streams.py", "--host", host, "--port", "7000"):
+        assert machine.run(sys.executable, "-c", CROWD, host, "7000") == "all 200\n"
+
+
+def test_a_program_on_the_stack_connects_to_the_kernel(machine: Machine) -> None:
+    machine.start(sys.executable, "-m", "http.server", "--bind", "0.0.0.0", "8000", "--directory", str(ROOT / "docs"))
+    program = """
+import asyncio, aiohttp
+
+async def main():
+    for attempt in range(100):
+        try:
+            async with aiohttp.ClientSession() as session:
+                async with session.get("http://10.9.0.1:8000/index.md") as answer:
+                    print(answer.status, (await answer.text())[:1])
+                    return
+        except aiohttp.ClientConnectorError:
+            await asyncio.sleep(0.1)
+
+asyncio.run(main())
+"""
+    told = machine.run(sys.executable, "-m", "underlay", "run", "--net", "tap:10.9.0.2/24", "-c", program)
+    assert told == "200 #\n"
+
+
+def test_a_program_that_runs_two_loops_has_one_network(machine: Machine) -> None:
+    program = """
+import asyncio
+
+async def local(port):
+    async def hello(reader, writer):
+        writer.write(b"hello")
+        writer.close()
+    async with await asyncio.start_server(hello, "10.9.0.2", port):
+        reader, writer = await asyncio.open_connection("10.9.0.2", port)
+        print(await reader.read())
+        writer.close()
+
+asyncio.run(local(7000))
+asyncio.run(local(7000))
+"""
+    told = machine.run(sys.executable, "-m", "underlay", "run", "--net", "tun:10.9.0.2/24", "-c", program)
+    assert told == "b'hello'\nb'hello'\n"
+
+
+def test_nothing_is_left_of_the_network_even_after_kill_9(machine: Machine) -> None:
+    with machine.serving("tap:10.9.0.2/24,dev=ours0", EXAMPLES / "echo.py", "--host", "10.9.0.2") as child:
+        assert "ours0" in machine.namespace.run(_interfaces)
+        child.kill()
+        child.wait()
+    assert machine.namespace.run(_interfaces) == {"lo"}
+
+
+def _interfaces() -> set[str]:
+    import socket
+
+    return {name for _, name in socket.if_nameindex()}
+
+
+@pytest.mark.parametrize(
+    ("net", "sentence"),
+    [
+        ("tap:10.9.0.2", "the address '10.9.0.2' has no prefix; say how long it is, as in 10.9.0.2/24"),
+        ("tap:10.9.0.2/24,gw=10.8.0.1", "the gateway 10.8.0.1 is not in 10.9.0.0/24"),
+        ("tap:10.9.0.2/24,dev=a-name-that-is-too-long", "a-name-that-is-too-long"),
+        ("tap:10.9.0.2/24,dev=lo", "lo"),
+        ("wifi:10.9.0.2/24", "there is no kind of network 'wifi'"),
+    ],
+)
+def test_a_network_that_cannot_be_is_one_sentence_and_status_2(machine: Machine, net: str, sentence: str) -> None:
+    child = machine.start(sys.executable, "-m", "underlay", "run", "--net", net, "-c", "print('ran')")
+    output, errors = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 2 and output == ""
+    assert errors.startswith("underlay: ") and errors.count("\n") == 1 and sentence in errors
+    assert machine.namespace.run(_interfaces) == {"lo"}
+
+
+def test_a_user_without_the_right_is_told_the_remedy(machine: Machine) -> None:
+    setpriv = needs_program("setpriv")
+    words = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    if subprocess.run([setpriv, *words, sys.executable, "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip(f"other users may not run {sys.executable}; remedy: a Python outside of root's home")
+    child = machine.start(
+        setpriv, *words, sys.executable, "-m", "underlay", "run", "--net", "tap:10.9.0.2/24", "-c", "print('ran')"
+    )
+    output, errors = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, output) == (2, "") and errors.count("\n") == 1
+    assert "underlay net up" in errors or "CAP_NET_ADMIN" in errors

@@ -184,6 +184,17 @@ def test_the_oldest_neighbour_gives_way_when_there_are_too_many_and_a_sender_fin
     assert link.asked == [None]
 
 
+def test_who_was_heard_of_lately_stays_when_another_has_to_go() -> None:
+    cache, _, _ = cache_on(neighbours=2)
+    other = bytes([10, 0, 0, 3])
+    cache.learn(HIM, mac(2), 0.0, may_add=True)
+    cache.learn(other, mac(3), 0.0, may_add=True)
+    cache.confirm(HIM, mac(2), 1.0)
+    cache.learn(bytes([10, 0, 0, 4]), mac(4), 2.0, may_add=True)
+    assert cache.get(HIM) is not None
+    assert cache.get(other) is None
+
+
 @pytest.mark.parametrize(("state", "event"), NEIGHBOUR_TRANSITIONS, ids=str)
 def test_every_row_of_the_table_leads_somewhere_new_or_confirms(state: NeighbourState, event: object) -> None:
     assert NEIGHBOUR_TRANSITIONS[state, event] is not state  # type: ignore[index]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.stack._net import Hub, Net, ip, mac, two_hosts
 
 from underlay.stack import Events, Host, HostConfig, UdpSocket
+from underlay.wire import build_ipv4, build_ipv6, parse_udp, pseudo_header_sum
 
 ANY4, ANY6 = bytes(4), bytes(16)
 
@@ -326,8 +327,12 @@ def test_a_sender_in_its_own_group_hears_itself_unless_it_does_not_want_to() -> 
     socket.send_to(b"hello", (ip("224.1.2.3"), 5000), 0.0)
     host.poll_frames(0.0)
     assert socket.receive_from() == (b"hello", (ip("10.0.0.1"), 5000))
+    socket.send_to(bytes(4000), (ip("224.1.2.3"), 5000), 0.0)
+    assert len(host.poll_frames(0.0)) == 3
+    assert socket.receive_from() == (bytes(4000), (ip("10.0.0.1"), 5000))
     socket.multicast_loop = False
-    socket.send_to(b"hello", (ip("224.1.2.3"), 5000), 0.0)
+    for size in (5, 4000):
+        socket.send_to(bytes(size), (ip("224.1.2.3"), 5000), 0.0)
     host.poll_frames(0.0)
     assert socket.receive_from() is None
 
@@ -349,6 +354,17 @@ def test_a_link_with_offload_fills_in_the_checksum() -> None:
     assert [len(received[0]) for _ in range(2) if (received := server.receive_from()) is not None] == [4, 2000]
 
 
+def test_a_link_without_offload_gets_the_checksum_whole() -> None:
+    host = alone()
+    socket = host.udp.open()
+    socket.send_to(b"data", (ip("10.0.0.2"), 9), 0.0)
+    ((_, frame),) = host.poll_frames(0.0)
+    assert (frame.checksum_start, frame.checksum_offset) == (0, 0)
+    assert frame.with_checksum() is frame
+    pseudo = pseudo_header_sum(ip("10.0.0.1"), ip("10.0.0.2"), 17, 12)
+    assert parse_udp(frame.to_bytes(), 20, pseudo=pseudo).checksum
+
+
 def test_ports_run_out_with_a_number_and_sockets_too() -> None:
     host = alone(HostConfig(ephemeral_ports=(50_000, 50_002), udp_sockets=5))
     taken = {bound(host, "0.0.0.0", 0).local[1] for _ in range(3)}
@@ -363,8 +379,6 @@ def test_ports_run_out_with_a_number_and_sockets_too() -> None:
 
 
 def test_an_ipv6_datagram_without_checksum_and_a_short_one_are_counted() -> None:
-    from underlay.wire import build_ipv4, build_ipv6
-
     host = alone()
     bound(host, "::", 9)
     packet = build_ipv6(ip("fd00::2"), ip("fd00::1"), 17, 8) + bytes([0, 1, 0, 9, 0, 8, 0, 0])

@@ -169,6 +169,7 @@ class PacketOutput:
                 ttl,
                 dscp << 2 | ecn,
                 dont_fragment or bool(options),
+                loop_back,
             )
             return
         if len(destination) == 4:
@@ -375,6 +376,7 @@ class PacketOutput:
         ttl: int,
         traffic_class: int,
         dont_fragment: bool,
+        loop_back: bool,
     ) -> None:
         data = head + payload
         if dont_fragment or len(data) > _LARGEST_PAYLOAD:
@@ -410,8 +412,12 @@ class PacketOutput:
         for piece in pieces:
             self.fragments_sent += 1
             self.send_packet(hop, Frame(piece), now, loop_back=False)
-        if hop.is_for_many:
-            self._drops.count("ip.loop_back_fragmented")
+        if hop.is_for_many and loop_back:
+            if len(destination) == 4:
+                whole = build_ipv4(source, destination, protocol, len(data), ttl=ttl, dont_fragment=False)
+            else:
+                whole = build_ipv6(source, destination, protocol, len(data), hop_limit=ttl)
+            self._loop_back(hop, destination, whole, data)
 
 
 _LARGEST_PAYLOAD: Final = LARGEST_PACKET_BYTES - HEADER4_BYTES

@@ -36,7 +36,7 @@ class Answer:
 
     segment: TcpSegment
     source: bytes
-    destination: bytes
+    hop: bytes
     ttl: int
     dscp: int
     options: bytes
@@ -93,7 +93,9 @@ class Talk:
         dont_fragment: bool = True, options: bytes = b"",
     ) -> None:  # fmt: skip
         data = head + bytes(payload)
-        pseudo = None if checksum_offset else pseudo_header_sum(source, destination, protocol, len(data))
+        # A source route's segments go to its first hop, but their checksum counts the last (RFC 1122 §4.2.2.7).
+        final = self.peer if options else destination
+        pseudo = None if checksum_offset else pseudo_header_sum(source, final, protocol, len(data))
         segment = parse_tcp(data, pseudo=pseudo)
         if segment.flags & SYN:
             self.our_iss = segment.seq
@@ -106,7 +108,7 @@ class Talk:
         window: int = 65535, urgent: int = 0, mss: int | None = None, window_scale: int | None = None,
         sack_permitted: bool = False, sack: list[tuple[int, int]] | None = None,
         timestamp: tuple[int, int] | None = None, source: bytes | None = None, port: int | None = None,
-        spoil: bool = False,
+        spoil: bool = False, ip_options: bytes = b"",
     ) -> None:  # fmt: skip
         """Let the peer send a segment; `ack` and `sack` count from our initial number, `seq` from the peer's."""
         mask = 0xFFFF_FFFF
@@ -122,7 +124,7 @@ class Talk:
         data = head + payload
         if spoil:
             data = data[:-1] + bytes([data[-1] ^ 1])
-        self.layer.receive_segment(source, self.us, data, 0, len(data), self.now)
+        self.layer.receive_segment(source, self.us, data, 0, len(data), self.now, ip_options=ip_options)
 
     def write(self, answer: Answer) -> str:
         """Write one of our segments down."""

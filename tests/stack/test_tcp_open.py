@@ -403,20 +403,85 @@ def test_a_close_in_syn_received_waits_for_the_handshake() -> None:
     assert states(connection) == (State.FIN_WAIT_1,)
 
 
-def test_time_to_live_dscp_and_ip_options_are_passed_to_ip_on_every_segment() -> None:
-    """MUST-48: DiffServ field. MUST-49: TTL. MUST-51: the program can name a source route."""
-    route = bytes([131, 7, 4, 10, 9, 0, 9, 0])
-    options = TcpOptions(ttl=7, dscp=46, ip_options=route)
+def test_time_to_live_and_dscp_are_passed_to_ip_on_every_segment() -> None:
+    """MUST-48: DiffServ field. MUST-49: TTL."""
+    options = TcpOptions(ttl=7, dscp=46)
     talk, connection = accepted(options=options)
     connection.send(bytes(3000), talk.now)
-    assert talk.heard() == [". 1:1453 ack 1", ". 1453:2905 ack 1", "P. 2905:3001 ack 1"]
+    assert talk.heard() == [". 1:1461 ack 1", ". 1461:2921 ack 1", "P. 2921:3001 ack 1"]
     connection.abort(talk.now)
     talk.say("S", 0, port=4001)
-    assert len(talk.said) == 3
     said = [*talk.said, *talk.answers]
-    assert [(answer.ttl, answer.dscp, answer.options) for answer in said] == [(7, 46, route)] * 5
-    connection = Talk().connect(options=options)
-    assert connection.options.dscp == 46
+    assert [(answer.ttl, answer.dscp) for answer in said] == [(7, 46)] * 5
+    connection = talk.layer.connect(talk.peer, 81, talk.now, options=options)
+    connection.configure(talk.now, dscp=10)
+    talk.heard()
+    assert talk.said[-1].dscp == 46  # the SYN had gone
+    talk.wait(1)
+    assert talk.answers[-1].dscp == 10
+
+
+HOP_1, HOP_2 = bytes([10, 9, 0, 201]), bytes([10, 9, 0, 202])
+
+
+def test_the_program_can_name_a_source_route_for_an_active_open() -> None:
+    """MUST-51."""
+    talk = Talk()
+    connection = talk.connect(options=TcpOptions(source_route=(HOP_1, HOP_2)))
+    talk.expect("S 0:0")
+    talk.say("S.", 0, 1, mss=1460)
+    connection.send(bytes(2000), talk.now)
+    assert talk.heard() == [". 1:1449 ack 1", "P. 1449:2001 ack 1"]
+    way = (HOP_1, bytes([131, 11, 4]) + HOP_2 + talk.peer + b"\0")
+    assert {(answer.hop, answer.options) for answer in talk.said} == {way}
+
+
+RECORDED = bytes([131, 11, 12]) + HOP_1 + HOP_2 + b"\0"
+
+
+def test_a_syn_that_came_by_a_source_route_is_answered_by_its_reverse() -> None:
+    """MUST-53; SHLD-24: a later route overrides it."""
+    talk = Talk()
+    talk.listen()
+    talk.say("S", 0, mss=1460, ip_options=RECORDED)
+    talk.expect("S. 0:0 ack 1")
+    back = (HOP_2, bytes([131, 11, 4]) + HOP_1 + talk.peer + b"\0")
+    assert (talk.said[0].hop, talk.said[0].options) == back
+    talk.say(".", 1, 1)
+    connection = talk.accept()
+    connection.send(b"x", talk.now)
+    talk.heard()
+    assert (talk.said[0].hop, talk.said[0].options) == back
+    talk.say(".", 1, 2, ip_options=bytes([1, 137, 7, 8]) + HOP_1)
+    connection.send(b"y", talk.now)
+    talk.heard()
+    assert (talk.said[0].hop, talk.said[0].options) == (HOP_1, bytes([131, 7, 4]) + talk.peer + b"\0")
+
+
+def test_a_source_route_of_the_program_overrides_one_that_came() -> None:
+    """MUST-52."""
+    talk = Talk()
+    talk.listen(options=TcpOptions(source_route=(HOP_1,)))
+    talk.say("S", 0, mss=1460, ip_options=RECORDED)
+    talk.expect("S. 0:0 ack 1")
+    assert talk.said[0].hop == HOP_1
+    talk.say(".", 1, 1, ip_options=RECORDED)
+    talk.accept().send(b"x", talk.now)
+    talk.heard()
+    assert talk.said[0].hop == HOP_1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [b"\1\1\0\0", bytes([131, 11, 8]) + HOP_1 + HOP_2, bytes([68, 4, 5, 0]), bytes([131, 200, 4, 0]), b"\x83"],
+)
+def test_ip_options_that_are_no_completed_source_route_are_passed_over(options: bytes) -> None:
+    """MUST-50."""
+    talk = Talk()
+    talk.listen()
+    talk.say("S", 0, mss=1460, ip_options=options)
+    talk.expect("S. 0:0 ack 1")
+    assert (talk.said[0].hop, talk.said[0].options) == (talk.peer, b"")
 
 
 def test_options_out_of_range_are_einval() -> None:

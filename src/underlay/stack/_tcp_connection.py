@@ -327,7 +327,9 @@ class TcpConnection(Tcb):
             return
         if options.congestion != before.congestion and self.congestion is not None:
             self.layer.change_congestion(self, options.congestion)
-        if (options.max_segment_bytes, options.ip_options) != (before.max_segment_bytes, before.ip_options):
+        if options.source_route != before.source_route:
+            self.take_route(options.source_route)
+        if (options.source_route, options.max_segment_bytes) != (before.source_route, before.max_segment_bytes):
             update_mss(self, self.path_mtu)
         if options.keepalive and self.state not in _OPENING and self.state is not State.TIME_WAIT:
             self.keepalive_probes = 0

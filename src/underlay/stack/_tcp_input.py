@@ -93,6 +93,7 @@ def receive(tcb: Tcb, segment: TcpSegment, now: float) -> None:
                     tcb.layer.tell(tcb, _READABLE)
                 received.append(bytes(payload))
                 tcb.unacked_bytes += size
+                tcb.received_at = now
                 if size > tcb.rcv_mss:
                     _learn_mss(tcb, size)
             if not tcb.dirty:
@@ -278,6 +279,8 @@ def _take_ack(
 ) -> None:
     """Take an acceptable acknowledgment number: at or above SND.UNA, not above SND.NXT."""
     una = tcb.snd_una
+    if not wide:
+        tcb.heard_closed_at = now
     # RFC 5681 §2: the same number again, no data, the window unchanged, and something is out.
     duplicate = ack == una and not length and wide == tcb.snd_wnd and tcb.snd_nxt != una
     if (ack == una and not sack and not duplicate) or una == tcb.snd_nxt:
@@ -397,6 +400,7 @@ def _take_data(tcb: Tcb, seq: int, payload: bytes | memoryview, fin: bool, now: 
         nxt += size
         tcb.stats[_BYTES_IN] += size
         tcb.unacked_bytes += size
+        tcb.received_at = now
     if reassembly is not None:
         if not reassembly:
             tcb.reassembly = None

@@ -25,10 +25,11 @@ from ._tcp_input import receive
 from ._tcp_isn import IsnGenerator
 from ._tcp_listener import SynRequest, TcpListener
 from ._tcp_options import Congestion, TcpConfig, TcpOptions
-from ._tcp_output import arm_retransmission, flush, schedule, send_reset, send_syn
+from ._tcp_output import arm_retransmission, flush, schedule, send_reset, send_syn, update_mss
 from ._tcp_passive import receive_at_listener
 from ._tcp_scoreboard import Sent
 from ._tcp_sequence import MASK, is_before, unwrap
+from ._tcp_source_route import return_hops
 from ._tcp_state import State, TcpEvent
 from ._tcp_tcb import NEVER, Key, Tcb
 from ._tcp_timers import expire
@@ -137,7 +138,8 @@ class TcpLayer:
             raise OSError(errno.EINVAL, "no such address or port")
         if not self.ip.is_unicast(remote):
             raise OSError(errno.ENETUNREACH, "not the address of one host")
-        path = self.ip.path(remote, local)
+        hops = (options or self.config.options).source_route
+        path = self.ip.path(hops[0] if hops else remote, local)
         if path is None:
             if local is not None and self.ip.path(remote) is not None:
                 raise OSError(errno.EADDRNOTAVAIL, "the local address is not ours")
@@ -165,6 +167,8 @@ class TcpLayer:
         tcb = TcpConnection(self, key, options or self.config.options)
         tcb.move(TcpEvent.ACTIVE_OPEN)
         self.adopt(tcb, path)
+        if hops:
+            tcb.take_route(hops)
         tcb.iss, tcb.ts_offset = self.isn.numbers(key, now)
         tcb.snd_una = tcb.iss
         tcb.snd_nxt = tcb.iss + 1
@@ -246,11 +250,12 @@ class TcpLayer:
         now: float,
         *,
         checksum_valid: bool = False,
+        ip_options: bytes = b"",
     ) -> None:
         """Take the segment in ``data[start:end]``; it is counted, never raised, if it is malformed.
 
         `checksum_valid` says that the link has checked it or that it never left this machine; otherwise a wrong
-        checksum drops it (MUST-3).
+        checksum drops it (MUST-3). `ip_options` are those of its IPv4 header: of them TCP knows source routes.
         """
         self.segments_in += 1
         self._now = now
@@ -265,6 +270,11 @@ class TcpLayer:
             return
         tcb = self._connections.get((destination, segment[1], source, segment[0]))
         if tcb is not None:
+            if ip_options and not tcb.options.source_route:
+                hops = return_hops(ip_options)
+                if hops:
+                    tcb.take_route(hops)  # SHLD-24: a later one overrides
+                    update_mss(tcb, tcb.path_mtu)
             if tcb.state is not _TIME_WAIT:
                 receive(tcb, segment, now)
                 return
@@ -273,12 +283,12 @@ class TcpLayer:
                 return
             least = tcb.snd_nxt + 65537  # Linux: tcp_timewait_state_process()
             self._end_time_wait(tcb, now)
-            self._receive_unconnected(source, destination, segment, now, least)
+            self._receive_unconnected(source, destination, segment, ip_options, now, least)
             return
-        self._receive_unconnected(source, destination, segment, now, 0)
+        self._receive_unconnected(source, destination, segment, ip_options, now, 0)
 
     def _receive_unconnected(
-        self, source: bytes, destination: bytes, segment: TcpSegment, now: float, least_iss: int
+        self, source: bytes, destination: bytes, segment: TcpSegment, ip_options: bytes, now: float, least_iss: int
     ) -> None:
         key = (destination, segment.destination_port, source, segment.source_port)
         if not (self.ip.is_unicast(destination) and self.ip.is_unicast(source)):
@@ -286,7 +296,7 @@ class TcpLayer:
             return
         listener = self._listener_for(destination, segment.destination_port)
         if listener is not None:
-            receive_at_listener(self, listener, key, segment, now, least_iss)
+            receive_at_listener(self, listener, key, segment, ip_options, now, least_iss)
             return
         self.count("port.closed")
         self.send_stray_reset(key, segment, now)

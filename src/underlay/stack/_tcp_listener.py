@@ -17,6 +17,7 @@ from ..wire import ACK, PROTOCOL_TCP, SYN, TCP_CHECKSUM_OFFSET, TcpSegment, buil
 from ._contract import Path
 from ._tcp_options import TcpOptions
 from ._tcp_sequence import MASK
+from ._tcp_source_route import route_to
 from ._tcp_tcb import NEVER, Key
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class SynRequest:
     """A handshake that a SYN began at a listener: LISTEN on its way to SYN_RECEIVED, without a connection yet."""
 
     __slots__ = (
-        "adv_mss", "deadline", "heap_at", "iss", "key", "listener", "path", "rcv_wscale", "retries", "rto_s",
+        "adv_mss", "deadline", "heap_at", "hops", "iss", "key", "listener", "path", "rcv_wscale", "retries", "rto_s",
         "sent_at", "syn", "ts_offset", "window",
     )  # fmt: skip
 
@@ -41,6 +42,7 @@ class SynRequest:
         self.path = path
         self.iss = iss
         self.ts_offset = ts_offset
+        self.hops: tuple[bytes, ...] = ()
         self.adv_mss = 0
         self.rcv_wscale = 0
         self.window = 0
@@ -58,6 +60,7 @@ class SynRequest:
         syn = self.syn
         local, local_port, remote, remote_port = self.key
         offload = self.path.offload
+        route = route_to(remote, self.hops)
         head = build_tcp_header(
             local, remote, local_port, remote_port, self.iss & MASK, (syn.seq + 1) & MASK, SYN | ACK, self.window,
             mss=self.adv_mss,
@@ -70,9 +73,9 @@ class SynRequest:
         )  # fmt: skip
         layer.segments_out += 1
         layer.ip.send(
-            local, remote, PROTOCOL_TCP, head, b"", now,
+            local, route.next_hop, PROTOCOL_TCP, head, b"", now,
             checksum_offset=TCP_CHECKSUM_OFFSET if offload else 0,
-            ttl=options.ttl, dscp=options.dscp, options=options.ip_options,
+            ttl=options.ttl, dscp=options.dscp, options=route.options,
         )  # fmt: skip
 
     def expire(self, now: float) -> None:

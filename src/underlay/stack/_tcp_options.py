@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from ._contract import DEFAULT_TTL
+from ._tcp_source_route import MAX_HOPS
 
 __all__ = ["DEFAULT_OPTIONS", "Congestion", "TcpConfig", "TcpOptions"]
 
@@ -57,8 +58,8 @@ class TcpOptions:
     """Time to live or hop limit of what is sent (RFC 9293 MUST-49)."""
     dscp: int = 0
     """Differentiated services code point of what is sent, 0 to 63 (RFC 9293 MUST-48)."""
-    ip_options: bytes = b""
-    """IPv4 options for each packet, such as a source route (RFC 9293 MUST-51), padded to 4 bytes."""
+    source_route: tuple[bytes, ...] = ()
+    """IPv4 addresses that every packet is to pass, in this order (RFC 9293 MUST-51); it overrides one received."""
 
     def __post_init__(self) -> None:
         wrong = (
@@ -74,8 +75,8 @@ class TcpOptions:
             or (self.max_segment_bytes is not None and not 88 <= self.max_segment_bytes <= 32767)
             or not 1 <= self.ttl <= 255
             or not 0 <= self.dscp <= 63
-            or len(self.ip_options) > 40
-            or len(self.ip_options) % 4 != 0
+            or len(self.source_route) > MAX_HOPS
+            or any(len(hop) != 4 for hop in self.source_route)
         )
         if wrong:
             raise OSError(errno.EINVAL, f"an option of TCP is out of range: {self}")

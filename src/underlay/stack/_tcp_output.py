@@ -129,10 +129,10 @@ def _transmit(tcb: Tcb, seq: int, flags: int, payload: bytes | memoryview, now: 
     stats[_BYTES_OUT] += size
     layer.segments_out += 1
     layer.ip.send(
-        local, remote, PROTOCOL_TCP, head, payload, now,
+        local, tcb.next_hop, PROTOCOL_TCP, head, payload, now,
         segment_bytes=tcb.snd_mss if size > tcb.snd_mss else 0,
         checksum_offset=TCP_CHECKSUM_OFFSET if offload else 0,
-        ttl=options.ttl, dscp=options.dscp, options=options.ip_options,
+        ttl=options.ttl, dscp=options.dscp, options=tcb.ip_options,
     )  # fmt: skip
 
 
@@ -177,9 +177,9 @@ def _send_head(tcb: Tcb, head: bytes, now: float) -> None:
     tcb.stats[_SEGMENTS_OUT] += 1
     tcb.layer.segments_out += 1
     tcb.layer.ip.send(
-        tcb.key[0], tcb.key[2], PROTOCOL_TCP, head, b"", now,
+        tcb.key[0], tcb.next_hop, PROTOCOL_TCP, head, b"", now,
         checksum_offset=TCP_CHECKSUM_OFFSET if tcb.offload else 0,
-        ttl=options.ttl, dscp=options.dscp, options=options.ip_options,
+        ttl=options.ttl, dscp=options.dscp, options=tcb.ip_options,
     )  # fmt: skip
 
 
@@ -232,7 +232,7 @@ def update_mss(tcb: Tcb, path_mtu: int) -> None:
     tcb.path_mtu = path_mtu
     header_bytes = 40 if len(tcb.key[0]) == 4 else 60
     mss = min(tcb.peer_mss, path_mtu - header_bytes, tcb._options.max_segment_bytes or _MAX_WINDOW)
-    mss -= len(tcb._options.ip_options)
+    mss -= len(tcb.ip_options)
     if tcb.timestamps:
         mss -= 12
     tcb.snd_mss = max(mss, 36)  # Linux: TCP_MIN_SND_MSS is 48 with 12 bytes of options
@@ -325,7 +325,8 @@ def _send_new(tcb: Tcb, now: float) -> None:
         tcb.idle_from = now
         if tcb.stuck_from == NEVER:
             tcb.stuck_from = now
-        tcb.pingpong = tcb.accepted  # RFC 1122 §4.2.3.2: acknowledgments may ride on answers
+        if now - tcb.received_at < tcb.layer.config.min_ack_delay_s:
+            tcb.pingpong = True  # an answer: acknowledgments may ride on the next ones too (Linux)
         if not tcb.cwnd_limited and cwnd < congestion.ssthresh_bytes:
             tcb.cwnd_limited = 2 * (nxt - tcb.snd_una) > cwnd  # as Linux: slow start may look ahead
         if tcb.rtx_at == NEVER or tcb.rtx_kind in (TLP, PROBE):

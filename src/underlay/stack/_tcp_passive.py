@@ -16,6 +16,7 @@ from ._tcp_input import become_established, receive, take_syn_options
 from ._tcp_listener import SynRequest, TcpListener
 from ._tcp_output import schedule
 from ._tcp_sequence import MASK, is_before
+from ._tcp_source_route import return_hops
 from ._tcp_state import TcpEvent
 from ._tcp_tcb import Key
 
@@ -26,7 +27,7 @@ __all__ = ["receive_at_listener"]
 
 
 def receive_at_listener(
-    layer: TcpLayer, listener: TcpListener, key: Key, segment: TcpSegment, now: float, least_iss: int
+    layer: TcpLayer, listener: TcpListener, key: Key, segment: TcpSegment, ip_options: bytes, now: float, least_iss: int
 ) -> None:
     """Take a segment for a listening port that belongs to no connection."""
     request = listener.requests.get(key)
@@ -46,19 +47,27 @@ def receive_at_listener(
         else:
             _promote(layer, listener, request, segment, now)
     elif flags & SYN and not flags & FIN:
-        _receive_syn(layer, listener, key, segment, now, least_iss)
+        # MUST-53: what came by a source route is answered by it; MUST-52: unless the program has said another.
+        hops = listener.options.source_route or return_hops(ip_options)
+        _receive_syn(layer, listener, key, segment, hops, now, least_iss)
     else:
         layer.count("segment.no_syn")
 
 
 def _receive_syn(
-    layer: TcpLayer, listener: TcpListener, key: Key, segment: TcpSegment, now: float, least_iss: int
+    layer: TcpLayer,
+    listener: TcpListener,
+    key: Key,
+    segment: TcpSegment,
+    hops: tuple[bytes, ...],
+    now: float,
+    least_iss: int,
 ) -> None:
     """Answer a SYN, if the queues have room (Linux: tcp_conn_request())."""
     if listener.accept_queue_is_full:
         layer.count("listener.full")  # the peer will say it again
         return
-    path = layer.ip.path(key[2], key[0])
+    path = layer.ip.path(hops[0] if hops else key[2], key[0])
     if path is None or layer.is_full:
         layer.count("connection.limit" if path is not None else "no_route")
         return
@@ -75,6 +84,7 @@ def _receive_syn(
     request.rcv_wscale = layer.window_scale(listener.options) if segment.window_scale is not None else 0
     request.window = min(listener.options.receive_buffer_bytes or layer.config.receive_buffer_bytes, 0xFFFF)
     request.sent_at = now
+    request.hops = hops
     if cookie:
         layer.count("syn.cookie")
         make_cookie(layer, request, now)
@@ -152,6 +162,8 @@ def _promote(layer: TcpLayer, listener: TcpListener, request: SynRequest, segmen
     tcb.listener = listener
     tcb.move(TcpEvent.PASSIVE_OPEN)
     layer.adopt(tcb, request.path)
+    if request.hops:
+        tcb.take_route(request.hops)
     tcb.move(TcpEvent.RECEIVE_SYN)
     tcb.iss = request.iss
     tcb.ts_offset = request.ts_offset

@@ -12,6 +12,7 @@ Sequence numbers here do not wrap (`_tcp_sequence`). Names are RFC 9293's:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from ._tcp_buffers import ReceiveQueue, SendQueue
@@ -20,6 +21,7 @@ from ._tcp_options import TcpOptions
 from ._tcp_reassembly import Reassembly
 from ._tcp_rto import RtoEstimator
 from ._tcp_scoreboard import Scoreboard, Sent
+from ._tcp_source_route import route_to
 from ._tcp_state import TRANSITIONS, State, TcpEvent
 
 if TYPE_CHECKING:
@@ -56,7 +58,9 @@ class Tcb:
         "error",
         "fin_pending",
         "heap_at",
+        "heard_closed_at",
         "idle_from",
+        "ip_options",
         "irs",
         "iss",
         "keepalive_at",
@@ -67,6 +71,7 @@ class Tcb:
         "life_at",
         "listener",
         "max_snd_wnd",
+        "next_hop",
         "notified_room",
         "offload",
         "oob",
@@ -90,6 +95,7 @@ class Tcb:
         "read_closed",
         "reassembly",
         "received",
+        "received_at",
         "rto",
         "rtx_at",
         "rtx_kind",
@@ -126,6 +132,9 @@ class Tcb:
         self.key: Key = key
         self.state = State.CLOSED
         self._options = options
+        self.next_hop = key[2]
+        """Where IP is to send first: the peer, or the first hop of a source route."""
+        self.ip_options = b""
         self.opened_passively = False
         self.listener: TcpListener | None = None
         self.accepted = True
@@ -206,6 +215,10 @@ class Tcb:
         self.unacked_bytes = 0
         self.last_ack_sent = 0
         self.quick_acks = config.quick_acks
+        self.received_at = -NEVER
+        """When data came last."""
+        self.heard_closed_at = -NEVER
+        """When the peer last told of a closed window."""
         self.pingpong = False
         """Data goes both ways in turn, so that acknowledgments may ride on it."""
         self.dsack: tuple[int, int] | None = None
@@ -250,6 +263,10 @@ class Tcb:
     def move(self, event: TcpEvent) -> None:
         """Go to the state to which `event` leads."""
         self.state = TRANSITIONS[self.state, event]
+
+    def take_route(self, hops: Sequence[bytes]) -> None:
+        """Send by way of `hops` from now on."""
+        self.next_hop, self.ip_options = route_to(self.key[2], hops)
 
     def rest(self) -> None:
         """Give back what an idle connection needs no more: no timer runs, so nothing is on its way."""

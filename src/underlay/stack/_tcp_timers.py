@@ -142,7 +142,7 @@ def _timeout(tcb: Tcb, now: float) -> None:
     backoffs = tcb.rto.backoffs
     if tcb.snd_wnd == 0:
         # The peer is alive but has closed its window: it may take as long as it likes (MUST-37), if it answers.
-        alive = tcb.rto.backoffs <= config.retries
+        alive = backoffs < config.retries or now - tcb.heard_closed_at < 2 * config.max_rto_s
     else:
         alive = backoffs < (config.orphan_retries if tcb.detached else config.retries)
     if (patience_s is not None and stuck_s >= patience_s) or (patience_s is None and not alive):

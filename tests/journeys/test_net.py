@@ -183,6 +183,36 @@ def test_two_hundred_connections_at_once_are_served(machine: Machine, host: str)
         assert machine.run(sys.executable, "-c", CROWD, host, "7000") == "all 200\n"
 
 
+TLS_CLIENT = """
+import socket, ssl, sys
+
+context = ssl.create_default_context(cafile=sys.argv[3])
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as raw:
+    with context.wrap_socket(raw, server_hostname="localhost") as sock:
+        message = bytes(range(256)) * 4000
+        sock.sendall(message)
+        answer = b""
+        while len(answer) < len(message):
+            answer += sock.recv(65536)
+        print(sock.version(), answer == message)
+"""
+
+
+@pytest.mark.parametrize("host", ["10.9.0.2", "fd00:9::2"])
+def test_a_tls_client_of_the_kernels_speaks_to_a_tls_server_on_the_stack(
+    machine: Machine, host: str, tmp_path: Path
+) -> None:
+    import trustme
+
+    authority = trustme.CA()
+    paper, trust = tmp_path / "paper.pem", tmp_path / "trust.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(paper))
+    authority.cert_pem.write_to_path(str(trust))
+    words = ["--host", host, "--port", "7443", "--cert", paper]
+    with machine.serving(f"tun:{BOTH_FAMILIES}", EXAMPLES / "tls_echo.py", *words):
+        assert machine.run(sys.executable, "-c", TLS_CLIENT, host, "7443", trust) == "TLSv1.3 True\n"
+
+
 def test_a_program_on_the_stack_connects_to_the_kernel(machine: Machine) -> None:
     machine.start(sys.executable, "-m", "http.server", "--bind", "0.0.0.0", "8000", "--directory", str(ROOT / "docs"))
     program = """

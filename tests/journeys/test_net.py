@@ -208,7 +208,7 @@ def test_a_tls_client_of_the_kernels_speaks_to_a_tls_server_on_the_stack(
     paper, trust = tmp_path / "paper.pem", tmp_path / "trust.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(paper))
     authority.cert_pem.write_to_path(str(trust))
-    words = ["--host", host, "--port", "7443", "--cert", paper]
+    words: list[str | Path] = ["--host", host, "--port", "7443", "--cert", paper]
     with machine.serving(f"tun:{BOTH_FAMILIES}", EXAMPLES / "tls_echo.py", *words):
         assert machine.run(sys.executable, "-c", TLS_CLIENT, host, "7443", trust) == "TLSv1.3 True\n"
 

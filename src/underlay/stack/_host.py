@@ -334,7 +334,11 @@ class Host:
             self._output.forget_hops()
 
     def _notify(self, socket: Socket, events: Events) -> None:
-        self._events[socket] = self._events.get(socket, Events(0)) | events
+        known = self._events.get(socket)
+        if known is None:
+            self._events[socket] = events
+        elif known is not events:  # adding flags costs a microsecond, and mostly it is the same one again
+            self._events[socket] = known | events
 
     def _doubt(self, local: bytes, remote: bytes) -> None:
         """Ask anew who ``remote`` is reached by: a connection hears nothing from there (RFC 1122 section 3.3.1.4)."""

@@ -76,6 +76,7 @@ class Hop:
         self.valid_until_s = math.inf
 
 
+_new = tuple.__new__  # quicker than the class's own constructor
 _UNKNOWN: Final = Neighbour(b"")  # stands in a hop until its neighbour was looked up; never fresh
 
 
@@ -117,7 +118,7 @@ class PacketOutput:
             return None
         if is_loopback(source) and not hop.is_local:
             return None  # RFC 1122 section 3.2.1.3 (g): it never leaves
-        return Path(source, hop.mtu_bytes, hop.offload)
+        return _new(Path, (source, hop.mtu_bytes, hop.offload))
 
     def send(
         self,

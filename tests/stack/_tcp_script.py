@@ -30,6 +30,18 @@ _FLAGS = {"S": SYN, "F": FIN, "R": RST, "P": PSH, "U": URG, ".": ACK}
 PLAIN = TcpConfig(timestamps=False, sack=False, window_scaling=False)
 
 
+def check_options(header: bytes) -> None:
+    """Every option but END and NOP has a length that fits (MUST-68), and what is behind END is zeros (MUST-69)."""
+    header_bytes = (header[12] >> 4) * 4
+    place = 20
+    while place < header_bytes:
+        if header[place] == 0:
+            assert not any(header[place:header_bytes])
+            return
+        place += 1 if header[place] == 1 else header[place + 1]
+    assert place == header_bytes
+
+
 @dataclass(slots=True)
 class Answer:
     """A segment that we sent, and how IP was asked to carry it."""
@@ -97,6 +109,7 @@ class Talk:
         final = self.peer if options else destination
         pseudo = None if checksum_offset else pseudo_header_sum(source, final, protocol, len(data))
         segment = parse_tcp(data, pseudo=pseudo)
+        check_options(data)
         if segment.flags & SYN:
             self.our_iss = segment.seq
         self.answers.append(Answer(segment, source, destination, ttl, dscp, options, segment_bytes, now))

@@ -10,7 +10,7 @@ from underlay.stack import Events, State, TcpConfig, TcpOptions
 from underlay.wire import PSH
 
 from ._tcp_pair import states
-from ._tcp_script import PLAIN, accepted
+from ._tcp_script import PLAIN, accepted, check_options
 
 NO_QUICK_ACKS = TcpConfig(timestamps=False, sack=False, window_scaling=False, quick_acks=0)
 FULL = bytes(1460)
@@ -407,13 +407,22 @@ def test_an_option_of_illegal_length_drops_its_segment_and_nothing_else() -> Non
     assert states(connection) == (State.ESTABLISHED,)
 
 
-def test_our_header_is_padded_with_zeros_to_whole_words() -> None:
-    """MUST-69."""
-    talk, _connection = accepted(sack=True, timestamp=7)
-    talk.say(".", 11, 1, bytes(10))
-    talk.heard()
+@pytest.mark.parametrize("sack", [False, True])
+@pytest.mark.parametrize("timestamp", [None, 7])
+@pytest.mark.parametrize("window_scale", [None, 7])
+def test_our_options_have_lengths_and_our_headers_are_padded_to_whole_words(
+    sack: bool, timestamp: int | None, window_scale: int | None
+) -> None:
+    """MUST-68, MUST-69: `_tcp_script.check_options` looks at every segment of these tests."""
+    talk, connection = accepted(sack=sack, timestamp=timestamp, window_scale=window_scale)
+    for seq in (11, 31, 51, 71, 91):
+        talk.say(".", seq, 1, bytes(10))
+        connection.send(b"x", talk.now)
+        talk.heard()
+    with pytest.raises(AssertionError):
+        check_options(bytes(12) + bytes([6 << 4]) + bytes(7) + bytes([0, 0, 0, 1]))
     assert talk.last is not None
-    assert talk.last.segment.sack
+    assert bool(talk.last.segment.sack) == sack
 
 
 def test_receive_reports_the_end_again_and_again() -> None:

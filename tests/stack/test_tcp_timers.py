@@ -327,6 +327,15 @@ def test_ten_thousand_idle_connections_want_no_wake_up() -> None:
     assert talk.layer.next_deadline() is None
 
 
+def test_a_busy_connection_with_keepalive_leaves_no_heap_of_old_deadlines() -> None:
+    talk, _connection = accepted(TcpConfig(timestamps=False, sack=False, quick_acks=0), options=ALIVE)
+    for index in range(2000):
+        talk.say("P.", 1 + index, 1, b"x")
+        talk.wait(0.05)
+        assert len(talk.layer._heap) <= 80
+    assert len(talk.heard()) == 2000
+
+
 def test_an_open_connection_is_timed_out_by_count_also_in_config() -> None:
     talk, connection = connected(TcpConfig(timestamps=False, retries=2))
     connection.send(b"x", talk.now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["TcpLayer"]
 
 _TIME_WAIT: Final = State.TIME_WAIT
+# Entries of the heap of timers that are left in peace however few connections there are.
+_SPARE_ENTRIES: Final = 64
 _PORTS: Final = struct.Struct("!HH")
 
 
@@ -371,7 +373,12 @@ class TcpLayer:
         """Enter a deadline into the heap; an entry that has become too early is sorted out when it comes up."""
         self._serial += 1
         target.heap_at = deadline
-        heappush(self._heap, (deadline, self._serial, target))
+        heap = self._heap
+        heappush(heap, (deadline, self._serial, target))
+        if len(heap) > _SPARE_ENTRIES + 4 * (len(self._connections) + self.syn_requests):
+            # A far deadline that an earlier one took the place of stays until its time, perhaps two hours: sweep.
+            heap[:] = [entry for entry in heap if entry[0] == entry[2].heap_at]
+            heapify(heap)
 
     def handle_timers(self, now: float) -> None:
         """Do everything whose time has come by `now`."""

@@ -306,6 +306,18 @@ def test_reordering_is_learned_and_costs_little(congestion: Literal["cubic", "ne
     assert client.info().retransmitted_segments < 30
 
 
+def test_a_long_fat_path_is_filled_because_both_buffers_grow() -> None:
+    pair = Pair(delay_s=0.05, rate_bytes_per_s=5_000_000)
+    pair.keep = False
+    client, server = pair.open()
+    began = pair.now
+    data = DATA * 40
+    assert pair.transfer(client, server, data) == data
+    assert len(data) / (pair.now - began) > 0.8 * 5_000_000
+    assert client.info().send_buffer_bytes > 500_000
+    assert server.info().receive_buffer_bytes > 500_000
+
+
 def test_a_bottleneck_is_filled() -> None:
     pair = Pair(delay_s=0.01, rate_bytes_per_s=1_250_000)
     client, server = pair.open()

@@ -294,13 +294,13 @@ def _take_ack(
         if tcb.snd_up is not None and ack >= tcb.snd_up:
             tcb.snd_up = None
         if not tcb.notified_room:
+            if tcb._options.send_buffer_bytes is None:
+                _grow_send_buffer(tcb)
             tcb.layer.tell_room(tcb)
-        elif tcb.cwnd_limited and tcb._options.send_buffer_bytes is None:
-            _grow_send_buffer(tcb)
 
 
 def _grow_send_buffer(tcb: Tcb) -> None:
-    """Let the program fill twice the congestion window ahead (Linux: tcp_sndbuf_expand())."""
+    """A program waits for room: let it fill twice the congestion window ahead (Linux: tcp_sndbuf_expand())."""
     congestion = tcb.congestion
     assert congestion is not None
     wanted = 2 * congestion.cwnd_bytes

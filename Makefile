@@ -14,7 +14,7 @@ DEMO_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs bench coverage build clean
+.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-stack bench coverage build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 18
@@ -57,6 +57,9 @@ docs-figures: $(VENV)/.installed-test ## draw the swim lanes of docs/models.md f
 
 docs-costs: $(VENV)/.installed-test ## measure the costs that docs/models.md shows; takes a quarter of an hour
 	@$(BIN)/python benchmarks/loops.py --rounds 5 --seconds 0.7 --markdown docs/figures/costs.md
+
+docs-stack: $(VENV)/.installed-test ## measure the user-space stack, as docs/stack.md shows it; as root
+	@$(BIN)/python benchmarks/stack.py --rounds 5 --seconds 1 --markdown docs/figures/stack.md
 
 bench: $(VENV)/.installed-test ## measure the loops beside uvloop and the standard loop
 	@$(BIN)/python benchmarks/loops.py

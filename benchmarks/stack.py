@@ -6,7 +6,8 @@
 
 In each round each cell is measured once, in turn, next to its reference: the same two programs over a pair of veths
 between two namespaces, which is the kernel talking to itself at the same MTU, with the same offloads. Ratios are taken
-within a round; the median and the range over the rounds are shown. Needs root and /dev/net/tun.
+within a round; the median and the range over the rounds are shown. Where PyTCP (PyPI) is installed, another TCP/IP
+stack in Python, it is measured too, on a TAP without offload. Needs root and /dev/net/tun.
 
 It knows how to set two hosts up. It refuses to know how the stack works.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import fcntl
+import importlib.util
 import json
 import os
 import re
@@ -34,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from underlay.errors import UnderlayError, UsageError  # noqa: E402
-from underlay.link import Namespace, Rtnetlink  # noqa: E402
+from underlay.link import Namespace, Rtnetlink, TunTap  # noqa: E402
 from underlay.tools._compare import describe_machine  # noqa: E402
 
 PROGRAMS = ROOT / "benchmarks" / "stack_programs.py"
@@ -101,6 +103,36 @@ def stack_pair(kind: str, *, offload: bool, mtu_bytes: int) -> Iterator[Pair]:
     run = [sys.executable, "-m", "underlay", "run", "--net", net]
     child = namespace.popen(
         [*run, str(PROGRAMS), "serve", STACK, str(PORT)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    pair = Pair(namespace, child, [namespace])  # type: ignore[arg-type]
+    try:
+        _listening(pair.server)
+        yield pair
+    finally:
+        pair.close()
+
+
+@contextmanager
+def pytcp_pair(*, mtu_bytes: int) -> Iterator[Pair]:
+    """The same server on PyTCP, with the kernel at the other end of its TAP."""
+    namespace = Namespace.create()
+    # PyTCP opens a device that stands already and does not configure it.
+    device = namespace.run(lambda: TunTap.open("bench7", tap=True, offload=False, mtu_bytes=mtu_bytes))
+    device.set_persistent(True)
+    device.close()
+
+    def bring_up() -> None:
+        with Rtnetlink() as kernel:
+            link = kernel.link("bench7")
+            kernel.add_address(link.index, f"{KERNEL}/24")
+            kernel.set_up(link.index)
+
+    namespace.run(bring_up)
+    program = ROOT / "benchmarks" / "stack_pytcp.py"
+    child = namespace.popen(
+        [sys.executable, "-O", str(program), "bench7", f"{STACK}/24", str(PORT)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     pair = Pair(namespace, child, [namespace])  # type: ignore[arg-type]
     try:
@@ -181,6 +213,10 @@ def one_round(number: int, cells: Sequence[str], kinds: Sequence[str], seconds: 
             for kind in kinds:
                 for subject, pair in (("stack", ours), ("kernel", theirs)):
                     yield Sample(number, cell, kind, subject, measure(pair, kind, seconds))
+        if not offload and importlib.util.find_spec("pytcp") is not None:
+            with pytcp_pair(mtu_bytes=mtu_bytes) as another:
+                for kind in kinds:
+                    yield Sample(number, cell, kind, "pytcp", measure(another, kind, seconds))
 
 
 def idle(connections: int) -> str:
@@ -198,14 +234,17 @@ def idle(connections: int) -> str:
 
 def figure(kind: str, value: float) -> str:
     """Write a value with its unit."""
-    return f"{value:.0f} µs" if kind in ("ask", "ping") else f"{value / 1e9:.2f} Gbit/s"
+    if kind in ("ask", "ping"):
+        return f"{value:,.0f} µs"
+    return f"{value / 1e9:.2f} Gbit/s" if value >= 1e9 else f"{value / 1e6:.0f} Mbit/s"
 
 
-def rows(samples: Sequence[Sample]) -> Iterator[tuple[str, str, str, str, str]]:
-    """The table: cell, kind, the stack's median, the kernel's, and the ratio with its range."""
+def rows(samples: Sequence[Sample]) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """The table: cell, kind, the stack's median, the kernel's, the ratio with its range, PyTCP's median."""
     for cell, kind in dict.fromkeys((sample.cell, sample.kind) for sample in samples):
         mine = {s.round: s.value for s in samples if (s.cell, s.kind, s.subject) == (cell, kind, "stack")}
         theirs = {s.round: s.value for s in samples if (s.cell, s.kind, s.subject) == (cell, kind, "kernel")}
+        others = [s.value for s in samples if (s.cell, s.kind, s.subject) == (cell, kind, "pytcp")]
         ratios = [mine[number] / theirs[number] for number in mine if number in theirs]
         yield (
             CELLS[cell][0],
@@ -213,6 +252,7 @@ def rows(samples: Sequence[Sample]) -> Iterator[tuple[str, str, str, str, str]]:
             figure(kind, statistics.median(mine.values())),
             figure(kind, statistics.median(theirs.values())),
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
+            figure(kind, statistics.median(others)) if others else "",
         )
 
 
@@ -248,8 +288,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     table = list(rows(samples))
-    for cell, kind, mine, theirs, ratio in table:
-        print(f"{cell:<34} {kind:<16} {mine:>12} {theirs:>12}  {ratio}")
+    print(f"{'':<51} {'stack':>12} {'kernel':>12}  {'ratio':<18} {'PyTCP':>10}")
+    for cell, kind, mine, theirs, ratio, other in table:
+        print(f"{cell:<34} {kind:<16} {mine:>12} {theirs:>12}  {ratio:<18} {other:>10}".rstrip())
     print(quiet)
     if arguments.json:
         report = {"machine": describe_machine(), "samples": [asdict(sample) for sample in samples]}
@@ -261,8 +302,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"Measured by `{command}` on {time.strftime('%Y-%m-%d')}: {machine['processor']}, "
             f"{machine['cores']} cores, {machine['kernel']}, {machine['python']}.",
             "",
-            "| link | what | stack | kernel's veth | ratio, least–greatest |",
-            "|---|---|---:|---:|---:|",
+            "| link | what | stack | kernel's veth | ratio, least–greatest | PyTCP |",
+            "|---|---|---:|---:|---:|---:|",
             *(f"| {' | '.join(row)} |" for row in table),
             "",
             quiet,

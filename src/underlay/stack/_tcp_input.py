@@ -408,6 +408,8 @@ def _take_data(tcb: Tcb, seq: int, payload: bytes | memoryview, fin: bool, now: 
     tcb.rcv_nxt = nxt
     if fin:
         tcb.rcv_nxt = nxt + 1
+        if tcb.rcv_adv <= nxt:
+            tcb.rcv_adv = nxt + 1  # a FIN may stand just behind a window that is full
         tcb.peer_closed = True
         tcb.ack_now = True
         if tcb.state is State.FIN_WAIT_2:

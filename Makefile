@@ -52,8 +52,10 @@ docs: $(VENV)/.installed-test ## build the documentation into docs/_build
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "The pages: $(CURDIR)/docs/_build/html/index.html"
 
-docs-figures: $(VENV)/.installed-test ## draw the swim lanes of docs/models.md from real runs
+docs-figures: $(VENV)/.installed-test ## draw the swim lanes of docs/models.md and the pictures of docs/tcp.md from real runs
 	@$(BIN)/python benchmarks/swimlanes.py --out docs/figures
+	@$(BIN)/python benchmarks/tcp_states.py --out docs/figures
+	@$(BIN)/python benchmarks/tcp_life.py --out docs/figures
 
 docs-costs: $(VENV)/.installed-test ## measure the costs that docs/models.md shows; takes a quarter of an hour
 	@$(BIN)/python benchmarks/loops.py --rounds 5 --seconds 0.7 --markdown docs/figures/costs.md

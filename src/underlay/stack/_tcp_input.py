@@ -351,7 +351,7 @@ def _take_urgent(tcb: Tcb, up: int) -> None:
 
 
 def _take_data(tcb: Tcb, seq: int, payload: bytes | memoryview, fin: bool, now: float) -> None:
-    """Cut the data to the window; take it if it is next in order, else keep it until it is (MUST-5.. SHLD-31)."""
+    """Cut the data to the window; take it if it is next in order, else keep it until it is (SHLD-31)."""
     nxt = tcb.rcv_nxt
     if seq < nxt:
         if tcb.sack and len(payload):

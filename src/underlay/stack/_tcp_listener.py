@@ -11,6 +11,7 @@ where it says it is.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..wire import ACK, PROTOCOL_TCP, SYN, TCP_CHECKSUM_OFFSET, TcpSegment, build_tcp_header
@@ -139,8 +140,6 @@ class TcpListener:
 
     def configure(self, **changes: object) -> None:
         """Change the options that connections accepted from now on begin with."""
-        from dataclasses import replace
-
         self.options = replace(self.options, **changes)  # type: ignore[arg-type]
 
     def drop(self, request: SynRequest) -> None:

@@ -105,10 +105,10 @@ class TcpConfig:
     """Linux's TCP_RTO_MIN; RFC 6298 §2.4 would have 1 s."""
     max_rto_s: float = 120.0
     """Linux's TCP_RTO_MAX; RFC 6298 §2.5 asks for 60 s at least."""
-    max_ack_delay_s: float = 0.2
-    """Longest delay of an acknowledgment (TCP_DELACK_MAX). RFC 9293 MUST-40: less than 0.5 s."""
-    min_ack_delay_s: float = 0.04
-    """Shortest (TCP_DELACK_MIN, TCP_ATO_MIN)."""
+    peer_ack_delay_s: float = 0.2
+    """What a peer may delay an acknowledgment (TCP_DELACK_MAX; RFC 8985 §7.2, WCDelAckT)."""
+    ack_delay_s: float = 0.04
+    """What we delay one (TCP_DELACK_MIN, TCP_ATO_MIN). RFC 9293 MUST-40: less than 0.5 s."""
     quick_acks: int = 16
     """Segments that are acknowledged at once while a connection is young (TCP_MAX_QUICKACKS)."""
     syn_retries: int = 6

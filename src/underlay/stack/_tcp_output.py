@@ -34,6 +34,8 @@ REORDER: Final = 4
 _SENDING: Final = frozenset(
     {State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK}
 )  # fmt: skip
+# draft-ietf-tcpm-rack-08 §7.5.1 had 10 ms, Linux has 2 jiffies: a peer on this machine is scheduled later than 2 SRTT.
+_LEAST_PTO_S: Final = 0.01
 _MAX_WINDOW: Final = 0xFFFF
 # Statistics by place in Tcb.stats.
 _SEGMENTS_OUT: Final = 1
@@ -63,7 +65,7 @@ def flush(tcb: Tcb, now: float) -> None:
             tcb.quick_acks -= 1
             send_ack(tcb, now)
         elif tcb.ack_at == NEVER:
-            tcb.ack_at = now + tcb.layer.config.min_ack_delay_s
+            tcb.ack_at = now + tcb.layer.config.ack_delay_s
     schedule(tcb)
 
 
@@ -325,7 +327,7 @@ def _send_new(tcb: Tcb, now: float) -> None:
         tcb.idle_from = now
         if tcb.stuck_from == NEVER:
             tcb.stuck_from = now
-        if now - tcb.received_at < tcb.layer.config.min_ack_delay_s:
+        if now - tcb.received_at < tcb.layer.config.ack_delay_s:
             tcb.pingpong = True  # an answer: acknowledgments may ride on the next ones too (Linux)
         if not tcb.cwnd_limited and cwnd < congestion.ssthresh_bytes:
             tcb.cwnd_limited = 2 * (nxt - tcb.snd_una) > cwnd  # as Linux: slow start may look ahead
@@ -410,10 +412,10 @@ def arm_retransmission(tcb: Tcb, now: float) -> None:
         board = tcb.board
         if board is None or not board.active:
             # RFC 8985 §7.2: two round trips, and the peer's longest delay if a single segment is out.
-            pto_s = 2 * estimator.srtt_s
+            pto_s = max(2 * estimator.srtt_s, _LEAST_PTO_S)
             if tcb.snd_nxt - tcb.snd_una <= tcb.snd_mss:
-                pto_s += tcb.layer.config.max_ack_delay_s
-            if 0.0 < pto_s < rto_s:
+                pto_s += tcb.layer.config.peer_ack_delay_s
+            if estimator.srtt_s and pto_s < rto_s:
                 tcb.rtx_kind = TLP
                 tcb.rtx_at = now + pto_s
                 return

@@ -256,7 +256,6 @@ def _enter_recovery(tcb: Tcb, board: Scoreboard, congestion: CongestionControl, 
     board.undo = congestion.cwnd_bytes, congestion.ssthresh_bytes, -1
     board.phase = Phase.RECOVERY
     board.recovery_point = tcb.snd_nxt
-    board.in_recovery_at = now
     board.recover_flight = max(flight, 1)
     board.prr_delivered = 0
     board.prr_out = 0

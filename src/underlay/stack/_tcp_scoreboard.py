@@ -65,7 +65,7 @@ class Scoreboard:
     """The fate of each segment in `queue`, which is the connection's own and stays in sequence order."""
 
     __slots__ = (
-        "active", "by_time", "dsack_seen", "duplicate_acks", "fack", "in_recovery_at", "lost", "lost_bytes",
+        "active", "by_time", "dsack_seen", "duplicate_acks", "fack", "lost", "lost_bytes",
         "min_rtt_s", "mss", "phase", "prr_delivered", "prr_out", "queue", "rack_end", "rack_rtt_s", "rack_sent_at",
         "recover_flight", "recovery_point", "reo_mult", "reo_persist", "reo_round_end", "reordering_seen",
         "retrans_bytes", "sacked_bytes", "sacked_segments", "starts", "stops", "undo",
@@ -102,7 +102,6 @@ class Scoreboard:
         self.prr_out = 0
         self.recover_flight = 0
         self.dsack_seen = False
-        self.in_recovery_at = -1.0
         self.undo: tuple[int, int, int] | None = None
         """(cwnd, ssthresh, our timestamp at the first retransmission): what a needless recovery gives back."""
 

@@ -22,6 +22,7 @@ from underlay.trace import read_pcapng
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "docs" / "figures"
+PAGE = (ROOT / "docs" / "tcp.md").read_text()
 REMEDY = "is not what the code gives now; look whether it should, then: python benchmarks/"
 
 
@@ -145,6 +146,25 @@ def test_the_ladder_shows_each_segment_and_each_change_of_state(played: list[Eve
     arrows = [each for each in root.findall(".//{*}path") if each.get("class", "").startswith("head-")]
     assert len(arrows) == sum(not each.lost for each in sent)
     assert texts.count("✕") == 1
+
+
+# --- the page ---
+
+
+def test_the_page_quotes_only_what_was_on_the_wire() -> None:
+    lines = (FIGURES / "tcp-life.txt").read_text()
+    quoted = re.findall(r"`((?:ack|seq|win|sack|mss|wscale) [^`]*\d[^`]*)`", PAGE)
+    assert len(quoted) > 5
+    assert [each for each in quoted if each not in lines] == []
+
+
+def test_the_page_names_only_files_and_functions_that_there_are() -> None:
+    stack = {path.name: path.read_text() for path in (ROOT / "src/underlay/stack").glob("*.py")}
+    everything = "\n".join(stack.values())
+    files = re.findall(r"`(?:stack/)?(_\w+\.py)`", PAGE)
+    assert files and [name for name in files if name not in stack] == []
+    names = re.findall(r"`(_?[a-z]\w*_\w+)`", PAGE)
+    assert names and [name for name in names if not re.search(rf"\b{name}\b", everything)] == []
 
 
 # --- the commands ---

@@ -111,6 +111,8 @@ class End:
 class Pair:
     """Hosts a (client) and b (server), `delay_s` apart each way; `script` judges each packet.
 
+    With `rate_bytes_per_s` the wire is a bottleneck, whose queue drops what is more than `queue_bytes`.
+
     ``trace`` holds one line for each packet sent, with sequence numbers relative to the initial ones:
     ``"0.000 a S 0:0 win 65535"``, and ``lost`` behind those that the script lost.
     """
@@ -125,6 +127,7 @@ class Pair:
         seed: int = 1,
         rate_bytes_per_s: float = 0.0,
         cut: bool = False,
+        queue_bytes: float = float("inf"),
     ) -> None:
         config = config or TcpConfig()
         self.now = 1000.0
@@ -133,6 +136,8 @@ class Pair:
         self.script = script
         self.rate_bytes_per_s = rate_bytes_per_s
         self.cut = cut
+        self.queue_bytes = queue_bytes
+        self.overflows = 0
         self.trace: list[str] = []
         self.packets: list[Packet] = []
         self.keep = True
@@ -176,6 +181,9 @@ class Pair:
         verdict: Verdict = 0.0 if self.script is None else self.script(packet)
         if self.keep:
             self._write(packet, verdict)
+        if (self._busy_until[packet.sender] - self.now) * self.rate_bytes_per_s > self.queue_bytes:
+            self.overflows += 1
+            return
         leaves = self.now
         if self.rate_bytes_per_s:
             leaves = max(self._busy_until[packet.sender], self.now) + (packet.size + 40) / self.rate_bytes_per_s

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from underlay.stack._tcp_buffers import ReceiveQueue, SendQueue
 from underlay.stack._tcp_congestion import Cubic, NewReno, make_congestion_control
+from underlay.stack._tcp_hystart import HyStart
 from underlay.stack._tcp_reassembly import Reassembly
 from underlay.stack._tcp_rto import RtoEstimator
 from underlay.stack._tcp_sequence import MASK, is_before, signed, unwrap
@@ -287,6 +288,37 @@ def test_cubic_gives_way_when_its_plateau_was_not_reached() -> None:
     control.cwnd_bytes = 80 * MSS
     control.on_loss(80 * MSS, 1.0)
     assert control._w_max == pytest.approx(80 * 0.85)
+
+
+# --- HyStart++ ---
+
+
+def rounds(watch: HyStart, rtts_s: list[float], *, begin: int = 0) -> None:
+    """Let rounds of ten acknowledgments pass, each with one round-trip time."""
+    for number, rtt_s in enumerate(rtts_s, begin):
+        for index in range(10):
+            watch.watch(rtt_s, number * 10 + index, number * 10 + index + 10)
+
+
+def test_slow_start_slows_when_the_round_trip_grows_and_ends_after_five_rounds() -> None:
+    """RFC 9406 §4.2."""
+    watch = HyStart()
+    rounds(watch, [0.1, 0.1, 0.105])
+    assert watch.divisor == 1
+    rounds(watch, [0.12], begin=3)
+    assert watch.divisor == 4
+    rounds(watch, [0.13, 0.14, 0.15, 0.16], begin=4)
+    ended = [watch.done]
+    rounds(watch, [0.17], begin=8)
+    assert [*ended, watch.done] == [False, True]
+
+
+def test_slow_start_goes_on_when_the_delay_goes_away() -> None:
+    watch = HyStart()
+    rounds(watch, [0.1, 0.12])
+    slow = watch.divisor
+    rounds(watch, [0.1], begin=2)
+    assert (slow, watch.divisor) == (4, 1)
 
 
 @given(

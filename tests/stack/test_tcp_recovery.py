@@ -306,6 +306,21 @@ def test_reordering_is_learned_and_costs_little(congestion: Literal["cubic", "ne
     assert client.info().retransmitted_segments < 30
 
 
+def test_cubic_leaves_slow_start_earlier_than_newreno_and_loses_less_by_it() -> None:
+    """RFC 9406."""
+    overflows = {}
+    for congestion in ("cubic", "newreno"):
+        pair = Pair(
+            delay_s=0.025, rate_bytes_per_s=2_500_000, queue_bytes=300_000,
+            config=TcpConfig(options=TcpOptions(congestion="cubic" if congestion == "cubic" else "newreno")),
+        )  # fmt: skip
+        pair.keep = False
+        client, server = pair.open()
+        assert pair.transfer(client, server, DATA * 8) == DATA * 8
+        overflows[congestion] = pair.overflows
+    assert 2 * overflows["cubic"] < overflows["newreno"]
+
+
 def test_a_long_fat_path_is_filled_because_both_buffers_grow() -> None:
     pair = Pair(delay_s=0.05, rate_bytes_per_s=5_000_000)
     pair.keep = False

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ._tcp_hystart import HyStart
 from ._tcp_options import Congestion
 
 __all__ = ["CongestionControl", "Cubic", "NewReno", "make_congestion_control"]
@@ -57,6 +58,9 @@ class NewReno:
             acked_bytes -= room
         self._avoid(cwnd, acked_bytes, now, srtt_s)
 
+    def watch_delay(self, rtt_s: float, ack: int, nxt: int) -> None:
+        """Take a round trip measured in slow start; NewReno goes on until something is lost."""
+
     def _avoid(self, cwnd: int, acked_bytes: int, now: float, srtt_s: float) -> None:
         """Congestion avoidance: one segment for each window of acknowledged bytes (RFC 5681 §3.1, RFC 3465 §2.1)."""
         acked_bytes += self._acked_bytes
@@ -96,7 +100,7 @@ class NewReno:
 class Cubic(NewReno):
     """CUBIC: after a loss the window grows by a cubic of the time, flat where the loss was (RFC 9438)."""
 
-    __slots__ = ("_epoch_at", "_estimate", "_k_s", "_origin", "_w_max")
+    __slots__ = ("_epoch_at", "_estimate", "_hystart", "_k_s", "_origin", "_w_max")
 
     name: Congestion = "cubic"
 
@@ -107,6 +111,22 @@ class Cubic(NewReno):
         self._origin = 0.0
         self._k_s = 0.0
         self._estimate = 0.0
+        # RFC 9438 §4.10 wants it, for the first slow start.
+        self._hystart: HyStart | None = HyStart()
+
+    def on_ack(self, acked_bytes: int, now: float, srtt_s: float) -> None:
+        watch = self._hystart
+        if watch is not None and self.cwnd_bytes < self.ssthresh_bytes:
+            if watch.done:
+                self.ssthresh_bytes = self.cwnd_bytes
+                self._hystart = None
+            else:
+                acked_bytes //= watch.divisor
+        super().on_ack(acked_bytes, now, srtt_s)
+
+    def watch_delay(self, rtt_s: float, ack: int, nxt: int) -> None:
+        if self._hystart is not None:
+            self._hystart.watch(rtt_s, ack, nxt)
 
     def _avoid(self, cwnd: int, acked_bytes: int, now: float, srtt_s: float) -> None:
         mss = self.mss
@@ -142,6 +162,7 @@ class Cubic(NewReno):
         window = self.cwnd_bytes / self.mss
         # RFC 9438 §4.7, fast convergence: leave room to others when the plateau was not reached again.
         self._w_max = window * (1 + _BETA) / 2 if window < self._w_max else window
+        self._hystart = None
         self._epoch_at = -1.0
         self._acked_bytes = 0
         # RFC 9438 §4.6 takes the flight; Linux, and this, the window, for a flight may be what a receiver allowed.

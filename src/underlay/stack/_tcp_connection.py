@@ -185,10 +185,14 @@ class TcpConnection(Tcb):
         self.counted_bytes += count
         elapsed_s = now - self.counted_from
         if elapsed_s >= self.rto.srtt_s:
-            if self._options.receive_buffer_bytes is None:
-                # Dynamic right-sizing, as Linux's tcp_rcv_space_adjust(): twice what is read in a round trip.
-                wanted = 2 * self.counted_bytes + 16 * self.adv_mss
-                if wanted > self.rcv_buf and elapsed_s <= 2 * self.rto.srtt_s + 0.01:
+            counted = self.counted_bytes
+            if self._options.receive_buffer_bytes is None and counted > self.counted_most:
+                # Dynamic right-sizing, as Linux's tcp_rcv_space_adjust(): twice what is read in a round trip,
+                # and more as long as that grows, for a sender in slow start will be quicker by then.
+                wanted = 2 * counted + 16 * self.adv_mss
+                wanted += 2 * wanted * (counted - self.counted_most) // self.counted_most
+                self.counted_most = counted
+                if wanted > self.rcv_buf:
                     self.rcv_buf = min(wanted, self.layer.config.max_receive_buffer_bytes)
             self.counted_bytes = 0
             self.counted_from = now

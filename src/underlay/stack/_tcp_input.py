@@ -476,6 +476,7 @@ def become_established(tcb: Tcb, event: TcpEvent, window: int, seq: int, ack: in
     tcb.rcv_mss = min(tcb.adv_mss, 536)
     tcb.rcv_sws = min(tcb.rcv_buf // 2, tcb.adv_mss)
     tcb.counted_from = now
+    tcb.counted_most = 10 * tcb.adv_mss  # what a sender's first window brings (RFC 6928)
     tcb.rtx_at = NEVER
     tcb.rtx_kind = RTO
     tcb.stuck_from = NEVER

@@ -71,7 +71,9 @@ def acknowledge(
         # RFC 5681 §3.1: slow start again, from one segment.
         congestion.on_ack(delivered, now, tcb.rto.srtt_s)
     elif board.phase is Phase.RECOVERY and ack >= board.recovery_point:
-        congestion.cwnd_bytes = congestion.ssthresh_bytes
+        # RFC 6582 §3.2 step 3 (1): where the receiver's window let little out meanwhile, not all of it at once.
+        pipe = board.in_network(tcb.snd_nxt - ack)
+        congestion.cwnd_bytes = min(congestion.ssthresh_bytes, pipe + congestion.initial_bytes)
         _finish(board)
     elif board.phase is Phase.OPEN and advanced and tcb.cwnd_limited:
         congestion.on_ack(delivered, now, tcb.rto.srtt_s)
@@ -116,9 +118,11 @@ def _advance(tcb: Tcb, ack: int, echo: int | None, now: float) -> None:
         _measure_echo(tcb, echo, now)
     else:
         estimator.forgive()
+    congestion = tcb.congestion
+    assert congestion is not None
+    if clean and congestion.cwnd_bytes < congestion.ssthresh_bytes:
+        congestion.watch_delay(now - first.sent_at, ack, tcb.snd_nxt)
     if tcb.cwnd_limited:
-        congestion = tcb.congestion
-        assert congestion is not None
         congestion.on_ack(acked, now, estimator.srtt_s)
     if tcb.tlp_end >= 0 and ack >= tcb.tlp_end:
         tcb.tlp_end = -1

@@ -50,6 +50,7 @@ class Tcb:
         "congestion",
         "counted_bytes",
         "counted_from",
+        "counted_most",
         "cwnd_limited",
         "deadline",
         "detached",
@@ -242,6 +243,7 @@ class Tcb:
         # --- receive buffer's growth ---
         self.counted_bytes = 0
         self.counted_from = 0.0
+        self.counted_most = 1
 
         # --- timers: absolute times, NEVER when off ---
         self.rtx_at = NEVER

@@ -182,6 +182,14 @@ def test_the_command_prints_the_transcript_of_another_loss() -> None:
     assert done.stdout == transcript(Life(5).play())
 
 
+def test_the_command_writes_a_capture_and_a_ladder_where_it_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/tcp_life.py"), "--lose", "1", "--out", str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [str(path) for path in write(tmp_path / "new", 1)]
+    assert (tmp_path / "new" / "tcp-life.svg").read_text() == draw(Life(1).play())
+
+
 def test_the_command_draws_the_diagram_where_it_is_told(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks/tcp_states.py"), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from benchmarks.tcp_life import Event
 
-_WIDTH: Final = 960  # as the other pictures: what a page of documentation shows without scrolling
-_LINES: Final = (366, 594)  # x of the two hosts
+_WIDTH: Final = 900  # pixels; a page of documentation shows it without scrolling
+_LINES: Final = (350, 550)  # x of the two hosts
 _BAND: Final = 12  # the width of a host's line, coloured by its state
 _TEXT: Final = 14  # from the line to its text
 _TOP: Final = 66
@@ -143,7 +143,7 @@ class _Ladder:
         )
 
     def _legend(self) -> None:
-        x = 400
+        x = 352
         for kind, words in (
             ("control", "SYN, FIN"), ("data", "data"), ("ack", "only an acknowledgment"), ("lost", "lost"),
             ("again", "sent again"),

@@ -26,13 +26,13 @@ from benchmarks.tcp_life import CLIENT, SERVER, Event, Life  # noqa: E402
 
 from underlay.stack import TRANSITIONS, State, TcpEvent  # noqa: E402
 
-_WIDTH: Final = 960
+_WIDTH: Final = 790
 _HEIGHT: Final = 770
 _BOX: Final = (146, 36)
 _APART: Final = 11  # two ways between the same two states, each to its own side
 _COMMON: Final = 5  # an event that leads to CLOSED from as many states as this is a mark
 
-_LEFT, _MIDDLE, _RIGHT = 180, 480, 780
+_LEFT, _MIDDLE, _RIGHT = 100, 400, 700
 _PLACES: Final = {
     State.CLOSED: (_MIDDLE, 84),
     State.LISTEN: (_LEFT, 176),

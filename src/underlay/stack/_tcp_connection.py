@@ -122,7 +122,7 @@ class TcpConnection(Tcb):
         """``receive`` would give bytes, the end, or an error."""
         if self.received.size_bytes:
             return not (self.received.size_bytes == 1 and self.oob_at == self._read_seq)
-        return self.peer_closed or self.error is not None or self.state is State.CLOSED
+        return self.peer_closed or self.read_closed or self.error is not None or self.state is State.CLOSED
 
     @property
     def unread_bytes(self) -> int:

@@ -140,7 +140,7 @@ class TcpLayer:
             raise OSError(errno.EINVAL, "no such address or port")
         if not self.ip.is_unicast(remote):
             raise OSError(errno.ENETUNREACH, "not the address of one host")
-        hops = (options or self.config.options).source_route
+        hops = (options or self.config.options).source_route if len(remote) == 4 else ()  # IPv6: RFC 5095
         path = self.ip.path(hops[0] if hops else remote, local)
         if path is None:
             if local is not None and self.ip.path(remote) is not None:

@@ -48,7 +48,7 @@ def receive_at_listener(
             _promote(layer, listener, request, segment, now)
     elif flags & SYN and not flags & FIN:
         # MUST-53: what came by a source route is answered by it; MUST-52: unless the program has said another.
-        hops = listener.options.source_route or return_hops(ip_options)
+        hops = (listener.options.source_route or return_hops(ip_options)) if len(key[0]) == 4 else ()
         _receive_syn(layer, listener, key, segment, hops, now, least_iss)
     else:
         layer.count("segment.no_syn")

@@ -471,8 +471,9 @@ def become_established(tcb: Tcb, event: TcpEvent, window: int, seq: int, ack: in
     tcb.snd_wl1, tcb.snd_wl2 = seq, ack
     # RFC 6298 §5.7 and RFC 5681 §3.1: after a lost SYN a careful start.
     tcb.rto.after_lost_syn()
-    segments = config.initial_window_segments if clean else 1
-    tcb.congestion = make_congestion_control(tcb._options.congestion, tcb.snd_mss, segments)
+    tcb.congestion = make_congestion_control(tcb._options.congestion, tcb.snd_mss, config.initial_window_segments)
+    if not clean:
+        tcb.congestion.cwnd_bytes = tcb.snd_mss
     tcb.rcv_mss = min(tcb.adv_mss, 536)
     tcb.rcv_sws = min(tcb.rcv_buf // 2, tcb.adv_mss)
     tcb.counted_from = now

@@ -392,6 +392,7 @@ def retransmit(tcb: Tcb, sent: Sent, now: float) -> None:
     tcb.stats[_RETRANSMITTED] += 1
     tcb.stats[_RETRANSMITTED_BYTES] += size
     tcb.layer.retransmitted += 1
+    tcb.idle_from = now
     if sent.flags & SYN:
         send_syn(tcb, now)
     else:

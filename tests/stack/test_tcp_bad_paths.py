@@ -1,0 +1,99 @@
+"""What a TCP does on bad paths must not make them worse: buffers, timers and timestamps while segments go astray.
+
+Each test is a mistake that slows a transfer down without losing a byte, so that only a number shows it.
+"""
+
+from __future__ import annotations
+
+import random
+
+from underlay.stack import TcpConnection, TcpOptions
+
+from ._tcp_pair import Packet, Pair, Verdict
+
+MSS = 1448
+DATA = random.Random(3).randbytes(3_000_000)
+NODELAY = TcpOptions(nodelay=True)
+
+
+def settled(pair: Pair) -> tuple[TcpConnection, TcpConnection]:
+    """Open a connection and let the handshake's last segment arrive."""
+    client, server = pair.open(options=NODELAY)
+    pair.run(1)
+    return client, server
+
+
+def sent_at(pair: Pair, start: int) -> list[float]:
+    """When the client sent the data that begins at the relative sequence number `start`, each time."""
+    return [
+        float(line.split()[0]) for line in pair.trace if line.split()[1] == "a" and f" {start}:{start + MSS}" in line
+    ]
+
+
+def test_a_program_that_waits_for_room_gets_a_larger_send_buffer() -> None:
+    pair = Pair(delay_s=0.1)
+    client, server = pair.open()
+    before = client.info().send_buffer_bytes
+    assert pair.transfer(client, server, DATA) == DATA
+    assert client.info().send_buffer_bytes > 4 * before
+
+
+def test_a_receive_window_grows_as_fast_as_slow_start() -> None:
+    pair = Pair(delay_s=0.1)
+    client, server = pair.open()
+    began = pair.now
+    assert pair.transfer(client, server, DATA) == DATA
+    # 10 segments (RFC 6928), and twice as many each round trip of 0.2 s: 8 make 3.7 MB; one more for delayed ACKs.
+    assert pair.now - began <= 9 * 0.2 + 0.1
+
+
+def test_a_hole_waits_for_reordering_and_not_for_the_timeout_while_new_data_is_sent() -> None:
+    lost: list[int] = []
+
+    def script(packet: Packet) -> Verdict:
+        if packet.sender == "a" and packet.size == MSS and not lost:
+            lost.append(packet.number)
+            return None
+        return 0.0
+
+    pair = Pair(delay_s=0.01)
+    client, server = settled(pair)
+    pair.script = script
+    client.send(bytes(2 * MSS), pair.now)
+    pair.run(0.021)  # the SACK of the second one is here: the timer of RFC 8985 §6.2 runs
+    assert client.info().sacked_bytes == MSS
+    client.send(bytes(MSS), pair.now)
+    pair.run(5)
+    assert server.unread_bytes == 3 * MSS
+    first, second = sent_at(pair, 1)
+    # A round trip and a quarter of it, not 0.2 s.
+    assert 0.02 < second - first < 0.03
+
+
+def test_a_timeout_is_no_idle_time() -> None:
+    pair = Pair(delay_s=0.01, script=lambda packet: None if packet.sender == "a" and packet.number == 0 else 0.0)
+    client, _ = settled(pair)
+    client.send(bytes(MSS), pair.now)
+    pair.run(0.1)
+    silent_until = pair.now + 0.3
+    pair.script = lambda packet: None if packet.size and pair.now < silent_until else 0.0
+    client.send(bytes(MSS), pair.now)
+    pair.run(0.25)
+    client.send(bytes(10 * MSS), pair.now)  # it waits, for after the timeout the window is one segment
+    una = client.snd_una
+    assert pair.run(10, until=lambda: client.snd_una > una)
+    assert client.info().timeouts > 0
+    # Slow start goes on from two segments; the restart window after idle time, here of one, has no business here.
+    assert client.info().flight_bytes == 2 * MSS
+
+
+def test_a_lost_syn_makes_the_start_careful_and_nothing_else() -> None:
+    pair = Pair(delay_s=0.01, script=lambda packet: None if packet.sender == "a" and packet.number == 0 else 0.0)
+    client, server = settled(pair)
+    assert client.info().cwnd_bytes == MSS  # RFC 5681 §3.1
+    assert pair.transfer(client, server, DATA[:500_000]) == DATA[:500_000]
+    pair.run(60)
+    client.send(bytes(MSS), pair.now)
+    pair.run(1)
+    # RFC 5681 §4.1: the restart window is RFC 6928's initial one.
+    assert client.info().cwnd_bytes >= 10 * MSS

@@ -97,3 +97,47 @@ def test_a_lost_syn_makes_the_start_careful_and_nothing_else() -> None:
     pair.run(1)
     # RFC 5681 §4.1: the restart window is RFC 6928's initial one.
     assert client.info().cwnd_bytes >= 10 * MSS
+
+
+def test_a_duplicate_does_not_make_what_is_on_its_way_look_old() -> None:
+    pair = Pair(delay_s=0.01)
+    client, server = settled(pair)
+    answers = [False]
+
+    def script(packet: Packet) -> Verdict:
+        if packet.sender == "b":
+            return 0.0 if answers[0] else None
+        return 0.5 if packet.segment.payload[:1] == b"s" else 0.0
+
+    pair.script = script
+    client.send(b"f" * MSS, pair.now)
+    pair.run(0.03)
+    client.send(b"s" * MSS, pair.now)  # it takes a way that is half a second longer
+    pair.run(0.45)  # meanwhile the first comes again, with a newer timestamp, and is a duplicate
+    assert len(sent_at(pair, 1)) > 1
+    answers[0] = True
+    pair.run(0.1)
+    assert server.unread_bytes == 2 * MSS
+    assert "paws" not in pair.b.layer.statistics().drops
+
+
+def test_a_late_original_is_told_of_by_dsack_though_its_timestamp_is_old() -> None:
+    pair = Pair(delay_s=0.01)
+    client, server = settled(pair)
+    first: list[int] = []
+
+    def script(packet: Packet) -> Verdict:
+        if packet.sender == "a" and packet.size and not first:
+            first.append(packet.segment.seq)
+            return 1.0
+        return 0.0
+
+    pair.script = script
+    client.send(bytes(MSS), pair.now)
+    pair.run(0.6)
+    assert server.unread_bytes == MSS  # the copy
+    before = len(pair.packets)
+    pair.run(1)
+    assert server.unread_bytes == MSS
+    answers = [packet.segment.sack for packet in pair.packets[before:] if packet.sender == "b"]
+    assert answers == [((first[0], first[0] + MSS),)]

@@ -129,15 +129,18 @@ def _receive_slowly(tcb: Tcb, segment: TcpSegment, now: float) -> None:
     window = tcb.rcv_adv - nxt
     # Zero, PAWS (RFC 7323 §5.3 R1): older than what was seen last is a duplicate from the past.
     timestamp = segment.timestamp
-    if tcb.timestamps and timestamp is not None:
-        if is_before(timestamp[0], tcb.ts_recent) and now - tcb.ts_recent_at < _TIMESTAMP_VALID_S:
-            if not flags & RST:
-                layer.count("paws")
-                _answer_unacceptable(tcb, now)
-                return
-        elif seq <= tcb.last_ack_sent:
-            tcb.ts_recent = timestamp[0]
-            tcb.ts_recent_at = now
+    if (
+        tcb.timestamps
+        and timestamp is not None
+        and not flags & RST
+        and is_before(timestamp[0], tcb.ts_recent)
+        and now - tcb.ts_recent_at < _TIMESTAMP_VALID_S
+    ):
+        layer.count("paws")
+        if seq < end <= nxt and tcb.sack:
+            tcb.dsack = seq, end  # RFC 2883: a late original, whose copy was quicker
+        _answer_unacceptable(tcb, now, quickly=end > seq)
+        return
     # First, the sequence number (table 6).
     if flags & SYN and state is State.SYN_RECEIVED and not tcb.opened_passively and seq == tcb.irs:
         _receive_syn_again(tcb, segment, now)
@@ -164,6 +167,10 @@ def _receive_slowly(tcb: Tcb, segment: TcpSegment, now: float) -> None:
         flags &= ~FIN
         tcb.ack_now = True
         layer.count("segment.window_closed")
+    # RFC 7323 §5.3 R3, after R2: a duplicate that is newer than what waits behind a hole must not make that look old.
+    if tcb.timestamps and timestamp is not None and seq <= tcb.last_ack_sent:
+        tcb.ts_recent = timestamp[0]
+        tcb.ts_recent_at = now
     # Second, RST (RFC 5961 §3.2).
     if flags & RST:
         if seq == nxt:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 
 from underlay.stack import TcpConnection, TcpOptions
+from underlay.stack._tcp_rto import RtoEstimator
 
 from ._tcp_pair import Packet, Pair, Verdict
 
@@ -99,6 +100,21 @@ def test_a_lost_syn_makes_the_start_careful_and_nothing_else() -> None:
     assert client.info().cwnd_bytes >= 10 * MSS
 
 
+def test_an_answer_to_a_duplicate_does_not_measure_our_own_timeout() -> None:
+    pair = Pair(delay_s=0.01)
+    client, _ = settled(pair)
+    client.send(bytes(MSS), pair.now)
+    pair.run(1)
+    rto_s = client.info().rto_s
+    silent_until = pair.now + 3.0
+    pair.script = lambda packet: None if packet.sender == "b" and pair.now < silent_until else 0.0
+    client.send(bytes(MSS), pair.now)  # it arrives, but no answer to it or to its copies for 3 s
+    pair.run(10)
+    info = client.info()
+    assert info.flight_bytes == 0 and info.timeouts > 0
+    assert info.rto_s <= rto_s * 1.5
+
+
 def test_a_duplicate_does_not_make_what_is_on_its_way_look_old() -> None:
     pair = Pair(delay_s=0.01)
     client, server = settled(pair)
@@ -141,3 +157,11 @@ def test_a_late_original_is_told_of_by_dsack_though_its_timestamp_is_old() -> No
     assert server.unread_bytes == MSS
     answers = [packet.segment.sack for packet in pair.packets[before:] if packet.sender == "b"]
     assert answers == [((first[0], first[0] + MSS),)]
+
+
+def test_a_steady_path_keeps_a_margin_before_the_timeout() -> None:
+    estimator = RtoEstimator(initial_s=1.0, min_s=0.2, max_s=120.0)
+    for _ in range(200):
+        estimator.measure(0.3)
+    # A queue that fills or a delayed ACK adds as much to a long path as to a short one.
+    assert estimator.rto_s >= 0.3 + 0.2

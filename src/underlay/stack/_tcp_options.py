@@ -102,7 +102,7 @@ class TcpConfig:
     initial_rto_s: float = 1.0
     """RFC 6298 §2.1."""
     min_rto_s: float = 0.2
-    """Linux's TCP_RTO_MIN; RFC 6298 §2.4 would have 1 s."""
+    """Least of what is added to SRTT, as Linux's TCP_RTO_MIN; RFC 6298 §2.4 would have 1 s for the sum."""
     max_rto_s: float = 120.0
     """Linux's TCP_RTO_MAX; RFC 6298 §2.5 asks for 60 s at least."""
     peer_ack_delay_s: float = 0.2

@@ -55,7 +55,9 @@ def acknowledge(
     una = tcb.snd_una
     delivered = 0
     if ack > una:
-        delivered = _advance_board(tcb, board, ack, echo, now)
+        # RFC 2883: a block below the acknowledgment number says that the segment which it answers had come before.
+        came_twice = bool(sack) and unwrap(sack[0][1], una) <= ack
+        delivered = _advance_board(tcb, board, ack, echo, now, came_twice=came_twice)
     if sack:
         delivered += _take_blocks(tcb, board, sack, now)
     elif duplicate and not tcb.sack:
@@ -144,7 +146,7 @@ def _measure_echo(tcb: Tcb, echo: int, now: float) -> None:
         tcb.rto.measure(rtt_ms / 1000.0)
 
 
-def _advance_board(tcb: Tcb, board: Scoreboard, ack: int, echo: int | None, now: float) -> int:
+def _advance_board(tcb: Tcb, board: Scoreboard, ack: int, echo: int | None, now: float, *, came_twice: bool) -> int:
     """Take a cumulative acknowledgment while the scoreboard is kept; give the bytes it newly tells of."""
     queue = tcb.queue
     acked = ack - tcb.snd_una
@@ -176,7 +178,9 @@ def _advance_board(tcb: Tcb, board: Scoreboard, ack: int, echo: int | None, now:
         delivered -= gone
     if clean and measured is not None:
         tcb.rto.measure(now - measured)
-    elif echo is not None and not clean:
+    elif echo is not None and not clean and not came_twice:
+        # What answers a duplicate echoes an older segment, whose own acknowledgment was lost: that would measure our
+        # timeout, not the path, and the timeout would grow with each such loss.
         _measure_echo(tcb, echo, now)
     tcb.rto.forgive()
     tcb.stuck_from = now if queue else NEVER

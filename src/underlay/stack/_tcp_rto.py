@@ -14,8 +14,6 @@ __all__ = ["RtoEstimator"]
 _ALPHA: Final = 1 / 8
 _BETA: Final = 1 / 4
 _K: Final = 4
-# RFC 6298 §2.2 "G": our clock is as fine as `now`, but timers are served by a loop that wakes in milliseconds.
-_GRANULARITY_S: Final = 0.001
 
 
 class RtoEstimator:
@@ -57,9 +55,10 @@ class RtoEstimator:
             self.rttvar_s = rtt_s / 2
         self.srtt_s = srtt
         spread = _K * self.rttvar_s
-        rto = srtt + (spread if spread > _GRANULARITY_S else _GRANULARITY_S)
-        # Linux bounds the spread, not the sum (tcp_rtt_estimator()), but the RFC's reading is never shorter.
-        self._base_s = self.rto_s = self.min_s if rto < self.min_s else min(rto, self.max_s)
+        # As Linux (tcp_rtt_estimator()) the spread is bounded, not the sum (RFC 6298 §2.4 with its 1 s): on a steady
+        # path of more than `min_s` it falls to nothing, and a full queue or a delayed ACK would be a timeout.
+        rto = srtt + (spread if spread > self.min_s else self.min_s)
+        self._base_s = self.rto_s = min(rto, self.max_s)
         self.backoffs = 0
 
     def back_off(self) -> None:

@@ -165,3 +165,49 @@ def test_a_steady_path_keeps_a_margin_before_the_timeout() -> None:
         estimator.measure(0.3)
     # A queue that fills or a delayed ACK adds as much to a long path as to a short one.
     assert estimator.rto_s >= 0.3 + 0.2
+
+
+def test_no_loss_is_taken_for_reordering() -> None:
+    """RFC 3522: only the acknowledgment of what was retransmitted can tell that it was needless."""
+    chance = random.Random(3)  # with these losses a hole of one recovery is acknowledged in the next
+    pair = Pair(delay_s=0.01, rate_bytes_per_s=6_000_000)
+    client, server = settled(pair)
+    pair.script = lambda packet: None if packet.size and chance.random() < 0.01 else 0.0
+    assert pair.transfer(client, server, DATA) == DATA
+    assert client.info().retransmitted_segments > 10
+    assert server.info().duplicates_in == 0  # each retransmission was needed…
+    assert client.board is not None
+    assert not client.board.reordering_seen  # …and no reduction of the window was taken back
+
+
+def test_a_loss_behind_the_recovery_point_reduces_the_window_again() -> None:
+    """RFC 6675 §5: the recovery ends at its recovery point, and what was lost behind it begins another."""
+    first: list[int] = []
+    behind: list[int] = []
+    highest = [0]
+    thresholds: list[int] = []
+    pair = Pair(delay_s=0.01, rate_bytes_per_s=6_000_000)
+    client, server = settled(pair)
+
+    def script(packet: Packet) -> Verdict:
+        if packet.sender == "b" or not packet.size:
+            return 0.0
+        info = client.info()
+        if info.ssthresh_bytes not in thresholds:
+            thresholds.append(info.ssthresh_bytes)
+        start = (packet.segment.seq - client.iss) & 0xFFFF_FFFF
+        is_new = start > highest[0]
+        highest[0] = max(highest[0], start)
+        if start == 1 + 50 * MSS and len(first) < 2:
+            first.append(start)  # also its first retransmission, so that this recovery lasts longer
+            return None
+        if is_new and info.phase == "fast recovery" and not behind:
+            behind.append(start)
+            return None
+        return 0.0
+
+    pair.script = script
+    assert pair.transfer(client, server, DATA[:1_000_000]) == DATA[:1_000_000]
+    assert len(first) == 2 and behind
+    assert client.info().timeouts == 0
+    assert len(thresholds) == 3 and thresholds == sorted(thresholds, reverse=True)

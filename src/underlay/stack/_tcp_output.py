@@ -384,7 +384,7 @@ def retransmit(tcb: Tcb, sent: Sent, now: float) -> None:
             board.lost.rotate(1)
             board.lost[0], board.lost[1] = board.lost[1], board.lost[0]
     if board.undo is not None and board.undo[2] < 0:
-        board.undo = board.undo[0], board.undo[1], (int(now * 1000.0) + tcb.ts_offset) & MASK
+        board.undo = board.undo[0], board.undo[1], (int(now * 1000.0) + tcb.ts_offset) & MASK, sent.start
     board.on_retransmit(sent, now)
     size = sent.end - sent.start
     if board.phase is not Phase.OPEN:

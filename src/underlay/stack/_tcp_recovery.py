@@ -65,14 +65,17 @@ def acknowledge(
     if tcb.tlp_end >= 0 and ack >= tcb.tlp_end:
         _finish_tail_probe(tcb, board, congestion, ack, now)
     advanced = ack > una
-    if board.phase is not Phase.OPEN and advanced and _was_needless(board, echo):
+    ended = False
+    if board.phase is not Phase.OPEN and advanced and _was_needless(board, ack, echo):
         _undo(board, congestion)
     elif board.phase is Phase.LOSS:
         if ack >= board.recovery_point:
+            ended = True
             _finish(board)
         # RFC 5681 §3.1: slow start again, from one segment.
         congestion.on_ack(delivered, now, tcb.rto.srtt_s)
     elif board.phase is Phase.RECOVERY and ack >= board.recovery_point:
+        ended = True
         # RFC 6582 §3.2 step 3 (1): where the receiver's window let little out meanwhile, not all of it at once.
         pipe = board.in_network(tcb.snd_nxt - ack)
         congestion.cwnd_bytes = min(congestion.ssthresh_bytes, pipe + congestion.initial_bytes)
@@ -80,7 +83,8 @@ def acknowledge(
     elif board.phase is Phase.OPEN and advanced and tcb.cwnd_limited:
         congestion.on_ack(delivered, now, tcb.rto.srtt_s)
     newly_lost = _detect(tcb, board, una, advanced, now)
-    if board.phase is Phase.OPEN and newly_lost:
+    # What is lost when a recovery ends was first sent after its begin: that is another congestion (RFC 6675 §5).
+    if board.phase is Phase.OPEN and (newly_lost or (ended and tcb.sack and board.lost_bytes)):
         _enter_recovery(tcb, board, congestion, now)
         _reduce(tcb, board, congestion, max(delivered, 1), safe=False)
         _send_first_lost(tcb, board, now)
@@ -261,7 +265,7 @@ def _lose_head(tcb: Tcb, board: Scoreboard) -> int:
 
 def _enter_recovery(tcb: Tcb, board: Scoreboard, congestion: CongestionControl, now: float) -> None:
     flight = tcb.snd_nxt - tcb.snd_una
-    board.undo = congestion.cwnd_bytes, congestion.ssthresh_bytes, -1
+    board.undo = congestion.cwnd_bytes, congestion.ssthresh_bytes, -1, -1
     board.phase = Phase.RECOVERY
     board.recovery_point = tcb.snd_nxt
     board.recover_flight = max(flight, 1)
@@ -307,9 +311,15 @@ def _finish(board: Scoreboard) -> None:
     board.prr_out = 0
 
 
-def _was_needless(board: Scoreboard, echo: int | None) -> bool:
-    """Eifel (RFC 3522): the acknowledgment of what was retransmitted echoes a time before the retransmission."""
-    return echo is not None and board.undo is not None and board.undo[2] >= 0 and is_before(echo, board.undo[2])
+def _was_needless(board: Scoreboard, ack: int, echo: int | None) -> bool:
+    """Eifel (RFC 3522): the acknowledgment of what was retransmitted first echoes a time before that.
+
+    One that does not reach so far answers something else, such as a retransmission of the recovery before.
+    """
+    if echo is None or board.undo is None:
+        return False
+    _, _, retransmitted_at, start = board.undo
+    return retransmitted_at >= 0 and ack > start and is_before(echo, retransmitted_at)
 
 
 def _undo(board: Scoreboard, congestion: CongestionControl) -> None:
@@ -358,7 +368,7 @@ def on_timeout(tcb: Tcb, now: float) -> None:
     flight = tcb.snd_nxt - tcb.snd_una
     if congestion is not None:
         if board.phase is Phase.OPEN:
-            board.undo = congestion.cwnd_bytes, congestion.ssthresh_bytes, -1
+            board.undo = congestion.cwnd_bytes, congestion.ssthresh_bytes, -1, -1
         congestion.on_timeout(flight, now, again=again)
     if not tcb.sack:
         board.sacked_bytes = 0

@@ -102,8 +102,8 @@ class Scoreboard:
         self.prr_out = 0
         self.recover_flight = 0
         self.dsack_seen = False
-        self.undo: tuple[int, int, int] | None = None
-        """(cwnd, ssthresh, our timestamp at the first retransmission): what a needless recovery gives back."""
+        self.undo: tuple[int, int, int, int] | None = None
+        """(cwnd, ssthresh, our timestamp at the first retransmission, its number): what a needless one gives back."""
 
     def activate(self) -> None:
         """Begin to keep account of what is in the queue now; nothing in it was retransmitted, or it was once only."""

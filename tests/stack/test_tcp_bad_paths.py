@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 
-from underlay.stack import TcpConnection, TcpOptions
+from underlay.stack import State, TcpConnection, TcpOptions
 from underlay.stack._tcp_rto import RtoEstimator
+from underlay.wire import FIN
 
 from ._tcp_pair import Packet, Pair, Verdict
 
@@ -211,3 +212,34 @@ def test_a_loss_behind_the_recovery_point_reduces_the_window_again() -> None:
     assert len(first) == 2 and behind
     assert client.info().timeouts == 0
     assert len(thresholds) == 3 and thresholds == sorted(thresholds, reverse=True)
+
+
+def test_a_fin_before_its_turn_is_kept_and_told_of_by_sack() -> None:
+    hole: list[int] = []
+
+    def script(packet: Packet) -> Verdict:
+        if packet.sender == "a" and packet.size and not hole:
+            hole.append(packet.segment.seq)
+            return 0.05  # it arrives behind the rest
+        return 0.0
+
+    for payload_bytes in (2 * MSS, MSS):  # with the second the FIN comes alone
+        pair = Pair(delay_s=0.01)
+        client, server = settled(pair)
+        hole.clear()
+        pair.script = script
+        client.send(bytes(payload_bytes), pair.now)
+        if payload_bytes == MSS:
+            pair.run(0.001)
+        before = len(pair.packets)
+        client.shutdown(1, pair.now)
+        pair.run(0.021)
+        sacks = [packet.segment.sack for packet in pair.packets[before:] if packet.sender == "b"]
+        end = hole[0] + payload_bytes + 1
+        assert sacks[0] == ((hole[0] + MSS, end),)
+        assert client.info().sacked_bytes == payload_bytes - MSS + 1
+        pair.run(0.1)
+        assert server.state is State.CLOSE_WAIT
+        assert server.unread_bytes == payload_bytes
+        fins = [packet for packet in pair.packets[before:] if packet.sender == "a" and packet.segment.flags & FIN]
+        assert len(fins) == 1

@@ -385,9 +385,10 @@ def _take_data(tcb: Tcb, seq: int, payload: bytes | memoryview, fin: bool, now: 
             if tcb.sack:
                 tcb.dsack = reassembly.duplicate
             reassembly.duplicate = None
+        if fin and reassembly.fin_at is None:
+            reassembly.fin_at = seq + size
         if not reassembly:
             tcb.reassembly = None
-        # Its FIN comes again with the data that fills the hole, or by itself.
         if not tcb.sack:
             send_ack(tcb, now)  # each one counts as a duplicate for the peer
         else:
@@ -409,7 +410,8 @@ def _take_data(tcb: Tcb, seq: int, payload: bytes | memoryview, fin: bool, now: 
         tcb.unacked_bytes += size
         tcb.received_at = now
     if reassembly is not None:
-        if not reassembly:
+        fin = fin or reassembly.fin_at == nxt
+        if fin or not reassembly:
             tcb.reassembly = None
         tcb.ack_now = True  # RFC 5681 §4.2: also when a hole is filled
     tcb.rcv_nxt = nxt

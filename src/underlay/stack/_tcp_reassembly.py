@@ -53,6 +53,7 @@ class Reassembly:
         "_starts",
         "charged_bytes",
         "duplicate",
+        "fin_at",
         "max_bytes",
         "size_bytes",
     )
@@ -67,9 +68,11 @@ class Reassembly:
         self.charged_bytes = 0
         self.duplicate: tuple[int, int] | None = None
         """What the last segment brought a second time: the next ACK's DSACK block (RFC 2883)."""
+        self.fin_at: int | None = None
+        """Sequence number of a FIN that came before its turn."""
 
     def __bool__(self) -> bool:
-        return bool(self._blocks)
+        return bool(self._blocks) or self.fin_at is not None
 
     def add(self, start: int, data: bytes) -> bool:
         """Keep `data` which begins at `start`; False if there is no room left for it."""
@@ -167,7 +170,18 @@ class Reassembly:
         return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def sack_blocks(self) -> list[tuple[int, int]]:
-        """Give at most 4 (start, end): the block of the newest data first, then those reported before it."""
+        """Give at most 4 (start, end): the block of the newest data first, then those reported before it.
+
+        A FIN that is held counts as one behind its data, as it does in sequence numbers.
+        """
+        fin_at = self.fin_at
+        if fin_at is not None:
+            blocks = self._data_blocks()
+            told = [(start, end + 1 if end == fin_at else end) for start, end in blocks]
+            return told if told != blocks else [(fin_at, fin_at + 1), *told[: _REPORTED_BLOCKS - 1]]
+        return self._data_blocks()
+
+    def _data_blocks(self) -> list[tuple[int, int]]:
         if not self._blocks:
             return []
         reported = [(block.start, block.end) for block in self._recent]

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from underlay.link import Rtnetlink
+
 from .._kernel import DEVICE, needs_program, new_namespace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -260,6 +262,85 @@ def test_nothing_is_left_of_the_network_even_after_kill_9(machine: Machine) -> N
         child.kill()
         child.wait()
     assert machine.namespace.run(_interfaces) == {"lo"}
+
+
+SLOW = """
+import socket, sys, time
+
+with socket.socket() as sock:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    sock.settimeout(20)
+    sock.connect((sys.argv[1], int(sys.argv[2])))
+    time.sleep(1)
+    received = 0
+    try:
+        while data := sock.recv(65536):
+            received += len(data)
+    except ConnectionResetError:
+        received = -1
+    print(received)
+"""
+
+
+@pytest.mark.parametrize("api", ["run --net", "stack_loop"])
+def test_what_was_sent_arrives_after_the_program_has_ended(machine: Machine, api: str) -> None:
+    program = """
+import asyncio
+
+async def main():
+    done = asyncio.Event()
+    async def give(reader, writer):
+        writer.write(b"x" * 100_000)
+        writer.close()
+        await writer.wait_closed()
+        done.set()
+    await asyncio.start_server(give, "10.9.0.2", 7000)
+    print("listening on it", flush=True)
+    await done.wait()
+
+"""
+    if api == "stack_loop":
+        program = program + "from underlay.loop import stack_loop\n"
+        program += (
+            "with asyncio.Runner(loop_factory=lambda: stack_loop('tap:10.9.0.2/24')) as runner: runner.run(main())"
+        )
+        child = machine.start(sys.executable, "-c", program)
+    else:
+        words = ["--net", "tap:10.9.0.2/24", "-c", program + "asyncio.run(main())"]
+        child = machine.start(sys.executable, "-m", "underlay", "run", *words)
+    assert child.stdout is not None and child.stdout.readline() == "listening on it\n"
+    assert machine.run(sys.executable, "-c", SLOW, "10.9.0.2", "7000") == "100000\n"
+    assert child.wait(PATIENCE_S) == 0
+
+
+def test_a_program_survives_the_loss_of_its_device(machine: Machine) -> None:
+    program = """
+import asyncio, socket
+
+async def main():
+    server = await asyncio.start_server(lambda reader, writer: None, "10.9.0.2", 7000)
+    print("listening on it", flush=True)
+    loop = asyncio.get_running_loop()
+    while not loop._bridge.lost_devices:
+        await asyncio.sleep(0.01)
+    try:
+        async with asyncio.timeout(0.2):
+            await asyncio.open_connection("10.9.0.1", 1)
+    except (OSError, TimeoutError) as error:
+        print("timers go on, connections do not")
+
+asyncio.run(main())
+"""
+    with machine.serving("tap:10.9.0.2/24,dev=ours0", "-c", program) as child:
+
+        def delete() -> None:
+            with Rtnetlink() as kernel:
+                kernel.delete_link(kernel.link("ours0").index)
+
+        machine.namespace.run(delete)
+        assert child.stdout is not None and child.stdout.readline() == "timers go on, connections do not\n"
+        assert child.wait(PATIENCE_S) == 0
+        assert child.stderr is not None and "ours0 of the user-space network is gone" in child.stderr.readline()
 
 
 def _interfaces() -> set[str]:

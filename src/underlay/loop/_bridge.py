@@ -15,9 +15,13 @@ import math
 import os
 import select
 import socket
+import threading
+from asyncio.log import logger
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet, WeakValueDictionary
 
+from ..stack import State
 from ._stack_address import Pair, packed_ip
 
 if TYPE_CHECKING:
@@ -29,6 +33,14 @@ if TYPE_CHECKING:
 # Above every number that the kernel can give: fs.nr_open is 2**20 unless somebody raised it, and select(2), epoll(7)
 # and io_uring(7) say EBADF for what isn't open. Below 2**31, for those who put it into a C int.
 FIRST_NUMBER: Final = 1 << 30
+
+# How long the end of a network waits for its peers. A kernel goes on for minutes, but a person waits for the prompt.
+LINGER_S: Final = 3.0
+# A connection that owes its peer data or the end of them; the others owe nothing that the peer waits for.
+_OWING: Final = frozenset({State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK})
+
+# What the calls on a TUN or TAP device say once it was deleted: tun.c of the kernel.
+_GONE: Final = frozenset({errno.EBADFD, errno.ENODEV, errno.ENXIO})
 
 # Frames that one pump takes from a device before callbacks run again: 64 super-frames of 64 KiB are 4 MiB, about the
 # most that one window announces, and some 2 ms of work; a flood must not keep timers and other descriptors waiting.
@@ -58,10 +70,15 @@ class Bridge:
         self.names = dict(names or {})
         self.name_servers = tuple(name_servers)
         self.driver: object = None
+        self.driver_thread: int | None = None
         self.closed = False
+        self.lost_devices = 0
+        self.frames_without_device = 0
         self._by_fd = {device.fileno(): (number, device) for number, device in devices.items()}
-        self._sockets: dict[int, StackSocket] = {}
-        self._by_object: dict[TcpConnection | TcpListener | UdpSocket, StackSocket] = {}
+        # Weak, as the kernel's own table: a socket that its program forgot is closed, with a ResourceWarning.
+        self._sockets: WeakValueDictionary[int, StackSocket] = WeakValueDictionary()
+        self._detached: dict[int, StackSocket] = {}
+        self._by_object: dict[TcpConnection | TcpListener | UdpSocket, int] = {}
         self._next_number = FIRST_NUMBER
         self._reserved: list[Pair] = []
         self._watched: dict[int, int] = {}
@@ -69,6 +86,7 @@ class Bridge:
         self._poll = select.poll()
         for fd in self._by_fd:
             self._poll.register(fd, select.POLLIN)
+        _bridges.add(self)
 
     # --- sockets --------------------------------------------------------------------------------------------
 
@@ -91,8 +109,13 @@ class Bridge:
     def replace(self, number: int, sock: StackSocket) -> StackSocket:
         """Let `sock` have a number that was detached from another, which is returned."""
         former = self.socket(number)
+        self._detached.pop(number, None)
         self._sockets[number] = sock
         return former
+
+    def keep(self, number: int, sock: StackSocket) -> None:
+        """`sock` gave its number away: it lives on until somebody takes it over."""
+        self._detached[number] = sock
 
     def forget(self, number: int) -> None:
         """The socket was closed; it is watched no more, as epoll forgets a closed descriptor."""
@@ -102,8 +125,9 @@ class Bridge:
 
     def attach(self, below: TcpConnection | TcpListener | UdpSocket, sock: StackSocket) -> None:
         """From now on what the host tells of `below` is told of `sock`."""
-        self._by_object[below] = sock
-        self._maybe_ready.add(sock.fileno())
+        number = sock.fileno()
+        self._by_object[below] = number
+        self._maybe_ready.add(number)
 
     def detach(self, below: TcpConnection | TcpListener | UdpSocket) -> None:
         """Nobody asks for `below` any more."""
@@ -150,16 +174,17 @@ class Bridge:
     def ready(self) -> list[tuple[int, int]]:
         """Whoever is watched and ready now, level-triggered."""
         for below, _ in self.host.poll_events():
-            sock = self._by_object.get(below)
-            if sock is not None:
-                self._maybe_ready.add(sock.fileno())
+            number = self._by_object.get(below)
+            if number is not None:
+                self._maybe_ready.add(number)
         if not self._maybe_ready:
             return []
         found: list[tuple[int, int]] = []
         cold: list[int] = []
         for number in self._maybe_ready:
             events = self._watched.get(number)
-            mask = 0 if events is None else self._sockets[number].readiness(events)
+            sock = self._sockets.get(number)
+            mask = 0 if events is None or sock is None else sock.readiness(events)
             if mask:
                 found.append((number, mask))
             else:
@@ -182,7 +207,12 @@ class Bridge:
         """Let the host have what waits in a device, up to `FRAMES_A_PUMP` frames."""
         interface, device = self._by_fd[fd]
         receive, now = self.host.receive_frame, self.now()
-        for frame in device.receive(FRAMES_A_PUMP):
+        try:
+            frames = device.receive(FRAMES_A_PUMP)
+        except OSError as error:
+            self._lose(interface, error)
+            return
+        for frame in frames:
             receive(interface, frame.data, now, checksum_valid=frame.checksum_valid)
 
     def settle(self) -> None:
@@ -194,7 +224,23 @@ class Bridge:
             host.handle_timers(now)
         devices = self.devices
         for interface, frame in host.poll_frames(now):
-            devices[interface].send(frame)
+            try:
+                devices[interface].send(frame)
+            except OSError as error:
+                self._lose(interface, error)
+            except KeyError:
+                self.frames_without_device += 1
+
+    def _lose(self, interface: int, error: OSError) -> None:
+        """Somebody deleted the device, or moved it away. The rest of the program goes on; TCP will time out."""
+        if error.errno not in _GONE:
+            raise error
+        device = self.devices.pop(interface)
+        self.lost_devices += 1
+        del self._by_fd[device.fileno()]
+        self._poll.unregister(device.fileno())
+        device.close()  # epoll forgets it by itself
+        logger.error("the device %s of the user-space network is gone; nothing is sent or received there", device.name)
 
     def wait_s(self, timeout_s: float | None) -> float | None:
         """The time to wait: `timeout_s`, or less where the host has something due before."""
@@ -209,8 +255,12 @@ class Bridge:
 
         A signal's handler may raise out of here, as out of any blocking call.
         """
+        if self.driver_thread not in (None, threading.get_ident()):
+            raise RuntimeError("a socket of the user-space stack may only wait in the thread that runs its loop")
         end_s = None if timeout_s is None else self.now() + timeout_s
         while True:
+            if self.closed:
+                raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
             self.settle()
             if condition():
                 return True
@@ -224,14 +274,50 @@ class Bridge:
     # --- the end --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the devices. Sockets that are still open are dead: their calls say ENETDOWN."""
+        """Let what was sent arrive, as a kernel does after its program's end, then close the devices.
+
+        That takes `LINGER_S` at most; whoever has not taken all by then is reset, and so learns of it. Sockets that
+        are still open are dead: their calls say ENETDOWN.
+        """
         if self.closed:
             return
-        self.settle()  # what is on its way out, a FIN for one, still leaves
+        if self.devices:
+            for connection in self.host.tcp.connections():
+                connection.close(self.now())
+            try:
+                self.pump_until(lambda: not any(each.state in _OWING for each in self.host.tcp.connections()), LINGER_S)
+            finally:
+                for connection in self.host.tcp.connections():
+                    connection.abort(self.now())
+                self.settle()
+                self._end()
+        else:
+            self._end()
+
+    def _end(self) -> None:
         self.closed = True
+        for fd in self._by_fd:
+            self._poll.unregister(fd)
         for device in self.devices.values():
             device.close()
         self._by_fd.clear()
+        self._reserved.clear()
+        self._detached.clear()
+        for sock in list(self._sockets.values()):
+            sock.network_is_down()
+
+
+_bridges: Final[WeakSet[Bridge]] = WeakSet()
+
+
+def _after_fork() -> None:
+    """A forked child has the parent's descriptors, and would answer for it: let go of them, and say nothing."""
+    for bridge in list(_bridges):
+        if not bridge.closed:
+            bridge._end()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class StackPoller:

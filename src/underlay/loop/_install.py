@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import sys
 import threading
 import weakref
@@ -136,7 +137,8 @@ def install_named(name: str, net: str = "") -> None:
     if net:
         from ._io_stack import network_factory
 
-        install(network_factory(net))
+        undo = install(network_factory(net))
+        os.register_at_fork(after_in_child=undo)  # the device's cable stays the parent's
         return
     factory = resolve(name)
     if name != LEAVE:

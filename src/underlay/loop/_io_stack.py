@@ -12,7 +12,9 @@ pipes, subprocesses and signals are the kernel's, as ever.
 from __future__ import annotations
 
 import _socket
+import atexit
 import socket
+import threading
 import time
 from asyncio import events
 from collections.abc import Callable, Mapping
@@ -58,10 +60,11 @@ class StackLoop(ReactorLoop):
         if self._bridge.driver not in (None, self):
             raise RuntimeError("another event loop drives this network; give each loop a network of its own")
         self._bridge.driver = self
+        self._bridge.driver_thread = threading.get_ident()
         try:
             super().run_forever()
         finally:
-            self._bridge.driver = None
+            self._bridge.driver = self._bridge.driver_thread = None
 
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
@@ -72,6 +75,17 @@ class StackLoop(ReactorLoop):
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
         """As ``socket.getnameinfo``, numeric: the stack asks no server for an address's name."""
         return await super().getnameinfo(sockaddr, flags | socket.NI_NUMERICHOST)
+
+    # The descriptor is none that sendfile(2) takes, so these are what every sendfile comes to. asyncio's own seek to
+    # an offset above 0 only, and send from wherever the file stands otherwise.
+
+    async def _sock_sendfile_fallback(self, sock: socket.socket, file: Any, offset: int, count: int | None) -> int:
+        file.seek(offset)
+        return await super()._sock_sendfile_fallback(sock, file, offset, count)  # type: ignore[misc,no-any-return]
+
+    async def _sendfile_fallback(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
+        file.seek(offset)
+        return await super()._sendfile_fallback(transport, file, offset, count)  # type: ignore[misc,no-any-return]
 
     def close(self) -> None:
         """Close the loop and, where it owns it, the network. Sockets that are left open are dead."""
@@ -110,8 +124,12 @@ def stack_loop(net: str, *, names: Mapping[str, str] | None = None) -> StackLoop
 
 
 def network_factory(net: str) -> Callable[[], StackLoop]:
-    """A loop factory for a whole process: its loops drive one network, one after another, opened here and now."""
+    """A loop factory for a whole process: its loops drive one network, one after another, opened here and now.
+
+    It ends with the process, not before what was sent has arrived.
+    """
     bridge = open_network(parse_network(net), MonotonicClock())
+    atexit.register(bridge.close)
     return lambda: StackLoop(bridge, owns_network=False)
 
 

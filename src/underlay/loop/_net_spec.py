@@ -62,7 +62,7 @@ def parse_network(text: str) -> NetworkSpec:
     if kind not in KINDS:
         raise UsageError(f"there is no kind of network {kind!r}", remedy=f"{nearest(kind, KINDS)}, as in {EXAMPLE}")
     if kind == "lo":
-        if rest:
+        if text != "lo":
             raise UsageError("the network lo has no further words", remedy="say `lo`, or give it a device: " + EXAMPLE)
         return NetworkSpec("lo")
     first, *words = rest.split(",")
@@ -82,7 +82,13 @@ def parse_network(text: str) -> NetworkSpec:
     addresses = tuple(_interface(each) for each in (first, *given["ip"]))
     gateways = tuple(_gateway(each, addresses) for each in given["gw"])
     peers = tuple(_interface(each) for each in given["peer"]) or tuple(_default_peers(addresses, gateways))
+    if len({address.ip for address in addresses}) < len(addresses):
+        raise UsageError(f"the network {text!r} has an address twice", remedy="say it once")
+    if len({":" in gateway for gateway in gateways}) < len(gateways):
+        raise UsageError(f"the network {text!r} has two default gateways", remedy="say one for each IP version")
     for peer in peers:
+        if not any(peer.ip in address.network for address in addresses):
+            raise UsageError(f"the kernel's {peer.ip} is in no network of the stack's", remedy="both need one prefix")
         if peer.ip in {address.ip for address in addresses}:
             raise UsageError(f"{peer.ip} cannot be both the stack's and the kernel's", remedy="give peer= another")
     return NetworkSpec(
@@ -98,8 +104,10 @@ def parse_network(text: str) -> NetworkSpec:
 
 
 def _interface(text: str) -> _Interface:
-    if "/" not in text:
-        raise UsageError(f"the address {text!r} has no prefix", remedy=f"say how long it is, as in {text}/24")
+    _refuse_zone(text)
+    if not text.partition("/")[2].isdigit():
+        host = text.partition("/")[0]
+        raise UsageError(f"the address {text!r} has no prefix", remedy=f"say how long it is, as in {host}/24")
     try:
         address = ipaddress.ip_interface(text)
     except ValueError as error:
@@ -124,7 +132,13 @@ def _gateway(text: str, addresses: tuple[_Interface, ...]) -> str:
     return str(gateway)
 
 
+def _refuse_zone(text: str) -> None:
+    if "%" in text:
+        raise UsageError(f"{text!r} names a zone", remedy="leave %… out: the network has one device")
+
+
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    _refuse_zone(text)
     try:
         return ipaddress.ip_address(text)
     except ValueError:

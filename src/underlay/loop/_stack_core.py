@@ -29,7 +29,7 @@ HUP: Final = 0x010  # POLLHUP
 
 _CONNECTING: Final = frozenset({State.SYN_SENT, State.SYN_RECEIVED})
 _WITHOUT_PEER: Final = _CONNECTING | {State.CLOSED}
-_LOOPBACK: Final = {4: bytes([127, 0, 0, 1]), 16: bytes(15) + b"\x01"}
+LOOPBACK: Final = {4: bytes([127, 0, 0, 1]), 16: bytes(15) + b"\x01"}
 
 
 class Core(Protocol):
@@ -85,6 +85,11 @@ class StreamCore:
                 self._bridge.attach(below, sock)
 
     @property
+    def _was_connected(self) -> bool:
+        # Congestion control begins with the end of the handshake.
+        return self._connection is not None and self._connection.info().cwnd_bytes > 0
+
+    @property
     def connecting(self) -> bool:
         """Whether the handshake that `connect` began is under way."""
         return self._connection is not None and self._connection.state in _CONNECTING
@@ -120,17 +125,15 @@ class StreamCore:
         hosts = [host]
         if host == WILDCARD[socket.AF_INET6] and not self._options.v6_only:
             hosts.append(WILDCARD[socket.AF_INET])
-        for each in hosts:
-            self._listeners.append(
-                self._tcp.listen(
-                    each,
-                    port,
-                    self._bridge.now(),
-                    backlog=backlog,
-                    options=self._options.tcp(),
-                    reuse_address=self._options.reuse_address,
+        options, reuse_address, now = self._options.tcp(), self._options.reuse_address, self._bridge.now()
+        try:
+            for each in hosts:
+                self._listeners.append(
+                    self._tcp.listen(each, port, now, backlog=backlog, options=options, reuse_address=reuse_address)
                 )
-            )
+        except BaseException:
+            self._close_listeners()  # one of two families is no listener
+            raise
         if self._sock is not None:
             self.bind_to(self._sock)
 
@@ -154,10 +157,12 @@ class StreamCore:
             if self.connecting:
                 raise refuse(errno.EALREADY)
             error = self._connection.take_error()
-            raise refuse(error or errno.EISCONN)
+            if error or self._connection.state is not State.CLOSED or self._was_connected:
+                raise refuse(error or errno.EISCONN)
+            self._bridge.detach(self._connection)  # it failed, and was told so: another try is allowed
         host, port = address
         if not any(host):
-            host = _LOOPBACK[len(host)]  # Linux takes the unspecified address for this machine
+            host = LOOPBACK[len(host)]  # Linux takes the unspecified address for this machine
         local, local_port = self._bound or (None, 0)
         self._connection = self._tcp.connect(
             host,
@@ -241,8 +246,10 @@ class StreamCore:
     def set_option(self, level: int, name: int, value: Any) -> None:
         """Set an option, at once where there is a connection."""
         before = self._options.tcp()
-        self._options.set(level, name, value)
-        after = self._options.tcp()
+        changed = self._options.copy()
+        changed.set(level, name, value)
+        after = changed.tcp()  # which refuses what cannot be, before anything is changed
+        self._options = changed
         if self._connection is not None and after != before:
             names = [each.name for each in fields(after) if getattr(after, each.name) != getattr(before, each.name)]
             self._connection.configure(self._bridge.now(), **{name: getattr(after, name) for name in names})

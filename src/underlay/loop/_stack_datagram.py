@@ -11,7 +11,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from ._stack_address import Pair
-from ._stack_core import IN, OUT, refuse, would_block
+from ._stack_core import IN, LOOPBACK, OUT, refuse, would_block
 from ._stack_options import Options
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class DatagramCore:
             raise refuse(errno.EOPNOTSUPP)
         if not isinstance(data, bytes | bytearray | memoryview):
             data = memoryview(data).cast("B")
+        if target is not None and not any(target[0]):
+            target = LOOPBACK[len(target[0])], target[1]  # Linux takes the unspecified address for this machine
         return self._below.send_to(data, target, self._bridge.now())
 
     def readiness(self, events: int) -> int:
@@ -107,6 +109,8 @@ class DatagramCore:
             join, group = name in _JOINS, bytes(value)
             self._change_membership(join=join, group=group[:16] if level == _IPV6 else group[:4], whole=group)
             return
+        if level == socket.IPPROTO_TCP:
+            raise refuse(errno.ENOPROTOOPT)
         self._options.set(level, name, value)
         below, now = self._below, self._options.value(level, name)
         if level == _SOL and name == socket.SO_BROADCAST:

@@ -80,7 +80,11 @@ class Names:
         name = host.rstrip(".").lower()
         found = [address for each in families for address in self._known(name, each)]
         if not found:
-            found = [address for each in families for address in await self._ask(name, each)]
+            answers = await asyncio.gather(*(self._ask(name, each) for each in families), return_exceptions=True)
+            found = [address for answer in answers if not isinstance(answer, BaseException) for address in answer]
+            failures = [answer for answer in answers if isinstance(answer, BaseException)]
+            if failures and not found:
+                raise failures[0]
         if not found:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return found
@@ -166,7 +170,7 @@ def _port(port: Any, kind: int) -> int:
     if isinstance(port, int):
         return port
     text = port.decode("ascii") if isinstance(port, bytes) else str(port)
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return int(text)
     try:
         return socket.getservbyname(text, "udp" if kind == socket.SOCK_DGRAM else "tcp")

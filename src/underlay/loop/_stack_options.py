@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 import struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..stack import Congestion, TcpOptions
 
@@ -24,39 +24,69 @@ _IPV6: Final = socket.IPPROTO_IPV6
 
 # struct linger of socket(7): two ints, on or off and seconds.
 _LINGER: Final = struct.Struct("ii")
+_LONGEST_LINGER_S: Final = 86400
 
-# Linux's defaults, each in its man page: tcp(7) for the keepalive, socket(7) for the buffers (net.ipv4.tcp_rmem and
-# tcp_wmem give the sizes), ip(7) for the TTL.
-_DEFAULTS: Final[dict[tuple[int, int], int]] = {
-    (_SOL, socket.SO_REUSEADDR): 0,
-    (_SOL, socket.SO_REUSEPORT): 0,
-    (_SOL, socket.SO_KEEPALIVE): 0,
-    (_SOL, socket.SO_BROADCAST): 0,
-    (_SOL, socket.SO_OOBINLINE): 0,
-    (_SOL, socket.SO_RCVBUF): 131072,
-    (_SOL, socket.SO_SNDBUF): 16384,
-    (_SOL, socket.SO_RCVLOWAT): 1,
-    (_SOL, socket.SO_PRIORITY): 0,
-    (_TCP, socket.TCP_NODELAY): 0,
-    (_TCP, socket.TCP_KEEPIDLE): 7200,
-    (_TCP, socket.TCP_KEEPINTVL): 75,
-    (_TCP, socket.TCP_KEEPCNT): 9,
-    (_TCP, socket.TCP_USER_TIMEOUT): 0,
-    (_TCP, socket.TCP_QUICKACK): 1,
-    (_TCP, socket.TCP_CORK): 0,
-    (_TCP, socket.TCP_DEFER_ACCEPT): 0,
-    (_TCP, socket.TCP_SYNCNT): 6,
-    (_TCP, socket.TCP_LINGER2): 60,
-    (_TCP, socket.TCP_MAXSEG): 536,
-    (_TCP, socket.TCP_FASTOPEN): 0,
-    (_IP, socket.IP_TTL): 64,
-    (_IP, socket.IP_TOS): 0,
-    (_IP, socket.IP_MULTICAST_TTL): 1,
-    (_IP, socket.IP_MULTICAST_LOOP): 1,
-    (_IPV6, socket.IPV6_V6ONLY): 0,
-    (_IPV6, socket.IPV6_UNICAST_HOPS): 64,
-    (_IPV6, socket.IPV6_MULTICAST_HOPS): 1,
-    (_IPV6, socket.IPV6_MULTICAST_LOOP): 1,
+
+class Rule(NamedTuple):
+    """What an option is at first, and what it may be: ``least`` to ``most``; `BOOL` takes anything for 0 or 1."""
+
+    default: int
+    least: int = 0
+    most: int = 2**31 - 1
+    kind: str = ""
+
+    def take(self, value: int) -> int:
+        """The value as it is kept; EINVAL for one that cannot be."""
+        if self.kind == _SWITCH:
+            return int(bool(value))
+        if self.kind == _SIZE:
+            return min(max(value, self.least), self.most)
+        if self.kind == _MINUS_ONE and value == -1:
+            return self.default
+        if not self.least <= value <= self.most:
+            raise _refused(errno.EINVAL)
+        return value
+
+
+# A switch: any other value than 0 is 1. A size: brought within its limits, never refused (socket(7)). Or -1 for the
+# default (ip(7), ipv6(7)). Everything else outside of its limits is EINVAL.
+_SWITCH: Final = "switch"
+_SIZE: Final = "size"
+_MINUS_ONE: Final = "minus one is the default"
+
+# Linux's defaults and limits, from each man page and, where that is silent, from tcp.h (MAX_TCP_KEEPIDLE and its like)
+# and sock.h (SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF, which count twice what is given). The most that a buffer may have is
+# what the stack grows one to by itself.
+_RULES: Final[dict[tuple[int, int], Rule]] = {
+    (_SOL, socket.SO_REUSEADDR): Rule(0, kind=_SWITCH),
+    (_SOL, socket.SO_REUSEPORT): Rule(0, kind=_SWITCH),
+    (_SOL, socket.SO_KEEPALIVE): Rule(0, kind=_SWITCH),
+    (_SOL, socket.SO_BROADCAST): Rule(0, kind=_SWITCH),
+    (_SOL, socket.SO_OOBINLINE): Rule(0, kind=_SWITCH),
+    (_SOL, socket.SO_RCVBUF): Rule(131072, 1152, 6 << 20, _SIZE),
+    (_SOL, socket.SO_SNDBUF): Rule(16384, 2304, 4 << 20, _SIZE),
+    (_SOL, socket.SO_RCVLOWAT): Rule(1),
+    (_SOL, socket.SO_PRIORITY): Rule(0, 0, 6),
+    (_TCP, socket.TCP_NODELAY): Rule(0, kind=_SWITCH),
+    (_TCP, socket.TCP_KEEPIDLE): Rule(7200, 1, 32767),
+    (_TCP, socket.TCP_KEEPINTVL): Rule(75, 1, 32767),
+    (_TCP, socket.TCP_KEEPCNT): Rule(9, 1, 127),
+    (_TCP, socket.TCP_USER_TIMEOUT): Rule(0),
+    (_TCP, socket.TCP_QUICKACK): Rule(1, kind=_SWITCH),
+    (_TCP, socket.TCP_CORK): Rule(0, kind=_SWITCH),
+    (_TCP, socket.TCP_DEFER_ACCEPT): Rule(0),
+    (_TCP, socket.TCP_SYNCNT): Rule(6, 1, 127),
+    (_TCP, socket.TCP_LINGER2): Rule(60, -1),
+    (_TCP, socket.TCP_MAXSEG): Rule(536, 88, 32767),
+    (_TCP, socket.TCP_FASTOPEN): Rule(0),
+    (_IP, socket.IP_TTL): Rule(64, 1, 255, _MINUS_ONE),
+    (_IP, socket.IP_TOS): Rule(0, 0, 255),
+    (_IP, socket.IP_MULTICAST_TTL): Rule(1, 0, 255, _MINUS_ONE),
+    (_IP, socket.IP_MULTICAST_LOOP): Rule(1, kind=_SWITCH),
+    (_IPV6, socket.IPV6_V6ONLY): Rule(0, kind=_SWITCH),
+    (_IPV6, socket.IPV6_UNICAST_HOPS): Rule(64, 0, 255, _MINUS_ONE),
+    (_IPV6, socket.IPV6_MULTICAST_HOPS): Rule(1, 0, 255, _MINUS_ONE),
+    (_IPV6, socket.IPV6_MULTICAST_LOOP): Rule(1, kind=_SWITCH),
 }
 
 # Linux says reno for what RFC 6582 calls NewReno.
@@ -79,7 +109,7 @@ class Options:
 
     def value(self, level: int, name: int) -> int:
         """A number, as it was set or as it is at first."""
-        return self._set.get((level, name), _DEFAULTS.get((level, name), 0))
+        return self._set[level, name] if (level, name) in self._set else _RULES[level, name].default
 
     def set(self, level: int, name: int, value: Any) -> None:
         """Remember an option; OSError as setsockopt(2) has it for one that isn't."""
@@ -87,22 +117,15 @@ class Options:
             if not isinstance(value, bytes | bytearray) or len(value) < _LINGER.size:
                 raise _refused(errno.EINVAL)
             on, seconds = _LINGER.unpack_from(value)
-            self.linger_s = seconds if on else None
+            # The kernel's field has no sign, and its clock an end: more than this is for ever.
+            self.linger_s = (seconds if 0 <= seconds < _LONGEST_LINGER_S else _LONGEST_LINGER_S) if on else None
         elif (level, name) == (_TCP, socket.TCP_CONGESTION):
             chosen = _CONGESTION.get(bytes(value).rstrip(b"\0"))
             if chosen is None:
                 raise _refused(errno.ENOENT)
             self.congestion = chosen
-        elif (level, name) in _DEFAULTS:
-            if isinstance(value, bytes | bytearray):
-                if len(value) < 4:
-                    raise _refused(errno.EINVAL)
-                value = int.from_bytes(value[:4], "little", signed=True)
-            if not isinstance(value, int):
-                raise TypeError(f"an integer is required (got type {type(value).__name__})")
-            if value < 0:
-                raise _refused(errno.EINVAL)
-            self._set[level, name] = int(value)
+        elif (level, name) in _RULES:
+            self._set[level, name] = _RULES[level, name].take(_number(level, value))
         else:
             raise _refused(errno.ENOPROTOOPT)
 
@@ -117,7 +140,7 @@ class Options:
                 return _LINGER.pack(self.linger_s is not None, self.linger_s or 0)
         if (level, name) == (_TCP, socket.TCP_CONGESTION):
             return next(name for name, each in _CONGESTION.items() if each == self.congestion)
-        if (level, name) not in _DEFAULTS:
+        if (level, name) not in _RULES:
             raise _refused(errno.ENOPROTOOPT)
         value = self.value(level, name)
         if (level, name) == (_SOL, socket.SO_RCVBUF) or (level, name) == (_SOL, socket.SO_SNDBUF):
@@ -152,6 +175,21 @@ class Options:
     def v6_only(self) -> bool:
         """IPV6_V6ONLY."""
         return bool(self.value(_IPV6, socket.IPV6_V6ONLY))
+
+
+def _number(level: int, value: Any) -> int:
+    """The int that a program gave, or that is in its buffer; ip(7) takes a single byte too."""
+    if isinstance(value, bytes | bytearray):
+        if len(value) >= 4:
+            return int.from_bytes(value[:4], "little", signed=True)
+        if value and level == _IP:
+            return value[0]
+        raise _refused(errno.EINVAL)
+    if not isinstance(value, int):
+        raise TypeError(f"an integer is required (got type {type(value).__name__})")
+    if not -(2**31) <= value < 2**31:
+        raise OverflowError("Python int too large to convert to C int")
+    return int(value)
 
 
 def _refused(number: int) -> OSError:

@@ -30,11 +30,15 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _KINDS: Final = {socket.SOCK_STREAM: StreamCore, socket.SOCK_DGRAM: DatagramCore}
+_PROTOCOL: Final[dict[int, int]] = {socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP}
 _FLAGS_OF_TYPE: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+# More than a send buffer has room for at a time, mostly.
+_MOST_JOINED_BYTES: Final = 1 << 18
 
 # recv(2) and send(2): those that the stack can honour. MSG_NOSIGNAL is how Python sends anyway.
 _SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL | socket.MSG_OOB | socket.MSG_MORE
-_RECEIVE_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_PEEK | socket.MSG_OOB | socket.MSG_WAITALL | socket.MSG_TRUNC
+_RECEIVE_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_OOB | socket.MSG_WAITALL | socket.MSG_TRUNC
 
 
 class StackSocket(socket.socket):
@@ -50,7 +54,10 @@ class StackSocket(socket.socket):
     running_bridge: ClassVar[Callable[[], Bridge]]
 
     _io_refs: int
+    # Closed by the program, though a file that makefile() gave may still use it; and gone for good.
     _closed: bool = True  # until it is made: __del__ asks, also after a constructor that failed
+    _gone: bool = True
+    _open: bool = False  # neither gone nor without its network: one look on the ways of data
 
     def __init__(
         self,
@@ -74,6 +81,8 @@ class StackSocket(socket.socket):
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         if kind not in _KINDS:
             raise OSError(errno.ESOCKTNOSUPPORT, os.strerror(errno.ESOCKTNOSUPPORT))
+        if proto not in (-1, 0, _PROTOCOL[kind]):
+            raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
         self._family = socket.AddressFamily(family)
         self._kind = socket.SocketKind(kind)
         self._proto = max(proto, 0)
@@ -81,19 +90,21 @@ class StackSocket(socket.socket):
         self._bridge = bridge
         self._core: Core = core or _KINDS[self._kind](bridge, self._family)
         self._number = bridge.register(self)
-        self._closed = False
+        self._closed = self._gone = False
+        self._open = True
         self._core.bind_to(self)
 
     def _take_over(self, bridge: Bridge, number: int) -> None:
         """Become what another object gave away by `detach`."""
         former = bridge.socket(number)
-        if not former._closed:
+        if not former._gone:
             raise OSError(errno.EOPNOTSUPP, "a socket of the user-space stack has one owner; detach() it first")
         bridge.replace(number, self)
         self._family, self._kind, self._proto = former._family, former._kind, former._proto
         self._timeout_s = socket.getdefaulttimeout()
         self._bridge, self._core, self._number = bridge, former._core, number
-        self._closed = False
+        self._closed = self._gone = False
+        self._open = True
         self._core.bind_to(self)
 
     # --- what it is -------------------------------------------------------------------------------------------
@@ -115,7 +126,7 @@ class StackSocket(socket.socket):
 
     def fileno(self) -> int:
         """A number that the loop of the stack watches; -1 when closed. The kernel doesn't know it."""
-        return -1 if self._closed else self._number
+        return -1 if self._gone else self._number
 
     def readiness(self, events: int) -> int:
         """Those of the poll(2) bits `events` that are ready now, and POLLERR and POLLHUP besides."""
@@ -159,8 +170,13 @@ class StackSocket(socket.socket):
                     raise TimeoutError("timed out") from None
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if not self._open:
+            number = errno.EBADF if self._gone else errno.ENETDOWN
+            raise OSError(number, os.strerror(number))
+
+    def network_is_down(self) -> None:
+        """From now on calls say ENETDOWN."""
+        self._open = False
 
     # --- who talks to whom ------------------------------------------------------------------------------------
 
@@ -225,7 +241,7 @@ class StackSocket(socket.socket):
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """At most `bufsize` bytes, b"" at the end of the stream."""
-        if not flags and self._timeout_s == 0.0 and not self._closed:  # all that an event loop asks
+        if not flags and self._timeout_s == 0.0 and self._open and bufsize > 0:  # all that an event loop asks
             return self._core.receive(bufsize, 0)[0]
         return self._receive(bufsize, flags)[0]
 
@@ -251,6 +267,9 @@ class StackSocket(socket.socket):
     def _receive(self, bufsize: int, flags: int) -> tuple[bytes, tuple[bytes, int] | None]:
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
+        if not bufsize and self._kind == socket.SOCK_STREAM:
+            self._check_open()
+            return b"", None
         _refuse_flags(flags, _RECEIVE_FLAGS)
         if flags & socket.MSG_WAITALL and self._kind == socket.SOCK_STREAM and self._timeout_s != 0.0:
             return self._receive_all(bufsize, flags & ~socket.MSG_WAITALL), None
@@ -259,7 +278,12 @@ class StackSocket(socket.socket):
     def _receive_all(self, bufsize: int, flags: int) -> bytes:
         parts: list[bytes] = []
         while bufsize:
-            data = self._receive(bufsize, flags)[0]
+            try:
+                data = self._receive(bufsize, flags)[0]
+            except TimeoutError:
+                if parts:
+                    break  # what came is not lost
+                raise
             if not data:
                 break
             parts.append(data)
@@ -282,7 +306,7 @@ class StackSocket(socket.socket):
         """Hand over what there is room for; gives the number of bytes taken."""
         if flags:
             _refuse_flags(flags, _SEND_FLAGS)
-        if self._timeout_s == 0.0 and not self._closed:
+        if self._timeout_s == 0.0 and self._open:
             return self._core.send(data, flags, None)
         return self._when(OUT, lambda: self._core.send(data, flags, None), flags)
 
@@ -308,7 +332,14 @@ class StackSocket(socket.socket):
         """Send several buffers as one; EOPNOTSUPP for ancillary data."""
         if list(ancdata):
             raise OSError(errno.EOPNOTSUPP, "the user-space stack has no ancillary data")
-        joined = b"".join(bytes(buffer) if not isinstance(buffer, bytes) else buffer for buffer in buffers)
+        parts: list[bytes] = []
+        size = 0
+        for buffer in buffers:
+            parts.append(buffer if isinstance(buffer, bytes) else bytes(buffer))
+            size += len(parts[-1])
+            if size >= _MOST_JOINED_BYTES and self._kind == socket.SOCK_STREAM and self._timeout_s == 0.0:
+                break  # a part is taken anyway, and the rest would be joined again each time
+        joined = b"".join(parts)
         return self.send(joined, flags) if address is None else self.sendto(joined, flags, address)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
@@ -334,22 +365,26 @@ class StackSocket(socket.socket):
 
     def _real_close(self, _ss: object = None) -> None:
         # Called by close() once nothing that makefile() gave is open any more.
-        self._bridge.forget(self._number)
+        if self._gone:
+            return
         self._core.close()
+        self._bridge.forget(self._number)
+        self._gone = True
+        self._open = False
 
     def close(self) -> None:
         """Close it; a stream goes on to deliver what was sent, unless SO_LINGER says otherwise."""
-        if self._closed:
-            return
         self._closed = True
         if self._io_refs <= 0:
             self._real_close()
 
     def detach(self) -> int:
         """Give the number away: ``socket.socket(fileno=number)`` takes it; this object is as if closed."""
-        if self._closed:
+        if self._gone:
             return -1
-        self._closed = True
+        self._bridge.keep(self._number, self)
+        self._closed = self._gone = True
+        self._open = False
         return self._number
 
     def dup(self) -> StackSocket:
@@ -366,7 +401,7 @@ class StackSocket(socket.socket):
             raise OSError(errno.EOPNOTSUPP, "a socket of the user-space stack can't be inherited")
 
     def __del__(self) -> None:
-        if not self._closed:
+        if not self._gone and not self._closed:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
             self.close()
 

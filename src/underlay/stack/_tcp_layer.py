@@ -532,6 +532,10 @@ class TcpLayer:
             tcb.orphan = False
             self.orphans -= 1
 
+    def connections(self) -> tuple[TcpConnection, ...]:
+        """Give every connection there is, those in TIME_WAIT too, in the order in which they were made."""
+        return tuple(self._connections.values())
+
     def statistics(self) -> TcpStatistics:
         """Give the layer's counters."""
         return TcpStatistics(

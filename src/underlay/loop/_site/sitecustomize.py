@@ -134,6 +134,13 @@ def put_beneath(model: str, *, is_program: bool, net: str = "") -> None:
             # Not sys.exit, nor the exception: Python would call the one a fatal error, and after the other,
             # which it only prints, the program would run on the standard loop.
             os._exit(getattr(error, "exit_status", 1))
+    except Exception as error:
+        # Our own mistake. Python would print it and run the program on the kernel's network, which nobody asked for.
+        if not (is_program and net):
+            raise
+        if sys.stderr is not None:
+            print(f"underlay: the network {net} cannot be had: {error!r}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def _run_the_hidden_one() -> None:

@@ -85,6 +85,29 @@ def test_a_young_connection_acknowledges_at_once() -> None:
     talk.expect(". 1:1 ack 2")
 
 
+def test_a_program_that_answers_makes_even_a_young_connection_wait_for_its_answers() -> None:
+    talk, connection = accepted()
+    talk.say("P.", 1, 1, b"ping")
+    talk.expect(". 1:1 ack 5")
+    connection.send(b"pong", talk.now)
+    talk.expect("P. 1:5 ack 5")
+    talk.say("P.", 5, 5, b"ping")
+    talk.expect()
+    connection.send(b"pong", talk.now)
+    talk.expect("P. 5:9 ack 9")
+
+
+def test_a_window_is_not_told_again_for_every_read() -> None:
+    """As Linux: by itself only when the peer may send twice as much by it."""
+    talk, connection = accepted(options=TcpOptions(receive_buffer_bytes=60_000))
+    for index in range(20):
+        talk.say(".", 1 + index * 1460, 1, FULL)
+    talk.heard()
+    for _ in range(10):
+        connection.receive(1460, talk.now)
+    talk.expect()
+
+
 def test_quick_ack_never_delays() -> None:
     talk, _connection = accepted(NO_QUICK_ACKS, options=TcpOptions(quick_ack=True))
     talk.say(".", 1, 1, b"x")
@@ -132,6 +155,16 @@ def test_a_duplicate_is_told_of_by_dsack() -> None:
     talk.expect(". 1:1 ack 11 sack 21:31")
     talk.say(".", 21, 1, bytes(10))
     talk.expect(". 1:1 ack 11 sack 21:31,21:31")
+
+
+def test_filling_a_hole_is_acknowledged_at_once() -> None:
+    """RFC 5681 §4.2."""
+    talk, _connection = accepted(NO_QUICK_ACKS)
+    talk.say(".", 6, 1, b"world")
+    talk.say(".", 16, 1, b"later")
+    talk.heard()
+    talk.say(".", 1, 1, b"hello")
+    talk.expect(". 1:1 ack 11")
 
 
 def test_overlapping_segments_deliver_each_byte_once_and_the_first_copy() -> None:
@@ -281,9 +314,14 @@ def test_receiver_avoids_silly_windows() -> None:
     assert talk.last.segment.window == 0
     connection.receive(100, talk.now)
     talk.expect()
-    talk.say(".", 4001, 1)
+    talk.say(".", 4000, 1)
+    talk.expect(". 1:1 ack 4001")
+    assert talk.last.segment.window == 0
     connection.receive(1300, talk.now)
-    talk.expect()
+    talk.now += 1
+    talk.say(".", 4000, 1)
+    talk.expect(". 1:1 ack 4001")
+    assert talk.last.segment.window == 0
     connection.receive(100, talk.now)
     talk.expect(". 1:1 ack 4001")
     assert talk.last.segment.window == 1500

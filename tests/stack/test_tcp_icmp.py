@@ -85,6 +85,13 @@ def test_source_quench_is_passed_over_in_silence() -> None:
     talk.layer.receive_icmp_error(error(talk, IcmpKind.SOURCE_QUENCH, 1), talk.now)
     assert connection.info() == before
     talk.expect()
+    assert talk.drops == {"icmp.source_quench": 1}
+    talk.wait(10_000)
+    assert connection.take_error() == errno.ETIMEDOUT
+    opening = talk.layer.connect(talk.peer, 81, talk.now)
+    quoted = struct.pack("!HHI", opening.local[1], 81, opening.iss)
+    talk.layer.receive_icmp_error(IcmpError(IcmpKind.SOURCE_QUENCH, talk.us, talk.peer, 6, quoted), talk.now)
+    assert states(opening) == (State.SYN_SENT,)
 
 
 def test_an_error_about_what_is_not_on_its_way_is_a_forgery() -> None:

@@ -153,6 +153,8 @@ class Cubic(NewReno):
         friendly = self._estimate * mss
         if friendly > cwnd + grown:
             grown = friendly - cwnd
+        if grown > acked_bytes / 2:
+            grown = acked_bytes / 2  # RFC 9438 §4.4: half as much again in a round trip at most
         # Whole bytes go into the window, the fraction (in 1/1024) waits in _acked_bytes.
         fine = self._acked_bytes + int(grown * 1024)
         self.cwnd_bytes = cwnd + (fine >> 10)
@@ -173,8 +175,11 @@ class Cubic(NewReno):
         self._epoch_at = -1.0
 
     def on_idle(self, idle_s: float, rto_s: float) -> None:
+        before = self.cwnd_bytes
         super().on_idle(idle_s, rto_s)
-        if self._epoch_at >= 0.0:
+        if self.cwnd_bytes < before:
+            self._epoch_at = -1.0  # what Reno would have by now was for the window before
+        elif self._epoch_at >= 0.0:
             self._epoch_at += idle_s  # RFC 9438 §4.2: the cubic's clock stands still while nothing is sent
 
     def undo(self, cwnd_bytes: int, ssthresh_bytes: int) -> None:

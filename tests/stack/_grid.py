@@ -296,12 +296,12 @@ def _cells() -> Iterator[Cell]:
     kinds: tuple[Literal["cubic", "newreno"], ...] = ("cubic", "newreno")
     # The more is lost, the more chance has to say: where it says most there are many seeds. In virtual time a segment
     # costs the same whatever the path, so that slow cells are no dearer.
-    for loss, size_bytes, seeds in [(0.0, 8_000_000, 1), (0.001, 4_000_000, 11), (0.01, 2_000_000, 15)]:
+    for loss, size_bytes, seeds in [(0.0, 8_000_000, 1), (0.001, 4_000_000, 7), (0.01, 2_000_000, 11)]:
         for rtt_s in (0.001, 0.020, 0.200):
             for kind in kinds:
                 # Where the rate limits, and not the losses, chance has little to say.
                 yield Cell(loss, rtt_s, kind, size_bytes, 3 if (loss, rtt_s) == (0.001, 0.001) else seeds)
-    for loss, size_bytes, seeds in [(0.05, 600_000, 25), (0.2, 300_000, 41)]:
+    for loss, size_bytes, seeds in [(0.05, 600_000, 21), (0.2, 300_000, 31)]:
         for rtt_s in (0.001, 0.020, 0.200):
             for kind in kinds:
                 yield Cell(loss, rtt_s, kind, size_bytes, seeds)
@@ -309,7 +309,7 @@ def _cells() -> Iterator[Cell]:
         for held_s in (0.003, 0.015):  # less and more than a quarter of the round trip, RFC 8985's first patience
             yield Cell(0.0, 0.020, kind, 4_000_000, 5, reordering=0.02, held_s=held_s)
         yield Cell(0.0, 0.020, kind, 4_000_000, 3, duplication=0.05)
-        yield Cell(0.0, 0.020, kind, 2_000_000, 15, corruption=0.01)
+        yield Cell(0.0, 0.020, kind, 2_000_000, 9, corruption=0.01)
 
 
 CELLS: Final = tuple(_cells())

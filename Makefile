@@ -14,7 +14,7 @@ DEMO_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-stack golden bench coverage build clean
+.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-ledger docs-stack golden bench coverage build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 18
@@ -62,6 +62,9 @@ docs-costs: $(VENV)/.installed-test ## measure the costs that docs/models.md sho
 
 docs-stack: $(VENV)/.installed-test ## measure the user-space stack, as docs/stack.md shows it; as root
 	@$(BIN)/python benchmarks/stack.py --rounds 5 --seconds 1 --markdown docs/figures/stack.md
+
+docs-ledger: $(VENV)/.installed-test ## write docs/rfc9293.md anew: each MUST of TCP, and its tests
+	@$(BIN)/python -m tests.stack.ledger
 
 golden: $(VENV)/.installed-test ## measure TCP over bad links: the golden table and docs/figures/loss-grid.md
 	@$(BIN)/python benchmarks/loss_grid.py --update

@@ -199,3 +199,13 @@ def test_an_icmp_error_goes_to_the_connection_that_caused_it_and_to_no_other() -
     talk.layer.receive_icmp_error(IcmpError(IcmpKind.HOST_UNREACHABLE, US, talk.peer, 6, quoted), talk.now)
     talk.wait(10_000)
     assert (first.take_error(), second.take_error()) == (errno.ETIMEDOUT, errno.EHOSTUNREACH)
+
+
+def test_a_source_route_that_comes_later_does_not_override_the_programs_own() -> None:
+    """MUST-52: also in the middle of a connection."""
+    hop, other = bytes([10, 9, 0, 201]), bytes([10, 9, 0, 202])
+    talk, connection = accepted(options=TcpOptions(source_route=(hop,)))
+    talk.say("P.", 1, 1, b"x", ip_options=bytes([131, 7, 8]) + other + b"\0")
+    connection.send(b"y", talk.now)
+    talk.heard()
+    assert {answer.hop for answer in talk.said} == {hop}

@@ -248,3 +248,69 @@ def test_sendfile_begins_where_it_is_told_also_at_the_beginning(tmp_path: object
             return received
 
     assert run(main()) == content
+
+
+# --- data ----------------------------------------------------------------------------------------------------
+
+
+def test_many_queued_buffers_are_not_joined_again_at_each_try() -> None:
+    async def main() -> list[int]:
+        client, server = pair()
+        with client, server:
+            client.setblocking(False)
+            assert isinstance(client, StackSocket)
+            joined: list[int] = []
+            send = client._core.send
+
+            def note(data: bytes, flags: int, target: object) -> int:
+                joined.append(len(data))
+                return send(data, flags, None)
+
+            client._core.send = note  # type: ignore[method-assign]
+            client.sendmsg([bytes(65536)] * 1000)
+            return joined
+
+    assert run(main()) == [4 * 65536]
+
+
+def test_what_came_of_a_whole_is_not_lost_where_the_rest_does_not_come() -> None:
+    async def main() -> tuple[bytes, bytes]:
+        client, server = pair()
+        with client, server:
+            server.settimeout(0.02)
+            client.sendall(b"abc")
+            part = server.recv(10, socket.MSG_WAITALL)
+            client.sendall(b"defgh")
+            return part, server.recv(5, socket.MSG_WAITALL)
+
+    assert run(main()) == (b"abc", b"defgh")
+
+
+def test_a_listener_of_two_families_that_lacks_one_is_none() -> None:
+    async def main() -> None:
+        with socket.create_server((HOST, 7777)), socket.socket(socket.AF_INET6) as both:
+            both.bind(("::", 7777))
+            for _ in range(2):
+                with pytest.raises(OSError) as refused:
+                    both.listen()
+                assert refused.value.errno == errno.EADDRINUSE
+
+    run(main())
+
+
+def test_the_unspecified_address_means_this_machine() -> None:
+    async def main() -> tuple[bytes, bytes]:
+        with (
+            socket.create_server((HOST, 7777)) as listener,
+            socket.create_connection(("0.0.0.0", 7777)) as client,
+            listener.accept()[0] as server,
+        ):
+            client.sendall(b"stream")
+            stream = server.recv(10)
+        with socket.socket(type=socket.SOCK_DGRAM) as here, socket.socket(type=socket.SOCK_DGRAM) as there:
+            there.bind((HOST, 7777))
+            there.settimeout(5)
+            here.sendto(b"datagram", ("0.0.0.0", 7777))
+            return stream, there.recv(10)
+
+    assert run(main()) == (b"stream", b"datagram")

@@ -2,7 +2,7 @@
 
 This file knows both ``stack`` and ``link``, and is the only one that does: frames go from the device to the host and
 from the host to the device, timers are due when the host says so, and what the host tells of its sockets becomes
-readiness, as from epoll.  It does not know asyncio, nor what the bytes mean.
+readiness, as from epoll.  It does not know asyncio, but for its log, nor what the bytes mean.
 
 It costs no thread: whoever waits (a turn of the loop, or a blocking call on one of the sockets) pumps.  A frame that
 a callback caused leaves with the next pump, together with all others of that turn; the clock is read once a pump.
@@ -106,12 +106,10 @@ class Bridge:
         except KeyError:
             raise OSError(errno.EBADF, "Bad file descriptor") from None
 
-    def replace(self, number: int, sock: StackSocket) -> StackSocket:
-        """Let `sock` have a number that was detached from another, which is returned."""
-        former = self.socket(number)
+    def replace(self, number: int, sock: StackSocket) -> None:
+        """Let `sock` have a number that was detached from another."""
         self._detached.pop(number, None)
         self._sockets[number] = sock
-        return former
 
     def keep(self, number: int, sock: StackSocket) -> None:
         """`sock` gave its number away: it lives on until somebody takes it over."""
@@ -132,10 +130,6 @@ class Bridge:
     def detach(self, below: TcpConnection | TcpListener | UdpSocket) -> None:
         """Nobody asks for `below` any more."""
         self._by_object.pop(below, None)
-
-    def sockets(self) -> tuple[StackSocket, ...]:
-        """The sockets that are open."""
-        return tuple(self._sockets.values())
 
     def reserve(self, address: bytes, port: int, *, reuse_address: bool) -> None:
         """Note a TCP port that was bound and isn't listened on yet; EADDRINUSE where another socket did so."""
@@ -370,7 +364,7 @@ class StackPoller:
                 pumped = True
             else:
                 kernel.append((fd, mask))
-        if pumped or not came:
+        if pumped or timeout_s != 0.0:  # frames came, or time passed: whoever only looked has settled just now
             bridge.settle()
             ready = bridge.ready()
         return kernel + ready

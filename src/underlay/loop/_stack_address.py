@@ -17,6 +17,7 @@ Pair: TypeAlias = tuple[bytes, int]
 Resolve: TypeAlias = Callable[[str, int], bytes]
 
 WILDCARD: Final = {socket.AF_INET: bytes(4), socket.AF_INET6: bytes(16)}
+LOOPBACK: Final = {socket.AF_INET: bytes([127, 0, 0, 1]), socket.AF_INET6: bytes(15) + b"\x01"}
 _FAMILY_OF: Final = {4: socket.AF_INET, 16: socket.AF_INET6}
 _BROADCAST: Final = b"\xff" * 4
 # An IPv4 address as an IPv6 socket writes it: RFC 4291, 2.5.5.2.
@@ -63,6 +64,11 @@ def to_tuple(pair: Pair, family: int) -> Address:
     if len(packed) == 4:
         return f"::ffff:{format_ip(packed)}" if any(packed) else "::", port, 0, 0
     return format_ip(packed), port, 0, 0
+
+
+def named(packed: bytes) -> bytes:
+    """The address meant by one that a program sends to: Linux takes the unspecified address for this machine."""
+    return packed if any(packed) else LOOPBACK[_FAMILY_OF[len(packed)]]
 
 
 def packed_ip(text: str) -> bytes | None:

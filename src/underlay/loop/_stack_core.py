@@ -14,8 +14,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..stack import State
-from ._stack_address import WILDCARD, Pair
-from ._stack_options import Options
+from ._stack_address import WILDCARD, Pair, named
+from ._stack_options import Options, refuse
 
 if TYPE_CHECKING:
     from ..stack import TcpConnection, TcpListener
@@ -29,7 +29,6 @@ HUP: Final = 0x010  # POLLHUP
 
 _CONNECTING: Final = frozenset({State.SYN_SENT, State.SYN_RECEIVED})
 _WITHOUT_PEER: Final = _CONNECTING | {State.CLOSED}
-LOOPBACK: Final = {4: bytes([127, 0, 0, 1]), 16: bytes(15) + b"\x01"}
 
 
 class Core(Protocol):
@@ -52,11 +51,6 @@ class Core(Protocol):
     def option(self, level: int, name: int, kind: int) -> int | bytes: ...
     def take_error(self) -> int: ...
     def close(self) -> None: ...
-
-
-def refuse(number: int) -> OSError:
-    """The error of a refused call, in the kernel's words."""
-    return OSError(number, os.strerror(number))
 
 
 def would_block() -> BlockingIOError:
@@ -161,11 +155,9 @@ class StreamCore:
                 raise refuse(error or errno.EISCONN)
             self._bridge.detach(self._connection)  # it failed, and was told so: another try is allowed
         host, port = address
-        if not any(host):
-            host = LOOPBACK[len(host)]  # Linux takes the unspecified address for this machine
         local, local_port = self._bound or (None, 0)
         self._connection = self._tcp.connect(
-            host,
+            named(host),
             port,
             self._bridge.now(),
             local=local if local is not None and any(local) else None,
@@ -192,8 +184,6 @@ class StreamCore:
         connection = self._connection
         if connection is None:
             raise refuse(errno.ENOTCONN)
-        if flags & socket.MSG_PEEK:
-            raise refuse(errno.EOPNOTSUPP)
         now = self._bridge.now()
         data = connection.receive_urgent() if flags & socket.MSG_OOB else connection.receive(max_bytes, now)
         if data is None:

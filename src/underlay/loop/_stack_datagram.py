@@ -10,9 +10,9 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
-from ._stack_address import Pair
-from ._stack_core import IN, LOOPBACK, OUT, refuse, would_block
-from ._stack_options import Options
+from ._stack_address import Pair, named
+from ._stack_core import IN, OUT, would_block
+from ._stack_options import Options, refuse
 
 if TYPE_CHECKING:
     from ._bridge import Bridge
@@ -69,7 +69,7 @@ class DatagramCore:
 
     def receive(self, max_bytes: int, flags: int) -> tuple[bytes, Pair | None]:
         """One datagram, cut to `max_bytes`, and who sent it."""
-        if flags & (socket.MSG_OOB | socket.MSG_PEEK):
+        if flags & socket.MSG_OOB:
             raise refuse(errno.EOPNOTSUPP)
         datagram = self._below.receive_from()
         if datagram is None:
@@ -83,8 +83,8 @@ class DatagramCore:
             raise refuse(errno.EOPNOTSUPP)
         if not isinstance(data, bytes | bytearray | memoryview):
             data = memoryview(data).cast("B")
-        if target is not None and not any(target[0]):
-            target = LOOPBACK[len(target[0])], target[1]  # Linux takes the unspecified address for this machine
+        if target is not None:
+            target = named(target[0]), target[1]
         return self._below.send_to(data, target, self._bridge.now())
 
     def readiness(self, events: int) -> int:

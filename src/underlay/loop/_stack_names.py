@@ -14,7 +14,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from ..wire import DNS_A, DNS_AAAA, DNS_NAME_ERROR, DnsMessage, WireError, build_dns_query, parse_dns
-from ._stack_address import WILDCARD, packed_ip, to_tuple
+from ._stack_address import LOOPBACK, WILDCARD, packed_ip, to_tuple
 
 if TYPE_CHECKING:
     from ._bridge import Bridge
@@ -29,7 +29,6 @@ _ANSWER_BYTES: Final = 1232
 # A chain of aliases longer than this is a loop: RFC 1034, 3.6.2 asks for a limit.
 _MOST_ALIASES: Final = 8
 
-_LOOPBACK: Final = {socket.AF_INET: bytes([127, 0, 0, 1]), socket.AF_INET6: bytes(15) + b"\x01"}
 _RECORD: Final = {socket.AF_INET: DNS_A, socket.AF_INET6: DNS_AAAA}
 _PROTOCOL: Final = {socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP}
 
@@ -68,7 +67,7 @@ class Names:
     async def _addresses(self, host: str | None, family: int, flags: int) -> list[bytes]:
         families = [each for each in (socket.AF_INET, socket.AF_INET6) if family in (socket.AF_UNSPEC, each)]
         if not host:
-            known = WILDCARD if flags & socket.AI_PASSIVE else _LOOPBACK
+            known = WILDCARD if flags & socket.AI_PASSIVE else LOOPBACK
             return [known[each] for each in families]
         packed = packed_ip(host)
         if packed is not None:
@@ -91,7 +90,7 @@ class Names:
 
     def _known(self, name: str, family: socket.AddressFamily) -> list[bytes]:
         if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, 6.3
-            return [_LOOPBACK[family]]
+            return [LOOPBACK[family]]
         given = [*self._bridge.names.get(name, ()), *_hosts_file().get(name, ())]
         packed = (packed_ip(each) for each in given)
         return [each for each in packed if each is not None and len(each) == len(WILDCARD[family])]

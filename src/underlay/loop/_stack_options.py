@@ -28,7 +28,7 @@ _LONGEST_LINGER_S: Final = 86400
 
 
 class Rule(NamedTuple):
-    """What an option is at first, and what it may be: ``least`` to ``most``; `BOOL` takes anything for 0 or 1."""
+    """What an option is at first, and what it may be: ``least`` to ``most``; ``kind`` is one of those below."""
 
     default: int
     least: int = 0
@@ -44,7 +44,7 @@ class Rule(NamedTuple):
         if self.kind == _MINUS_ONE and value == -1:
             return self.default
         if not self.least <= value <= self.most:
-            raise _refused(errno.EINVAL)
+            raise refuse(errno.EINVAL)
         return value
 
 
@@ -115,19 +115,19 @@ class Options:
         """Remember an option; OSError as setsockopt(2) has it for one that isn't."""
         if (level, name) == (_SOL, socket.SO_LINGER):
             if not isinstance(value, bytes | bytearray) or len(value) < _LINGER.size:
-                raise _refused(errno.EINVAL)
+                raise refuse(errno.EINVAL)
             on, seconds = _LINGER.unpack_from(value)
             # The kernel's field has no sign, and its clock an end: more than this is for ever.
             self.linger_s = (seconds if 0 <= seconds < _LONGEST_LINGER_S else _LONGEST_LINGER_S) if on else None
         elif (level, name) == (_TCP, socket.TCP_CONGESTION):
             chosen = _CONGESTION.get(bytes(value).rstrip(b"\0"))
             if chosen is None:
-                raise _refused(errno.ENOENT)
+                raise refuse(errno.ENOENT)
             self.congestion = chosen
         elif (level, name) in _RULES:
             self._set[level, name] = _RULES[level, name].take(_number(level, value))
         else:
-            raise _refused(errno.ENOPROTOOPT)
+            raise refuse(errno.ENOPROTOOPT)
 
     def get(self, level: int, name: int, kind: int, family: int) -> int | bytes:
         """An option's value; ENOPROTOOPT as above."""
@@ -141,7 +141,7 @@ class Options:
         if (level, name) == (_TCP, socket.TCP_CONGESTION):
             return next(name for name, each in _CONGESTION.items() if each == self.congestion)
         if (level, name) not in _RULES:
-            raise _refused(errno.ENOPROTOOPT)
+            raise refuse(errno.ENOPROTOOPT)
         value = self.value(level, name)
         if (level, name) == (_SOL, socket.SO_RCVBUF) or (level, name) == (_SOL, socket.SO_SNDBUF):
             return value * 2 if (level, name) in self._set else value  # Linux counts its bookkeeping in: socket(7)
@@ -184,7 +184,7 @@ def _number(level: int, value: Any) -> int:
             return int.from_bytes(value[:4], "little", signed=True)
         if value and level == _IP:
             return value[0]
-        raise _refused(errno.EINVAL)
+        raise refuse(errno.EINVAL)
     if not isinstance(value, int):
         raise TypeError(f"an integer is required (got type {type(value).__name__})")
     if not -(2**31) <= value < 2**31:
@@ -192,5 +192,6 @@ def _number(level: int, value: Any) -> int:
     return int(value)
 
 
-def _refused(number: int) -> OSError:
+def refuse(number: int) -> OSError:
+    """The error of a refused call, in the kernel's words."""
     return OSError(number, os.strerror(number))

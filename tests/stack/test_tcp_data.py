@@ -393,6 +393,39 @@ def test_receive_into_fills_a_buffer_and_tells_the_end_apart_from_nothing() -> N
     assert connection.receive_into(buffer, talk.now) == 0
 
 
+def test_peek_gives_what_receive_would_and_leaves_it_there() -> None:
+    talk, connection = accepted()
+    assert connection.peek(10) is None
+    talk.say(".", 1, 1, b"abc" * 200)
+    talk.say(".", 601, 1, b"def" * 200)
+    talk.heard()
+    before = connection.info()
+    whole = b"abc" * 200 + b"def" * 200
+    assert connection.peek(10) == whole[:10]
+    assert connection.peek(0) == b""
+    assert connection.peek(601) == whole[:601]
+    assert connection.peek(5000) == whole
+    assert connection.info() == before
+    talk.expect()
+    assert connection.receive(700, talk.now) == whole[:700]
+    assert connection.peek(5000) == whole[700:]
+    talk.say("F.", 1201, 1)
+    assert connection.receive(5000, talk.now) == whole[700:]
+    assert connection.peek(1) == b""
+
+
+def test_peek_raises_what_ended_the_connection_and_takes_the_error_with_it() -> None:
+    """Linux: tcp_recvmsg() takes sock_error() also with MSG_PEEK."""
+    talk, connection = accepted()
+    talk.say(".", 1, 1, b"abc")
+    talk.say("R", 4)
+    assert connection.peek(10) == b"abc"
+    assert connection.receive(10, talk.now) == b"abc"
+    with pytest.raises(ConnectionResetError):
+        connection.peek(10)
+    assert connection.peek(10) == connection.receive(10, talk.now) == b""
+
+
 def test_the_receive_buffer_grows_with_a_program_that_reads_fast() -> None:
     talk, connection = accepted(TcpConfig(timestamps=False, sack=False), window_scale=7)
     seq = 1

@@ -72,8 +72,9 @@ def test_a_receive_queue_gives_what_it_got_whatever_the_sizes(sizes: list[int], 
             whole += data
             queue.append(data)
         left = len(whole) - len(given_back)
-        if left:
-            assert queue.peek(left - 1) == whole[-1:]
+        waiting = whole[len(given_back) :]
+        assert queue.peek(take) == waiting[:take]
+        assert queue.peek(take, left // 2) == waiting[left // 2 : left // 2 + take]
         if into:
             buffer = bytearray(take)
             part = bytes(buffer[: queue.take_into(memoryview(buffer))])

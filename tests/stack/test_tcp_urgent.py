@@ -135,6 +135,21 @@ def test_receive_into_also_passes_over_the_urgent_byte() -> None:
     assert buffer[:2] == b"cd"
 
 
+def test_peek_sees_the_stream_as_receive_does_and_takes_no_urgent_byte() -> None:
+    talk, connection = accepted()
+    talk.say("PU.", 1, 1, b"ab!cd", urgent=3)
+    assert connection.peek(100) == b"ab"
+    assert connection.receive(100, talk.now) == b"ab"
+    assert connection.peek(100) == b"cd"
+    assert connection.at_mark
+    assert connection.receive_urgent() == b"!"
+    assert connection.peek(1) == b"c"
+    assert connection.receive(100, talk.now) == b"cd"
+    talk.say("PU.", 6, 1, b"?", urgent=1)
+    assert connection.peek(100) is None
+    assert connection.receive_urgent() == b"?"
+
+
 def test_an_urgent_pointer_without_the_flag_is_nothing() -> None:
     talk, connection = accepted()
     talk.say("P.", 1, 1, b"ab", urgent=2)

@@ -89,6 +89,30 @@ def test_a_closed_port_of_the_host_itself_refuses_as_often_as_it_is_asked(addres
     assert host.udp.statistics().datagrams_sent == 50
 
 
+def test_peek_gives_the_oldest_datagram_and_leaves_it_there() -> None:
+    host = alone()
+    server, client = bound(host, "127.0.0.1", 53), bound(host, "127.0.0.1", 54)
+    assert server.peek() is None
+    for data in (b"first", b"second"):
+        client.send_to(data, server.local, 0.0)
+    host.poll_frames(0.0)
+    waiting = server.queued_bytes
+    assert server.peek() == (b"first", client.local)
+    assert server.peek(3) == (b"fir", client.local)
+    assert server.peek(100) == server.receive_from() == (b"first", client.local)
+    assert server.queued_bytes < waiting
+    assert server.receive_from() == (b"second", client.local)
+    client.connect(ip("127.0.0.1"), 9)
+    client.send_to(b"anybody?", None, 0.0)
+    host.poll_frames(0.0)
+    with pytest.raises(ConnectionRefusedError):
+        client.peek()
+    assert client.peek() is None
+    client.close(0.0)
+    with pytest.raises(OSError, match="closed"):
+        client.peek()
+
+
 def test_an_unconnected_socket_is_not_told_of_errors() -> None:
     net, a, b, _ = two_hosts()
     client = a.udp.open()

@@ -183,14 +183,21 @@ class ReceiveQueue:
         self.size_bytes -= len(joined)
         return joined
 
-    def peek(self, offset: int) -> bytes:
-        """Give the one byte at `offset` and leave it where it is."""
+    def peek(self, count: int, offset: int = 0) -> bytes:
+        """Give at most `count` bytes from `offset` on and leave them where they are."""
         offset += self._first
+        pieces = []
         for chunk in self._chunks or ():
+            if count <= 0:
+                break
             if offset < len(chunk):
-                return chunk[offset : offset + 1]
-            offset -= len(chunk)
-        return b""
+                piece = chunk[offset : offset + count]
+                pieces.append(piece)
+                count -= len(piece)
+                offset = 0
+            else:
+                offset -= len(chunk)
+        return b"".join(pieces)
 
     def take_into(self, buffer: memoryview) -> int:
         """Move as many bytes as fit into `buffer` (of bytes, writable); give their number."""

@@ -147,6 +147,25 @@ class TcpConnection(Tcb):
                 return data
         return self._nothing_to_read()
 
+    def peek(self, max_bytes: int) -> bytes | None:
+        """Give what ``receive`` would, and leave it there (recv(2) with MSG_PEEK); an error is raised and gone (Linux).
+
+        It passes over an urgent byte that is next, as ``receive`` does, but does not take that either.
+        """
+        received = self.received
+        if received.size_bytes:
+            offset = 0
+            if self.oob_at is not None:
+                distance = self.oob_at - self._read_seq
+                if distance == 0:
+                    offset = 1
+                elif distance > 0:
+                    max_bytes = min(max_bytes, distance)
+            data = received.peek(max_bytes, offset)
+            if data or max_bytes <= 0:
+                return data
+        return self._nothing_to_read()
+
     def receive_into(self, buffer: bytearray | memoryview, now: float) -> int | None:
         """Fill `buffer` with what came and give the count; None and 0 as None and b"" of ``receive``."""
         view = memoryview(buffer).cast("B")
@@ -229,7 +248,7 @@ class TcpConnection(Tcb):
         offset = self.oob_at - self._read_seq
         if offset >= self.received.size_bytes:
             return None
-        byte = self.received.peek(offset)
+        byte = self.received.peek(1, offset)
         self.oob = b""
         return byte
 

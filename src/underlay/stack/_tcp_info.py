@@ -42,6 +42,7 @@ class TcpInfo:
     send_buffer_bytes: int
     receive_buffer_bytes: int
     send_mss: int
+    """Most payload of a segment now: what both sides and the path allow, less options (TCP_MAXSEG, tcpi_snd_mss)."""
     receive_mss: int
     advertised_mss: int
     path_mtu_bytes: int

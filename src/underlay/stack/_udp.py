@@ -212,6 +212,19 @@ class UdpSocket:
         self._queued_bytes -= len(datagram[0]) + _DATAGRAM_OVERHEAD_BYTES
         return datagram
 
+    def peek(self, max_bytes: int | None = None) -> tuple[bytes, _Address] | None:
+        """Give what `receive_from` would, at most ``max_bytes`` of it, and leave it there (recvfrom(2) with MSG_PEEK).
+
+        An error that waits is raised, and gone with that, as on Linux.
+        """
+        self._check_open()
+        if self._error:
+            self._raise_error("peek")
+        if not self._queue:
+            return None
+        data, source = self._queue[0]
+        return data[:max_bytes], source
+
     def take_error(self) -> int:
         """Return the errno that waits, 0 for none, and forget it (SO_ERROR)."""
         error, self._error = self._error, 0

@@ -93,7 +93,7 @@ def cases(ethernet: bool) -> Iterator[tuple[str, Callable[[], object]]]:
 class _Door:
     """Where TCP would be."""
 
-    def receive_segment(self, *arguments: object, checksum_valid: bool = False) -> None:
+    def receive_segment(self, *arguments: object, checksum_valid: bool = False, ip_options: bytes = b"") -> None:
         """Take a segment and do nothing about it."""
 
 

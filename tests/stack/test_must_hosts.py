@@ -131,6 +131,49 @@ def test_a_source_route_of_the_program_stands_in_its_packets() -> None:
     assert (syn[16:20], parse_ipv4(syn).options) == (ip("10.0.0.2"), bytes([131, 7, 4]) + ip("10.0.0.99") + b"\0")
 
 
+def test_a_syn_that_came_by_a_source_route_is_answered_by_its_reverse_on_the_wire() -> None:
+    """MUST-53: the return route that IP passes up. MUST-52: but one that the program gave goes before it."""
+    net, a, b, hub = two_hosts()
+    hop = ip("10.0.0.77")
+    recorded = bytes([131, 7, 8]) + hop + b"\0"
+    listener = b.tcp.listen(ip("10.0.0.2"), 80, net.now)
+    net.join(hub, net.host("hop"), ["10.0.0.77/24"], mac(7))
+    net.run(5)
+    hub.passed.clear()
+    speak(net, a, b, recorded)
+    answer = packets(hub, b)[0]
+    assert (answer[16:20], parse_ipv4(answer).options[:7]) == (hop, bytes([131, 7, 4]) + ip("10.0.0.1"))
+    listener.close(net.now)
+    hub.passed.clear()
+    b.tcp.listen(ip("10.0.0.2"), 80, net.now, options=TcpOptions(source_route=(ip("10.0.0.1"),)))
+    speak(net, a, b, recorded)
+    assert packets(hub, b)[0][16:20] == ip("10.0.0.1")
+
+
+def test_the_route_of_a_syn_in_pieces_is_that_of_its_first_one() -> None:
+    """MUST-53: whichever of them came last."""
+    recorded = bytes([131, 7, 8]) + ip("10.0.0.77") + b"\0"
+    other = bytes([131, 7, 8]) + ip("10.0.0.66") + b"\0"
+    for order in ((0, 1), (1, 0)):
+        net, _, b, hub = two_hosts()
+        listener = b.tcp.listen(ip("10.0.0.2"), 80, net.now)
+        source, destination = ip("10.0.0.1"), ip("10.0.0.2")
+        segment = build_tcp_header(source, destination, 4000, 80, 1, 0, SYN, 65535, mss=1460)
+        pieces = [
+            build_ipv4(source, destination, 6, len(part), dont_fragment=False, identification=7, options=options,
+                       more_fragments=not offset, fragment_offset_bytes=offset) + part
+            for offset, part, options in ((0, segment[:16], recorded), (16, segment[16:], other))
+        ]  # fmt: skip
+        net.join(hub, net.host("hop"), ["10.0.0.77/24"], mac(7))
+        net.run(5)
+        hub.passed.clear()
+        for index in order:
+            b.receive_frame(1, build_ethernet(mac(2), mac(1), 0x0800, pieces[index]), net.now)
+        net.run(0.1)
+        assert packets(hub, b)[0][16:20] == ip("10.0.0.77")
+        listener.close(net.now)
+
+
 @pytest.mark.parametrize(
     ("source", "destination"),
     [

@@ -63,6 +63,8 @@ class Reassembler:
         self._packets: dict[Hashable, _Packet] = {}  # the oldest first
         self._timers: Timers[Hashable] = Timers()
         self.bytes = 0
+        self.first: Received | None = None
+        """The piece at offset 0 of the packet that `add` gave last: its header is the whole packet's (RFC 791)."""
 
     def __len__(self) -> int:
         return len(self._packets)
@@ -95,6 +97,7 @@ class Reassembler:
             return None
         if packet.arrived_bytes == packet.total_bytes:
             self._forget(key)
+            self.first = packet.first
             return b"".join(packet.pieces)
         if len(packet.pieces) > self._config.reassembly_fragments:
             self._refuse(packet, "fragments_too_many")

@@ -46,8 +46,9 @@ class TcpInput(Protocol):
         now: float,
         *,
         checksum_valid: bool = False,
+        ip_options: bytes = b"",
     ) -> None:
-        """Take one segment."""
+        """Take one segment; ``ip_options`` are those of its IPv4 header, or of its first fragment's."""
         ...
 
 
@@ -133,6 +134,7 @@ class PacketInput:
             to_one = kind is AddressKind.UNICAST
         begin, end = start + header.header_bytes, start + header.total_bytes
         protocol = header.protocol
+        options = header.options
         if header.more_fragments or header.fragment_offset_bytes:
             packet = Received(
                 interface, source, destination, protocol, data, start, begin, end, header.ttl, to_one, False
@@ -147,6 +149,8 @@ class PacketInput:
             )
             if whole is None:
                 return
+            first = self.fragments4.first
+            options = bytes(first.data[first.packet_start + 20 : first.start]) if first is not None else b""
             # The quote of an error shows the packet as if it had come whole.
             shown = build_ipv4(
                 source,
@@ -163,7 +167,9 @@ class PacketInput:
         self.delivered += 1
         if protocol == TCP:
             if to_one:
-                self._tcp.receive_segment(source, destination, data, begin, end, now, checksum_valid=checksum_valid)
+                self._tcp.receive_segment(
+                    source, destination, data, begin, end, now, checksum_valid=checksum_valid, ip_options=options
+                )
             else:
                 self._drops.count("tcp.to_many")  # RFC 9293 section 3.9.2.3, MUST-57
             return

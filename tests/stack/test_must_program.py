@@ -46,6 +46,18 @@ def test_a_syn_without_an_answer_casts_doubt_on_its_path_too() -> None:
     assert connection.take_error() == errno.ETIMEDOUT
 
 
+def test_a_syn_goes_out_again_and_again_for_three_minutes() -> None:
+    """MUST-23: retransmission of the SYN for three minutes at least, and not silence at their end."""
+    talk = Talk()
+    connection = talk.connect()
+    begin = talk.now
+    talk.wait(179.9)
+    assert states(connection) == (State.SYN_SENT,)
+    assert talk.times(begin)[-1] > 90
+    talk.wait(120)
+    assert states(connection) == (State.CLOSED,)
+
+
 def test_the_program_may_wait_for_ever() -> None:
     """MUST-21: R2 may be set to infinity (§3.8.3 d)."""
     talk, connection = accepted(options=TcpOptions(user_timeout_s=float("inf")))

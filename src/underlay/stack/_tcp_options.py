@@ -40,6 +40,8 @@ class TcpOptions:
     """Unanswered probes that end it (TCP_KEEPCNT); Linux's default. RFC 9293 MUST-29: never a single one."""
     user_timeout_s: float | None = None
     """R2: how long sent data may stay without acknowledgment (TCP_USER_TIMEOUT; MUST-21). None: by count."""
+    syn_retries: int | None = None
+    """Retransmissions of a SYN before it is given up (TCP_SYNCNT). None: by `TcpConfig`."""
     linger_s: float | None = None
     """SO_LINGER; 0 makes ``close`` a reset, None and any other time an orderly end in the background."""
     congestion: Congestion = "cubic"
@@ -68,6 +70,7 @@ class TcpOptions:
             or self.keepalive_interval_s <= 0
             or not 0 < self.keepalive_count <= 127  # Linux: MAX_TCP_KEEPCNT
             or (self.user_timeout_s is not None and self.user_timeout_s <= 0)
+            or (self.syn_retries is not None and not 0 < self.syn_retries <= 127)  # Linux: MAX_TCP_SYNCNT
             or (self.linger_s is not None and self.linger_s < 0)
             or (self.send_buffer_bytes is not None and self.send_buffer_bytes <= 0)
             or (self.receive_buffer_bytes is not None and self.receive_buffer_bytes <= 0)
@@ -112,9 +115,10 @@ class TcpConfig:
     quick_acks: int = 16
     """Segments that are acknowledged at once while a connection is young (TCP_MAX_QUICKACKS)."""
     syn_retries: int = 6
-    """Retransmissions of a SYN (tcp_syn_retries): 127 s. The program may give less by user_timeout_s.
+    """Least retransmissions of a SYN (tcp_syn_retries): 127 s, for which RFC 9293 MUST-23 has 3 minutes at least.
 
-    RFC 9293 MUST-23 has 3 minutes at least: see `min_syn_timeout_s`."""
+    It is retransmitted until `min_syn_timeout_s` too, and given up by the first timeout after both. A program may
+    give less: ``user_timeout_s``, ``syn_retries``."""
     min_syn_timeout_s: float = 180.0
     """A SYN is given up after its retries and no sooner than this (RFC 9293 MUST-23). Linux has no such limit."""
     syn_ack_retries: int = 5

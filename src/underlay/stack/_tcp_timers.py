@@ -84,17 +84,15 @@ def _retransmit_syn(tcb: Tcb, now: float) -> None:
     config = tcb.layer.config
     sent = tcb.queue[0]
     patience_s = tcb._options.user_timeout_s
-    retries = config.syn_retries if tcb.state is State.SYN_SENT else config.syn_ack_retries
-    waited_s = now - tcb.stuck_from
+    retries = tcb._options.syn_retries
+    is_over = retries is not None and sent.times >= retries
     if patience_s is not None:
-        if waited_s >= patience_s:
-            _give_up(tcb, now)
-            return
-    elif sent.times >= retries:
-        if waited_s >= config.min_syn_timeout_s:
-            _give_up(tcb, now)
-        else:
-            tcb.rtx_at = tcb.stuck_from + config.min_syn_timeout_s
+        is_over = is_over or now >= tcb.stuck_from + patience_s
+    elif retries is None:
+        retries = config.syn_retries if tcb.state is State.SYN_SENT else config.syn_ack_retries
+        is_over = sent.times >= retries and now >= tcb.stuck_from + config.min_syn_timeout_s
+    if is_over:
+        _give_up(tcb, now)
         return
     board = scoreboard(tcb)
     tcb.rto.back_off()
@@ -106,8 +104,6 @@ def _retransmit_syn(tcb: Tcb, now: float) -> None:
     tcb.rtx_kind = RTO
     if patience_s is not None:
         tcb.rtx_at = min(tcb.rtx_at, tcb.stuck_from + patience_s)
-    elif sent.times >= retries:
-        tcb.rtx_at = max(tcb.rtx_at, tcb.stuck_from + config.min_syn_timeout_s)
 
 
 def _tail_probe(tcb: Tcb, now: float) -> None:
@@ -138,14 +134,14 @@ def _timeout(tcb: Tcb, now: float) -> None:
     config = tcb.layer.config
     tcb.layer.timeouts += 1
     patience_s = tcb._options.user_timeout_s
-    stuck_s = now - tcb.stuck_from
     backoffs = tcb.rto.backoffs
     if tcb.snd_wnd == 0:
         # The peer is alive but has closed its window: it may take as long as it likes (MUST-37), if it answers.
         alive = backoffs < config.retries or now - tcb.heard_closed_at < 2 * config.max_rto_s
     else:
         alive = backoffs < (config.orphan_retries if tcb.detached else config.retries)
-    if (patience_s is not None and stuck_s >= patience_s) or (patience_s is None and not alive):
+    # The sum is compared and not a difference: floats make that less than `patience_s` at the very time of the timer.
+    if (patience_s is not None and now >= tcb.stuck_from + patience_s) or (patience_s is None and not alive):
         _give_up(tcb, now)
         return
     if backoffs + 1 >= config.retries_advice:
@@ -165,7 +161,7 @@ def _probe_window(tcb: Tcb, now: float) -> None:
     patience_s = tcb._options.user_timeout_s
     limit = config.orphan_retries if tcb.detached else config.retries
     # Each answer takes `probes` back to 0, so a peer that answers may keep its window closed for ever (MUST-37).
-    if (patience_s is not None and now - tcb.stuck_from >= patience_s) or tcb.probes >= limit:
+    if (patience_s is not None and now >= tcb.stuck_from + patience_s) or tcb.probes >= limit:
         _give_up(tcb, now)
         return
     tcb.probes += 1

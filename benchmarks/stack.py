@@ -49,8 +49,19 @@ CELLS = {
     "tun": ("tun, super-frames of up to 64 KiB", "tun", True, 1500),
     "tap": ("tap, super-frames of up to 64 KiB", "tap", True, 1500),
     "mtu1500": ("tun, MTU 1500 without offload", "tun", False, 1500),
+    "busy": ("tun, busy_poll=3000", "tun", True, 1500),
 }
-KINDS = {"push": "kernel to stack", "pull": "stack to kernel", "ask": "64 B round trip", "ping": "ping"}
+# Further words of the stack's network in a cell.
+WORDS = {"busy": ",busy_poll=3000"}
+KINDS = {
+    "push": "kernel to stack",
+    "pull": "stack to kernel",
+    "ask": "64 B round trip",
+    "ping": "ping -A",
+    "ping2ms": "ping -i 0.002",
+}
+# `ping -A` sends the next when the last is answered; with an interval the stack's process has gone to sleep in between.
+PINGS = {"ping": ("-A",), "ping2ms": ("-i", "0.002")}
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Sample:
     kind: str
     subject: str
     value: float
-    """Bits per second, or microseconds for ask and ping."""
+    """Bits per second, or microseconds for ask and the pings."""
 
 
 class Pair:
@@ -96,10 +107,10 @@ def _listening(server: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def stack_pair(kind: str, *, offload: bool, mtu_bytes: int) -> Iterator[Pair]:
+def stack_pair(kind: str, *, offload: bool, mtu_bytes: int, words: str = "") -> Iterator[Pair]:
     """The server on a stack of its own, the clients on the kernel at the other end of the device."""
     namespace = Namespace.create()
-    net = f"{kind}:{STACK}/24,mtu={mtu_bytes}" + ("" if offload else ",offload=no")
+    net = f"{kind}:{STACK}/24,mtu={mtu_bytes}" + ("" if offload else ",offload=no") + words
     run = [sys.executable, "-m", "underlay", "run", "--net", net]
     child = namespace.popen(
         [*run, str(PROGRAMS), "serve", STACK, str(PORT)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -193,9 +204,9 @@ def _no_offload(name: str) -> None:
 
 def measure(pair: Pair, kind: str, seconds: float) -> float:
     """One figure: bits per second, or the median of microseconds."""
-    if kind == "ping":
+    if kind in PINGS:
         count = max(50, int(seconds * 500))
-        told = pair.client("ping", "-c", str(count), "-i", "0.002", STACK)
+        told = pair.client("ping", "-c", str(count), *PINGS[kind], STACK)
         return statistics.median(float(found) * 1e3 for found in re.findall(r"time=([\d.]+) ms", told))
     told = pair.client(sys.executable, str(PROGRAMS), kind, STACK, str(PORT), str(seconds))
     value: float = next(iter(json.loads(told).values()))
@@ -207,7 +218,7 @@ def one_round(number: int, cells: Sequence[str], kinds: Sequence[str], seconds: 
     for cell in cells:
         _, device, offload, mtu_bytes = CELLS[cell]
         with (
-            stack_pair(device, offload=offload, mtu_bytes=mtu_bytes) as ours,
+            stack_pair(device, offload=offload, mtu_bytes=mtu_bytes, words=WORDS.get(cell, "")) as ours,
             kernel_pair(offload=offload, mtu_bytes=mtu_bytes) as theirs,
         ):
             for kind in kinds:
@@ -234,7 +245,7 @@ def idle(connections: int) -> str:
 
 def figure(kind: str, value: float) -> str:
     """Write a value with its unit."""
-    if kind in ("ask", "ping"):
+    if kind == "ask" or kind in PINGS:
         return f"{value:,.0f} µs"
     return f"{value / 1e9:.2f} Gbit/s" if value >= 1e9 else f"{value / 1e6:.0f} Mbit/s"
 

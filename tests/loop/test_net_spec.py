@@ -18,12 +18,13 @@ def test_a_network_without_a_device_is_only_its_name() -> None:
 def test_all_words_of_a_network_are_read() -> None:
     spec = parse_network(
         "tun:10.9.0.2/24,ip=fd00:9::2/64,gw=10.9.0.1,mtu=1400,dns=10.9.0.1,dns=fd00:9::1,dev=ours,offload=no"
+        ",busy_poll=3000"
     )
     assert spec.kind == "tun"
     assert [str(address) for address in spec.addresses] == ["10.9.0.2/24", "fd00:9::2/64"]
     assert spec.gateways == ("10.9.0.1",)
     assert spec.name_servers == ("10.9.0.1", "fd00:9::1")
-    assert (spec.mtu_bytes, spec.device, spec.offload) == (1400, "ours", False)
+    assert (spec.mtu_bytes, spec.device, spec.offload, spec.busy_poll_us) == (1400, "ours", False, 3000)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,9 @@ def test_the_kernels_end_is_the_gateway_or_the_first_address_that_is_not_ours(te
         ("tap:10.9.0.2/33", "'10.9.0.2/33' is no address with a prefix"),
         ("tap:10.9.0.0/24", "10.9.0.0 names the network 10.9.0.0/24 or all its hosts"),
         ("tap:10.9.0.255/24", "10.9.0.255 names the network"),
+        ("tap:10.9.0.2/24,busy_poll=1s", "busy_poll=1s cannot be; it is a number of microseconds from 0 to 1000000"),
+        ("tap:10.9.0.2/24,busy_poll=1000001", "busy_poll=1000001 cannot be"),
+        ("tap:10.9.0.2/24,busy_poll=1,busy_poll=2", "says busy_poll= twice; say it once"),
         ("tap:127.0.0.2/8", "127.0.0.2 cannot be a host's address on a link"),
         ("tap:224.0.0.1/24", "224.0.0.1 cannot be a host's address on a link"),
         ("tap:10.9.0.2/24,gw=10.8.0.1", "the gateway 10.8.0.1 is not in 10.9.0.0/24"),

@@ -16,13 +16,15 @@ from ..errors import UsageError, nearest
 _Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 KINDS: Final = ("tap", "tun", "lo")
-_WORDS: Final = ("ip", "gw", "mtu", "dns", "dev", "peer", "offload")
+_WORDS: Final = ("ip", "gw", "mtu", "dns", "dev", "peer", "offload", "busy_poll")
 
 # RFC 791: every link carries 68 bytes. Below 576 nobody is bound to accept more than that (RFC 1122, 3.3.3); IPv6 asks
 # for 1280 (RFC 8200, 5). The most that a TUN or TAP device takes is 65535 less its header.
 _LEAST_MTU_BYTES: Final = 68
 _LEAST_MTU6_BYTES: Final = 1280
 _MOST_MTU_BYTES: Final = 65521
+# A second: whoever wants a processor taken for longer than that between frames has mistaken the unit.
+_MOST_BUSY_POLL_US: Final = 1_000_000
 
 EXAMPLE: Final = "tap:10.9.0.2/24,gw=10.9.0.1"
 
@@ -43,6 +45,8 @@ class NetworkSpec:
     mtu_bytes: int | None = None
     device: str = ""
     offload: bool = True
+    busy_poll_us: int | None = None
+    """How long a loop looks for the next frame before it sleeps; None for the bridge's own measure."""
 
 
 def parse_network(text: str) -> NetworkSpec:
@@ -50,7 +54,8 @@ def parse_network(text: str) -> NetworkSpec:
 
     The words: ``ip=`` a further address, ``gw=`` the default gateway, ``mtu=`` in bytes, ``dns=`` a name server,
     ``dev=`` the device's name, ``peer=`` the kernel's own address on the device, ``offload=no`` to cut every segment
-    here and not in the kernel. ip, gw, dns and peer may come again.
+    here and not in the kernel, ``busy_poll=`` the microseconds to look for a frame before sleeping.
+    ip, gw, dns and peer may come again.
 
     >>> spec = parse_network("tap:10.9.0.2/24,gw=10.9.0.1,mtu=1400")
     >>> spec.kind, str(spec.addresses[0]), spec.gateways, spec.mtu_bytes
@@ -74,7 +79,7 @@ def parse_network(text: str) -> NetworkSpec:
                 f"the network {text!r} has a word that is none: {word!r}", remedy=f"words are {', '.join(_WORDS)}"
             )
         given[name].append(value)
-    for once in ("mtu", "dev", "offload"):
+    for once in ("mtu", "dev", "offload", "busy_poll"):
         if len(given[once]) > 1:
             raise UsageError(f"the network {text!r} says {once}= twice", remedy="say it once")
     if not first:
@@ -100,6 +105,7 @@ def parse_network(text: str) -> NetworkSpec:
         _mtu(given["mtu"][0], addresses) if given["mtu"] else None,
         given["dev"][0] if given["dev"] else "",
         _yes_or_no("offload", given["offload"]),
+        _busy_poll(given["busy_poll"][0]) if given["busy_poll"] else None,
     )
 
 
@@ -156,6 +162,13 @@ def _mtu(text: str, addresses: tuple[_Interface, ...]) -> int:
     if not (text.isascii() and text.isdigit() and least <= int(text) <= _MOST_MTU_BYTES):
         most = _MOST_MTU_BYTES
         raise UsageError(f"the MTU {text!r} is none", remedy=f"it is a number of bytes from {least} to {most}")
+    return int(text)
+
+
+def _busy_poll(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= _MOST_BUSY_POLL_US):
+        most = _MOST_BUSY_POLL_US
+        raise UsageError(f"busy_poll={text} cannot be", remedy=f"it is a number of microseconds from 0 to {most}")
     return int(text)
 
 

@@ -56,8 +56,8 @@ NETWORK puts the program on a TCP/IP stack of its own, in its own process:
 10.9.0.2 and the kernel 10.9.0.1 (tun: the same without Ethernet; lo: no device,
 the program alone with itself). Further words: ip= another address, gw= the
 gateway, mtu= bytes, dns= a name server, dev= the device's name, peer= the
-kernel's address, offload=no. Processes that the program starts are on the
-kernel's network."""
+kernel's address, offload=no, busy_poll= microseconds to look for the next frame
+before sleeping. Processes that the program starts are on the kernel's network."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..link import TunTap
 from ..stack import Host
-from ._bridge import Bridge
+from ._bridge import BUSY_POLL_S, Bridge
 
 if TYPE_CHECKING:
     from ..clock import Clock
@@ -48,4 +48,5 @@ def open_network(spec: NetworkSpec, clock: Clock, *, names: Mapping[str, Sequenc
             device.close()
             raise
         devices[interface] = device
-    return Bridge(host, devices, clock, names=names or {}, name_servers=spec.name_servers)
+    busy_poll_s = BUSY_POLL_S if spec.busy_poll_us is None else spec.busy_poll_us * 1e-6
+    return Bridge(host, devices, clock, names=names or {}, name_servers=spec.name_servers, busy_poll_s=busy_poll_s)

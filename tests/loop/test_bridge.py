@@ -1,0 +1,129 @@
+"""When a loop over the stack sleeps, and when it looks for the next frame first.
+
+It knows the order of calls to epoll. How long they take is nobody's business here: the clock is a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from underlay.loop._bridge import Bridge, StackPoller
+from underlay.stack import Host
+
+LOOK_S = 0.001
+# What one look, one epoll_wait() that does not wait, takes here.
+LOOK_TAKES_S = 0.0003
+
+
+class FixedRng:
+    """Chance that is none."""
+
+    def getrandbits(self, count: int, /) -> int:
+        return 1
+
+    def random(self) -> float:
+        return 0.5
+
+
+class Clock:
+    """A clock that somebody sets."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def time(self) -> float:
+        return self.now_s
+
+
+class ScriptedEpoll:
+    """An epoll to which something comes at the times told; it notes how it was asked."""
+
+    def __init__(self, clock: Clock, arrivals_s: Sequence[float]) -> None:
+        self.clock = clock
+        self.arrivals_s = [clock.now_s + each for each in arrivals_s]
+        self.asked: list[float | None] = []
+
+    def poll(self, timeout_s: float | None) -> list[tuple[int, int]]:
+        self.asked.append(None if timeout_s is None else round(timeout_s, 6))
+        clock = self.clock
+        if timeout_s == 0:
+            clock.now_s += LOOK_TAKES_S
+        else:
+            until_s = self.arrivals_s[0] if self.arrivals_s else float("inf")
+            clock.now_s = max(clock.now_s, until_s if timeout_s is None else min(until_s, clock.now_s + timeout_s))
+        if self.arrivals_s and self.arrivals_s[0] <= clock.now_s:
+            self.arrivals_s.pop(0)
+            return [(7, 1)]
+        return []
+
+    def close(self) -> None:
+        """There is nothing."""
+
+
+Made = tuple[StackPoller, ScriptedEpoll]
+
+
+@pytest.fixture
+def made() -> Callable[..., Made]:
+    def make(arrivals_s: Sequence[float], *, busy_poll_s: float = LOOK_S) -> Made:
+        clock = Clock()
+        bridge = Bridge(Host(rng=FixedRng()), {}, clock)
+        bridge.busy_poll_s = busy_poll_s
+        poller = StackPoller(bridge)
+        poller.close()
+        epoll = ScriptedEpoll(clock, arrivals_s)
+        poller._epoll = epoll  # type: ignore[assignment]
+        return poller, epoll
+
+    return make
+
+
+def test_a_loop_to_which_nothing_came_sleeps_at_once(made: Callable[..., Made]) -> None:
+    poller, epoll = made([5.0])
+    assert poller.wait(None) == [(7, 1)]
+    assert epoll.asked == [None]
+
+
+def test_what_came_soon_lets_the_loop_look_for_the_next_before_it_sleeps(made: Callable[..., Made]) -> None:
+    poller, epoll = made([0.0005, 0.0010, 0.0015])
+    for _ in range(3):
+        assert poller.wait(None) == [(7, 1)]
+    assert epoll.asked == [None, 0, 0, 0, 0]
+
+
+def test_a_loop_that_looked_in_vain_sleeps_and_does_not_look_again(made: Callable[..., Made]) -> None:
+    poller, epoll = made([0.0005, 1.0, 2.0])
+    for _ in range(3):
+        assert poller.wait(None) == [(7, 1)]
+    assert epoll.asked == [None, 0, 0, 0, 0, None, None]
+
+
+def test_looking_lasts_no_longer_than_the_wait_that_was_asked_for(made: Callable[..., Made]) -> None:
+    poller, epoll = made([0.0005, 1.0])
+    assert poller.wait(None) == [(7, 1)]
+    began_s = epoll.clock.now_s
+    assert poller.wait(0.0004) == []
+    assert epoll.clock.now_s >= began_s + 0.0004
+    assert epoll.asked == [None, 0, 0]
+    assert poller.wait(None) == [(7, 1)], "a timer that was due is no frame"
+    assert epoll.asked[3:] == [None]
+
+
+def test_the_sleep_behind_a_look_ends_when_the_wait_was_to_end(made: Callable[..., Made]) -> None:
+    poller, epoll = made([0.0005, 1.0])
+    assert poller.wait(None) == [(7, 1)]
+    began_s = epoll.clock.now_s
+    assert poller.wait(0.1) == []
+    assert 0.1 <= epoll.clock.now_s - began_s < 0.102
+
+
+def test_zero_is_to_sleep_whenever_there_is_nothing(made: Callable[..., Made]) -> None:
+    poller, epoll = made([0.0005, 0.0006], busy_poll_s=0.0)
+    assert poller.wait(None) == poller.wait(None) == [(7, 1)]
+    assert epoll.asked == [None, None]
+
+
+def test_a_network_without_a_device_never_looks() -> None:
+    assert Bridge(Host(rng=FixedRng()), {}, Clock(), busy_poll_s=1.0).busy_poll_s == 0

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from underlay.stack import IcmpError, IcmpKind, State, TcpConfig
+from underlay.stack import Events, IcmpError, IcmpKind, State, TcpConfig
 
 from ._tcp_pair import states
 from ._tcp_script import PLAIN, Talk, accepted
@@ -44,6 +44,53 @@ def test_a_soft_error_is_the_reason_that_is_told_when_time_runs_out() -> None:
     talk.layer.receive_icmp_error(error(talk, IcmpKind.HOST_UNREACHABLE, 1), talk.now)
     talk.wait(10_000)
     assert connection.take_error() == errno.EHOSTUNREACH
+
+
+@pytest.mark.parametrize("kind", [*SOFT, IcmpKind.PORT_UNREACHABLE])
+def test_a_soft_error_is_reported_when_it_comes_and_is_over_when_something_gets_through(kind: IcmpKind) -> None:
+    """MUST-47: to a program that looks; for one that does not, nothing has happened (SHLD-20)."""
+    talk, connection = accepted()
+    connection.send(b"x", talk.now)
+    talk.heard()
+    talk.told(connection)
+    about = error(talk, kind, 1)
+    talk.layer.receive_icmp_error(about, talk.now)
+    assert talk.told(connection) == Events.SOFT_ERROR
+    assert connection.soft_error == about.errno != 0
+    assert (connection.readable, connection.writable, connection.error) == (False, True, None)
+    talk.say(".", 1, 2)
+    assert connection.soft_error == 0
+    assert not talk.told(connection) & Events.SOFT_ERROR
+
+
+def test_too_many_retransmissions_are_reported_while_the_connection_lives() -> None:
+    """MUST-47: at R1, again and again; a reason that ICMP gave stays the reason."""
+    talk, connection = accepted()
+    connection.send(b"x", talk.now)
+    talk.heard()
+    talk.told(connection)
+    talk.wait(1)
+    assert (talk.told(connection), talk.doubts) == (Events(0), [])
+    talk.wait(1)
+    assert talk.doubts == [talk.peer]
+    assert (talk.told(connection), connection.soft_error) == (Events.SOFT_ERROR, errno.ETIMEDOUT)
+    talk.layer.receive_icmp_error(error(talk, IcmpKind.HOST_UNREACHABLE, 1), talk.now)
+    talk.told(connection)
+    talk.wait(3)
+    assert (talk.told(connection), connection.soft_error) == (Events.SOFT_ERROR, errno.EHOSTUNREACH)
+    assert states(connection) == (State.ESTABLISHED,)
+
+
+def test_too_many_syns_are_reported_and_forgotten_when_one_is_answered() -> None:
+    """MUST-47, MUST-22."""
+    talk = Talk()
+    connection = talk.connect()
+    talk.wait(6.9)
+    assert talk.told(connection) == Events(0)
+    talk.wait(1)
+    assert (talk.told(connection), connection.soft_error) == (Events.SOFT_ERROR, errno.ETIMEDOUT)
+    talk.say("S.", 0, 1)
+    assert (talk.told(connection) & Events.CONNECTED, connection.soft_error) == (Events.CONNECTED, 0)
 
 
 def test_an_unreachable_ends_a_handshake_at_once_as_linux_does_it() -> None:
@@ -86,6 +133,7 @@ def test_source_quench_is_passed_over_in_silence() -> None:
     assert connection.info() == before
     talk.expect()
     assert talk.drops == {"icmp.source_quench": 1}
+    assert not talk.told(connection) & Events.SOFT_ERROR
     talk.wait(10_000)
     assert connection.take_error() == errno.ETIMEDOUT
     opening = talk.layer.connect(talk.peer, 81, talk.now)

@@ -49,7 +49,7 @@ def test_urgency_is_told_while_the_window_is_closed() -> None:
 
 
 def test_the_program_is_told_of_urgent_data_and_how_much_of_it_is_left() -> None:
-    """MUST-32: told asynchronously. MUST-33: it can learn how much is left."""
+    """MUST-32, MUST-47: told asynchronously. MUST-33: it can learn how much is left."""
     talk, connection = accepted(options=INLINE)
     talk.say("U.", 1, 1, b"abc", urgent=10)
     assert talk.told(connection) & Events.URGENT

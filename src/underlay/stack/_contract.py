@@ -53,6 +53,10 @@ class Events(enum.IntFlag):
     """The socket holds no more state in its layer: nothing will ever come of it again."""
     URGENT = 64
     """Urgent data was announced (RFC 9293 §3.8.5, MUST-32)."""
+    SOFT_ERROR = 128
+    """``soft_error`` of a connection holds an errno: trouble on the path, which may pass (RFC 9293 §3.9.1.8, MUST-47).
+
+    Nothing else changes, so that a program need not look (SHLD-20)."""
 
 
 class Path(NamedTuple):

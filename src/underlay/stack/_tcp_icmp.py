@@ -46,7 +46,7 @@ def take_icmp_error(tcb: Tcb, error: IcmpError, quoted_seq: int, now: float) -> 
     # MUST-56: no other error ends a connection; it is the reason told if the connection times out by itself
     # (SHLD-25). RFC 5927 §5.2 and Linux treat also the hard ones so once a connection is synchronized.
     layer.count("icmp.soft")
-    tcb.soft_error = error.errno
+    layer.tell_soft_error(tcb, error.errno)
 
 
 def _shrink(tcb: Tcb, error: IcmpError, now: float) -> None:

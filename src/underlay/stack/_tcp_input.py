@@ -298,6 +298,7 @@ def _take_ack(
     acknowledge(tcb, ack, sack, echo if echo >= 0 else None, duplicate, now)
     tcb.probes = 0
     if ack > una:
+        tcb.soft_error = 0  # something worked (Linux: tcp_ack())
         if tcb.snd_up is not None and ack >= tcb.snd_up:
             tcb.snd_up = None
         if not tcb.notified_room:
@@ -490,6 +491,7 @@ def become_established(tcb: Tcb, event: TcpEvent, window: int, seq: int, ack: in
     tcb.rtx_at = NEVER
     tcb.rtx_kind = RTO
     tcb.stuck_from = NEVER
+    tcb.soft_error = 0
     if tcb._options.keepalive:
         tcb.keepalive_at = now + tcb._options.keepalive_idle_s
     if tcb.write_closed:

@@ -437,6 +437,11 @@ class TcpLayer:
             tcb.notified_room = True
             self.tell(tcb, Events.WRITABLE)
 
+    def tell_soft_error(self, tcb: Tcb, wrong: int) -> None:
+        """Report what does not end the connection by itself (RFC 9293 §3.9.1.8, MUST-47)."""
+        tcb.soft_error = wrong
+        self.tell(tcb, Events.SOFT_ERROR)
+
     def count(self, reason: str) -> None:
         """Count something that was refused or dropped."""
         self._drops[reason] = self._drops.get(reason, 0) + 1
@@ -459,6 +464,7 @@ class TcpLayer:
 
     def advise_negative(self, tcb: Tcb) -> None:
         """R1 was passed: the path may be dead (MUST-20)."""
+        self.tell_soft_error(tcb, tcb.soft_error or errno.ETIMEDOUT)
         if self._on_doubt is not None:
             self._on_doubt(tcb.key[0], tcb.key[2])
 

@@ -147,7 +147,7 @@ class Tcb:
         self.error: int | None = None
         """errno of what ended it, until the program took it."""
         self.soft_error = 0
-        """errno of the last ICMP error that does not end it by itself (RFC 1122 §4.2.3.9)."""
+        """errno of what may pass, 0 once something is acknowledged again: an ICMP error, ETIMEDOUT for R1 (MUST-20)."""
 
         # --- sending ---
         self.iss = 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..stack import State
 from ._stack_address import WILDCARD, Pair, named
+from ._stack_message import Message
 from ._stack_options import Options, refuse
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ class Core(Protocol):
     def accept(self) -> tuple[Core, Pair]: ...
     def connect(self, address: Pair) -> None: ...
     def shutdown(self, how: int) -> None: ...
-    def receive(self, max_bytes: int, flags: int) -> tuple[bytes, Pair | None]: ...
+    @property
+    def failed(self) -> bool: ...
+    def receive(self, max_bytes: int) -> tuple[bytes, Pair | None]: ...
+    def message(self, max_bytes: int, flags: int) -> Message: ...
+    def holds(self, size_bytes: int) -> bool: ...
     def send(self, data: Any, flags: int, target: Pair | None) -> int: ...
     def readiness(self, events: int) -> int: ...
     def local(self) -> Pair: ...
@@ -179,16 +184,44 @@ class StreamCore:
 
     # --- data -----------------------------------------------------------------------------------------------
 
-    def receive(self, max_bytes: int, flags: int) -> tuple[bytes, Pair | None]:
+    def receive(self, max_bytes: int) -> tuple[bytes, Pair | None]:
         """At most `max_bytes` of what arrived, b"" at the end."""
         connection = self._connection
         if connection is None:
             raise refuse(errno.ENOTCONN)
-        now = self._bridge.now()
-        data = connection.receive_urgent() if flags & socket.MSG_OOB else connection.receive(max_bytes, now)
+        data = connection.receive(max_bytes, self._bridge.now())
         if data is None:
             raise would_block()
         return data, None
+
+    def message(self, max_bytes: int, flags: int) -> Message:
+        """The same as `flags` of recv(2) want it: seen only, urgent, or thrown away."""
+        if not flags & (socket.MSG_PEEK | socket.MSG_OOB):
+            data = self.receive(max_bytes)[0]
+        else:
+            connection = self._connection
+            if connection is None:
+                raise refuse(errno.ENOTCONN)
+            seen = connection.receive_urgent() if flags & socket.MSG_OOB else connection.peek(max_bytes)
+            if seen is None:
+                raise would_block()
+            data = seen
+        told = socket.MSG_OOB if flags & socket.MSG_OOB and data else 0
+        # tcp(7): MSG_TRUNC throws the bytes away, and says how many.
+        return Message(b"" if flags & socket.MSG_TRUNC else data, None, len(data), told)
+
+    def holds(self, size_bytes: int) -> bool:
+        """Whether so many bytes wait, or never will."""
+        connection = self._connection
+        if connection is None or connection.peer_closed or connection.read_closed or connection.error is not None:
+            return True
+        most = connection.info().receive_buffer_bytes
+        return connection.unread_bytes >= min(size_bytes, most) or connection.state is State.CLOSED
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing waits but an error."""
+        return self._connection is not None and not self._connection.unread_bytes and bool(self._connection.error)
 
     def send(self, data: Any, flags: int, target: Pair | None) -> int:
         """Hand over what there is room for."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ._stack_address import Pair, named
 from ._stack_core import IN, OUT, would_block
+from ._stack_message import Message
 from ._stack_options import Options, refuse
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _IPV6: Final = socket.IPPROTO_IPV6
 
 # struct ip_mreq and ip_mreqn of ip(7): the group, then an address of the interface (and its index).
 _MREQ_BYTES: Final = 8
+# What MSG_MORE may gather: the length in a UDP header has 16 bits.
+_MOST_CORKED_BYTES: Final = 65535
 
 
 class DatagramCore:
@@ -37,6 +40,8 @@ class DatagramCore:
         self._family = socket.AddressFamily(family)
         self._below = bridge.host.udp.open(4 if family == socket.AF_INET else 6)
         self._options = Options()
+        # What MSG_MORE holds back, and for whom: the first call says it (udp(7), UDP_CORK).
+        self._corked: tuple[bytearray, Pair | None] | None = None
 
     def bind_to(self, sock: StackSocket) -> None:
         """Know whom the bridge is to tell of what arrives."""
@@ -67,24 +72,49 @@ class DatagramCore:
 
     # --- data -----------------------------------------------------------------------------------------------
 
-    def receive(self, max_bytes: int, flags: int) -> tuple[bytes, Pair | None]:
+    def receive(self, max_bytes: int) -> tuple[bytes, Pair | None]:
         """One datagram, cut to `max_bytes`, and who sent it."""
-        if flags & socket.MSG_OOB:
-            raise refuse(errno.EOPNOTSUPP)
         datagram = self._below.receive_from()
         if datagram is None:
             raise would_block()
         data, sender = datagram
         return data[:max_bytes], sender
 
+    def message(self, max_bytes: int, flags: int) -> Message:
+        """The same as `flags` of recv(2) want it, and whether it was cut."""
+        datagram = self._below.peek() if flags & socket.MSG_PEEK else self._below.receive_from()
+        if datagram is None:
+            raise would_block()
+        whole, sender = datagram
+        data = whole[:max_bytes]
+        is_cut = len(data) < len(whole)
+        return Message(
+            data, sender, len(whole if flags & socket.MSG_TRUNC else data), socket.MSG_TRUNC if is_cut else 0
+        )
+
+    def holds(self, size_bytes: int) -> bool:
+        """Whether a datagram or an error waits."""
+        return self._below.readable
+
+    failed = False
+
     def send(self, data: Any, flags: int, target: Pair | None) -> int:
         """Send one datagram."""
         if flags & socket.MSG_OOB:
             raise refuse(errno.EOPNOTSUPP)
-        if not isinstance(data, bytes | bytearray | memoryview):
-            data = memoryview(data).cast("B")
         if target is not None:
             target = named(target[0]), target[1]
+        corked = self._corked
+        if flags & socket.MSG_MORE or corked is not None:
+            if corked is None:
+                corked = self._corked = bytearray(), target
+            if len(corked[0]) + len(data) > _MOST_CORKED_BYTES:
+                raise refuse(errno.EMSGSIZE)
+            corked[0].extend(data)
+            if not flags & socket.MSG_MORE:
+                self._corked = None
+                self._below.send_to(corked[0], corked[1], self._bridge.now())
+            return len(data)
         return self._below.send_to(data, target, self._bridge.now())
 
     def readiness(self, events: int) -> int:

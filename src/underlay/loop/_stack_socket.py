@@ -16,11 +16,27 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from ._stack_address import to_pair, to_tuple
-from ._stack_core import IN, OUT, Core, StreamCore
+from ._stack_address import Pair, to_pair, to_tuple
+from ._stack_core import IN, OUT, Core, StreamCore, would_block
 from ._stack_datagram import DatagramCore
+from ._stack_message import (
+    MOST_JOINED_BYTES,
+    RECEIVE_FLAGS,
+    SEND_FLAGS,
+    Message,
+    check_ancillary,
+    filled,
+    join,
+    plain,
+    refuse_flags,
+    room,
+    scatter,
+    writable,
+)
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -32,13 +48,6 @@ _T = TypeVar("_T")
 _KINDS: Final = {socket.SOCK_STREAM: StreamCore, socket.SOCK_DGRAM: DatagramCore}
 _PROTOCOL: Final[dict[int, int]] = {socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP}
 _FLAGS_OF_TYPE: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-
-# More than a send buffer has room for at a time, mostly.
-_MOST_JOINED_BYTES: Final = 1 << 18
-
-# recv(2) and send(2): those that the stack can honour. MSG_NOSIGNAL is how Python sends anyway.
-_SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL | socket.MSG_OOB | socket.MSG_MORE
-_RECEIVE_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_OOB | socket.MSG_WAITALL | socket.MSG_TRUNC
 
 
 class StackSocket(socket.socket):
@@ -164,8 +173,8 @@ class StackSocket(socket.socket):
             try:
                 return attempt()
             except BlockingIOError:
-                if self._timeout_s == 0.0 or flags & socket.MSG_DONTWAIT:
-                    raise
+                if self._timeout_s == 0.0 or (flags & socket.MSG_DONTWAIT and self._timeout_s is None):
+                    raise  # as socketmodule.c, which waits by poll(2) where there is a time-out, whatever the flags
                 if not self._bridge.pump_until(lambda: bool(self._core.readiness(ready)), self._timeout_s):
                     raise TimeoutError("timed out") from None
 
@@ -242,77 +251,104 @@ class StackSocket(socket.socket):
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """At most `bufsize` bytes, b"" at the end of the stream."""
         if not flags and self._timeout_s == 0.0 and self._open and bufsize > 0:  # all that an event loop asks
-            return self._core.receive(bufsize, 0)[0]
-        return self._receive(bufsize, flags)[0]
+            return self._core.receive(bufsize)[0]
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recv")
+        return filled(self._message(bufsize, flags)) if bufsize else b""  # as socketmodule.c: nothing asks nobody
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """The same and who sent it; for a stream the latter is None."""
-        data, sender = self._receive(bufsize, flags)
-        return data, None if sender is None else to_tuple(sender, self._family)
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recvfrom")
+        message = self._message(bufsize, flags)
+        return filled(message), self._named(message.sender)
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """As `recv`, into a buffer; gives the number of bytes."""
-        return self._into(buffer, nbytes, flags)[0]
+        with writable(buffer) as view:
+            size = room(len(view), nbytes, "recv_into")
+            if not size:
+                return 0
+            message = self._message(size, flags)
+            view[: len(message.data)] = message.data
+        return message.size_bytes
 
     def recvfrom_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         """As `recvfrom`, into a buffer."""
-        size, sender = self._into(buffer, nbytes, flags)
-        return size, None if sender is None else to_tuple(sender, self._family)
+        with writable(buffer) as view:
+            message = self._message(room(len(view), nbytes, "recvfrom_into"), flags)
+            view[: len(message.data)] = message.data
+        return message.size_bytes, self._named(message.sender)
 
     def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
         """As recvmsg(2); the stack has no ancillary data."""
-        data, sender = self._receive(bufsize, flags)
-        return data, [], 0, None if sender is None else to_tuple(sender, self._family)
-
-    def _receive(self, bufsize: int, flags: int) -> tuple[bytes, tuple[bytes, int] | None]:
         if bufsize < 0:
-            raise ValueError("negative buffersize in recv")
-        if not bufsize and self._kind == socket.SOCK_STREAM:
-            self._check_open()
-            return b"", None
-        _refuse_flags(flags, _RECEIVE_FLAGS)
-        if flags & socket.MSG_WAITALL and self._kind == socket.SOCK_STREAM and self._timeout_s != 0.0:
-            return self._receive_all(bufsize, flags & ~socket.MSG_WAITALL), None
-        return self._when(IN, lambda: self._core.receive(bufsize, flags), flags)
+            raise ValueError("negative buffer size in recvmsg()")
+        check_ancillary(ancbufsize)
+        message = self._message(bufsize, flags)
+        return filled(message)[:bufsize], [], message.flags, self._named(message.sender)
 
-    def _receive_all(self, bufsize: int, flags: int) -> bytes:
+    def recvmsg_into(
+        self, buffers: Iterable[WriteableBuffer], ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[Any], int, Any]:
+        """As `recvmsg`, into several buffers, one after another."""
+        with ExitStack() as views:
+            each = [views.enter_context(writable(buffer)) for buffer in buffers]
+            check_ancillary(ancbufsize)
+            message = self._message(sum(map(len, each)), flags)
+            scatter(message.data, each)
+        return message.size_bytes, [], message.flags, self._named(message.sender)
+
+    def _named(self, sender: Pair | None) -> Any:
+        return None if sender is None else to_tuple(sender, self._family)
+
+    def _message(self, size: int, flags: int) -> Message:
+        if flags:
+            refuse_flags(flags, RECEIVE_FLAGS)
+            if flags & socket.MSG_ERRQUEUE:
+                raise would_block()  # errors are told by calls alone, so this queue is empty, and nobody waits for it
+            # With a time-out Python's sockets never wait inside of the kernel, which then gives what there is.
+            if flags & socket.MSG_WAITALL and self._timeout_s is None and self._kind == socket.SOCK_STREAM:
+                self._check_open()
+                return self._whole_message(size, flags)
+        return self._when(IN, lambda: self._core.message(size, flags), flags)
+
+    def _whole_message(self, size: int, flags: int) -> Message:
+        """All of `size` bytes, unless the stream ends before."""
+        core = self._core
+        if flags & (socket.MSG_PEEK | socket.MSG_OOB | socket.MSG_DONTWAIT):
+            if not flags & (socket.MSG_OOB | socket.MSG_DONTWAIT):
+                self._bridge.pump_until(lambda: core.holds(size), None)
+            return self._when(IN, lambda: core.message(size, flags), flags)
         parts: list[bytes] = []
-        while bufsize:
-            try:
-                data = self._receive(bufsize, flags)[0]
-            except TimeoutError:
-                if parts:
-                    break  # what came is not lost
-                raise
-            if not data:
+        taken = 0
+        while taken < size:
+            if taken:
+                self._bridge.pump_until(lambda: core.holds(1), None)
+                if core.failed:
+                    break  # what came is not lost, and the next call will tell of it
+            message = self._when(IN, partial(core.message, size - taken, flags))
+            parts.append(message.data)
+            taken += message.size_bytes
+            if not message.size_bytes:
                 break
-            parts.append(data)
-            bufsize -= len(data)
-        return b"".join(parts)
-
-    def _into(self, buffer: WriteableBuffer, nbytes: int, flags: int) -> tuple[int, tuple[bytes, int] | None]:
-        if nbytes < 0:
-            raise ValueError("negative buffersize in recv_into")
-        with memoryview(buffer) as whole, whole.cast("B") as view:
-            if nbytes > len(view):
-                raise ValueError("buffer too small for requested bytes")
-            data, sender = self._receive(nbytes or len(view), flags)
-            view[: len(data)] = data
-        return len(data), sender
+        return Message(b"".join(parts), None, taken, 0)
 
     # --- sending ----------------------------------------------------------------------------------------------
 
     def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
         """Hand over what there is room for; gives the number of bytes taken."""
         if flags:
-            _refuse_flags(flags, _SEND_FLAGS)
+            refuse_flags(flags, SEND_FLAGS)
+        if type(data) is not bytes:
+            data = plain(data)
         if self._timeout_s == 0.0 and self._open:
             return self._core.send(data, flags, None)
         return self._when(OUT, lambda: self._core.send(data, flags, None), flags)
 
     def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
         """Hand over all; after an error it is unknown how much."""
-        with memoryview(data) as whole, whole.cast("B") as view:
+        with memoryview(plain(data)) as view:
             sent = 0
             while sent < len(view):
                 sent += self.send(view[sent:], flags)
@@ -320,26 +356,21 @@ class StackSocket(socket.socket):
     def sendto(self, data: ReadableBuffer, *flags_and_address: Any) -> int:
         """Send a datagram to an address: ``sendto(data, address)`` or ``sendto(data, flags, address)``."""
         if not 1 <= len(flags_and_address) <= 2:
-            raise TypeError("sendto() takes 2 or 3 arguments")
+            raise TypeError(f"sendto() takes 2 or 3 arguments ({1 + len(flags_and_address)} given)")
         flags: int = flags_and_address[0] if len(flags_and_address) == 2 else 0
-        _refuse_flags(flags, _SEND_FLAGS)
+        refuse_flags(flags, SEND_FLAGS)
+        view = plain(data)
         target = to_pair(flags_and_address[-1], self._family, self._bridge.resolve)
-        return self._when(OUT, lambda: self._core.send(data, flags, target), flags)
+        return self._when(OUT, lambda: self._core.send(view, flags, target), flags)
 
     def sendmsg(
         self, buffers: Iterable[ReadableBuffer], ancdata: Iterable[Any] = (), flags: int = 0, address: Any = None, /
     ) -> int:
         """Send several buffers as one; EOPNOTSUPP for ancillary data."""
+        most = MOST_JOINED_BYTES if self._kind == socket.SOCK_STREAM and self._timeout_s == 0.0 else None
+        joined = join(buffers, most)
         if list(ancdata):
             raise OSError(errno.EOPNOTSUPP, "the user-space stack has no ancillary data")
-        parts: list[bytes] = []
-        size = 0
-        for buffer in buffers:
-            parts.append(buffer if isinstance(buffer, bytes) else bytes(buffer))
-            size += len(parts[-1])
-            if size >= _MOST_JOINED_BYTES and self._kind == socket.SOCK_STREAM and self._timeout_s == 0.0:
-                break  # a part is taken anyway, and the rest would be joined again each time
-        joined = b"".join(parts)
         return self.send(joined, flags) if address is None else self.sendto(joined, flags, address)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
@@ -404,8 +435,3 @@ class StackSocket(socket.socket):
         if not self._gone and not self._closed:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
             self.close()
-
-
-def _refuse_flags(flags: int, known: int) -> None:
-    if flags & ~known:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))

@@ -14,7 +14,8 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -355,7 +356,13 @@ def _interfaces() -> set[str]:
         ("tap:10.9.0.2", "the address '10.9.0.2' has no prefix; say how long it is, as in 10.9.0.2/24"),
         ("tap:10.9.0.2/24,gw=10.8.0.1", "the gateway 10.8.0.1 is not in 10.9.0.0/24"),
         ("tap:10.9.0.2/24,dev=a-name-that-is-too-long", "a-name-that-is-too-long"),
-        ("tap:10.9.0.2/24,dev=lo", "lo"),
+        ("tap:10.9.0.2/24,dev=lo", "the interface lo is neither a TUN nor a TAP device; choose the name of a TAP"),
+        ("tap:10.9.0.2/24,dev=tap%d", "'tap%d' is no name for an interface"),
+        ("tap:10.9.0.2/24,dev=a/b", "'a/b' is no name for an interface"),
+        ("tap:10.9.0.2/24,dev=..", "'..' is no name for an interface"),
+        ("tap:10.9.0.2/32", "10.9.0.2/32 leaves no address for the kernel"),
+        ("lo,mtu=1400", "the network lo has no further words"),
+        (" tap:10.9.0.2/24", "has a space in it"),
         ("wifi:10.9.0.2/24", "there is no kind of network 'wifi'"),
     ],
 )
@@ -365,6 +372,130 @@ def test_a_network_that_cannot_be_is_one_sentence_and_status_2(machine: Machine,
     assert child.returncode == 2 and output == ""
     assert errors.startswith("underlay: ") and errors.count("\n") == 1 and sentence in errors
     assert machine.namespace.run(_interfaces) == {"lo"}
+
+
+# --- a device that stands already ---------------------------------------------------------------------------------
+
+
+def _standing(machine: Machine, name: str = "mine0", *, kind: str = "tap", address: str = "10.9.0.1/24") -> None:
+    """Make a device as a person does, up and with an address."""
+    ip = needs_program("ip")
+    machine.run(ip, "tuntap", "add", "dev", name, "mode", kind)
+    machine.run(ip, "address", "add", address, "dev", name)
+    machine.run(ip, "link", "set", name, "mtu", "1400", "up")
+    _state(machine, lambda state: "NO-CARRIER" in state[0])
+
+
+def _state(machine: Machine, until: Callable[[tuple[str, str]], bool] = lambda state: True) -> tuple[str, str]:
+    """All that `ip` shows, once it is as wanted: the kernel tells of a lost carrier within a second."""
+    end_s = time.monotonic() + PATIENCE_S
+    while True:
+        state = machine.run("ip", "-j", "-d", "address"), machine.run("ip", "-j", "route", "show", "table", "all")
+        if until(state) or time.monotonic() > end_s:
+            return state
+        time.sleep(0.05)
+
+
+def _refused(machine: Machine, net: str) -> str:
+    child = machine.start(sys.executable, "-m", "underlay", "run", "--net", net, "-c", "print('ran')")
+    output, errors = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, output, errors.count("\n")) == (2, "", 1), errors
+    return errors.removeprefix("underlay: ").rstrip("\n")
+
+
+@pytest.mark.parametrize("end", ["SIGINT", "SIGKILL"])
+@pytest.mark.parametrize("kind", ["tap", "tun"])
+def test_a_standing_device_is_used_and_left_exactly_as_it_was(machine: Machine, kind: str, end: str) -> None:
+    _standing(machine, kind=kind)
+    # The kernel makes itself an address of IPv6 some time after; and a first program turns offload on, once.
+    machine.run("ip", "link", "set", "mine0", "addrgenmode", "none")
+    machine.run("ip", "-6", "address", "flush", "dev", "mine0")
+    with machine.serving(f"{kind}:10.9.0.2/24,dev=mine0", EXAMPLES / "echo.py", "--host", "10.9.0.2"):
+        pass
+    before = _state(machine, lambda state: "NO-CARRIER" in state[0])
+    net = f"{kind}:10.9.0.2/24,dev=mine0,mtu=1400"
+    with machine.serving(net, EXAMPLES / "echo.py", "--host", "10.9.0.2") as child:
+        assert " 0% packet loss" in machine.run("ping", "-c", "2", "-i", "0.02", "-s", "3000", "10.9.0.2")
+        if end == "SIGKILL":
+            child.kill()
+            child.wait()
+    assert _state(machine, lambda state: state == before) == before
+
+
+def test_a_standing_device_keeps_its_addresses_and_its_mtu(machine: Machine) -> None:
+    _standing(machine, address="10.7.0.1/24")
+    program = "import asyncio\nasync def main(): print(asyncio.get_running_loop()._bridge.devices[1].mtu_bytes)\n"
+    words = ["--net", "tap:10.9.0.2/24,dev=mine0", "-c", program + "asyncio.run(main())"]
+    assert machine.run(sys.executable, "-m", "underlay", "run", *words) == "1400\n"
+    (device,) = json.loads(machine.run("ip", "-j", "-4", "address", "show", "dev", "mine0"))
+    assert [(each["local"], each["prefixlen"]) for each in device["addr_info"]] == [("10.7.0.1", 24)]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            "10.9.0.2/24,dev=mine0,mtu=1500",
+            "the device mine0 has an MTU of 1400 bytes, and mtu= says 1500; leave mtu= out, or `ip link set mine0 mtu"
+            " 1500`",
+        ),
+        (
+            "10.9.0.1/24,dev=mine0",
+            "10.9.0.1 is this machine's own, on mine0: it would answer itself; choose another address for the stack, as"
+            " 10.9.0.3/24",
+        ),
+        (
+            "10.9.0.2/24,dev=mine0,peer=10.9.0.9/24",
+            "the device mine0 stands already, without the address 10.9.0.9/24 of peer=; leave peer= out, or `ip address"
+            " add 10.9.0.9/24 dev mine0`",
+        ),
+        (
+            "10.9.0.2/24",
+            "this machine reaches 10.9.0.0/24 by mine0, and would look for 10.9.0.2 there; say dev=mine0 to run on that"
+            " device, or choose another prefix",
+        ),
+        ("10.9.0.2/24,dev=new0", "say dev=mine0 to run on that device"),
+        ("10.9.0.2/16", "say dev=mine0 to run on that device"),
+    ],
+)
+def test_what_would_change_a_standing_device_or_never_reach_the_stack_is_refused(
+    machine: Machine, words: str, sentence: str
+) -> None:
+    _standing(machine)
+    before = machine.run("ip", "-j", "-4", "address")
+    assert sentence in _refused(machine, f"tap:{words}")
+    assert machine.run("ip", "-j", "-4", "address") == before
+
+
+def test_a_longer_prefix_than_that_of_a_standing_device_is_its_own(machine: Machine) -> None:
+    _standing(machine, address="10.9.0.1/16")
+    with machine.serving("tap:10.9.8.2/24", EXAMPLES / "echo.py", "--host", "10.9.8.2"):
+        machine.run("ping", "-c", "1", "10.9.8.2")
+
+
+def test_a_standing_device_that_cannot_be_used_is_told_why(machine: Machine) -> None:
+    _standing(machine)
+    assert _refused(machine, "tun:10.9.0.2/24,dev=mine0") == "mine0 is a TAP device; say tap: in the place of tun:"
+    assert "choose another prefix" in _refused(machine, "tun:10.9.0.2/24")
+    with machine.serving("tap:10.9.0.2/24,dev=mine0", EXAMPLES / "echo.py", "--host", "10.9.0.2"):
+        assert "mine0 is in use by another program" in _refused(machine, "tap:10.9.0.3/24,dev=mine0")
+        said = _refused(machine, "tap:10.9.0.3/24")
+        assert said.endswith("would look for 10.9.0.3 there; choose another prefix")
+    machine.run("ip", "link", "set", "mine0", "down")
+    said = _refused(machine, "tap:10.9.0.2/24,dev=mine0")
+    assert said == "the device mine0 is down; `ip link set mine0 up` brings it up"
+    machine.run("ip", "link", "set", "mine0", "mtu", "1000", "up")
+    said = _refused(machine, "tap:10.9.0.2/24,ip=fd00:9::2/64,dev=mine0")
+    assert "the device mine0 has an MTU of 1000 bytes, and IPv6 needs 1280" in said
+    machine.run("ip", "tuntap", "add", "dev", "many0", "mode", "tap", "multi_queue")
+    machine.run("ip", "link", "set", "many0", "up")
+    assert "many queues, and a program here takes one" in _refused(machine, "tap:10.8.0.2/24,dev=many0")
+
+
+def test_two_hosts_may_have_a_prefix_for_themselves(machine: Machine) -> None:
+    with machine.serving("tun:10.9.0.0/31,ip=fd00:9::/127", EXAMPLES / "echo.py", "--host", "10.9.0.0"):
+        machine.run("ping", "-c", "1", "-W", "5", "10.9.0.0")
+        machine.run("ping", "-c", "1", "-W", "5", "fd00:9::")
 
 
 def test_a_user_without_the_right_is_told_the_remedy(machine: Machine) -> None:

@@ -496,10 +496,27 @@ def complaint(work: Callable[[], object]) -> str:
         (lambda: TunTap.open("tun0", addresses=["10.9.0/24"]), "'10.9.0/24' is no IP address"),
         (lambda: TunTap.open("tun0", mtu_bytes=10), "tun0 cannot have an MTU of 10 bytes"),
         (lambda: TunTap.open("tun0", mtu_bytes=1000, addresses=["fd00::1/64"]), "tun0 takes no IPv6 address"),
-        (lambda: TunTap.open("lo"), "the interface lo is no TUN device"),
+        (lambda: TunTap.open("lo"), "lo is neither a TUN nor a TAP device; choose the name of a TUN device, or a new"),
+        (lambda: TunTap.open("tun%d"), "'tun%d' is no name for an interface; choose letters and digits, like tap0"),
+        (lambda: TunTap.open("tun 0"), "'tun 0' is no name for an interface"),
+        (lambda: TunTap.open("tun\udcff"), "'tun\\udcff' is no name for an interface"),
+        (lambda: TunTap.open(".."), "'..' is no name for an interface"),
         (lambda: TunTap.open("lo", tap=True, exclusive=True), "there is already an interface called lo"),
     ],
-    ids=["long", "slash", "no-prefix", "no-address", "mtu", "mtu-v6", "other-kind", "exists"],
+    ids=[
+        "long",
+        "slash",
+        "no-prefix",
+        "no-address",
+        "mtu",
+        "mtu-v6",
+        "other-kind",
+        "pattern",
+        "space",
+        "no-text",
+        "dots",
+        "exists",
+    ],
 )
 def test_wrong_use_is_one_sentence_and_leaves_nothing(work: Callable[[], object], said: str) -> None:
     assert said in complaint(work)
@@ -509,7 +526,7 @@ def test_a_device_in_use_is_said_to_be_so() -> None:
     with kernel_peer(name="busy0") as peer:
         with pytest.raises(UsageError, match="the TUN device busy0 is in use by another program"):
             peer.namespace.run(lambda: TunTap.open("busy0"))
-        with pytest.raises(UsageError, match=r"busy0 is no TAP device; is it TUN"):
+        with pytest.raises(UsageError, match=r"busy0 is a TUN device and no TAP; ask for TUN, or"):
             peer.namespace.run(lambda: TunTap.open("busy0", tap=True))
 
 

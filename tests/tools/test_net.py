@@ -251,6 +251,12 @@ def test_a_namespace_that_was_there_stays(machine: Machine) -> None:
     ("words", "said"),
     [
         (["up", "a-name-of-16-byt"], "is too long for an interface; its name has at most 15 bytes"),
+        (["up", "tap%d"], "'tap%d' is no name for an interface; choose letters and digits, like tap0"),
+        (["up", ""], "'' is no name for an interface"),
+        (["up", "tap 7"], "'tap 7' is no name for an interface"),
+        (["up", "a/b"], "'a/b' is no name for an interface"),
+        (["up", ".."], "'..' is no name for an interface"),
+        (["shell", "tap%d", "true"], "'tap%d' is no name for an interface"),
         (["up", "tap7", "--address", "10.9.0"], "'10.9.0' is no IP address"),
         (["up", "tap7", "--address", "10.9.0.1"], "10.9.0.1 lacks the length of its prefix; write it like 10.9.0.1/24"),
         (["up", "tap7", "--mtu", "5", "--namespace", "lab"], "tap7 cannot have an MTU of 5 bytes"),

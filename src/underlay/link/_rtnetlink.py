@@ -46,6 +46,10 @@ _IFLA_NET_NS_FD: Final = 28
 _IFLA_INFO_KIND: Final = 1
 _IFLA_INFO_DATA: Final = 2
 _VETH_INFO_PEER: Final = 1
+# linux/if_link.h, of TUN and TAP; the mode is IFF_TUN or IFF_TAP of linux/if_tun.h
+_IFLA_TUN_TYPE: Final = 3
+_IFLA_TUN_MULTI_QUEUE: Final = 7
+_TUN_MODES: Final = {1: "tun", 2: "tap"}
 # linux/if.h
 _IFF_UP: Final = 0x1
 _IFF_LOWER_UP: Final = 0x10000
@@ -94,6 +98,10 @@ class LinkInfo:
     mtu_bytes: int
     mac: bytes
     alias: str
+    mode: str = ""
+    """``"tun"`` or ``"tap"`` where ``kind`` is ``"tun"``, which both are to the kernel."""
+    many_queues: bool = False
+    """A TUN or TAP whose frames are shared by several descriptors (IFF_MULTI_QUEUE)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,13 +282,17 @@ def _link(body: bytes) -> LinkInfo:
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
     attributes = dict(_attributes(body, _IFINFO.size))
     info = dict(_attributes(attributes.get(_IFLA_LINKINFO, b"")))
+    kind = info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
+    tun = dict(_attributes(info.get(_IFLA_INFO_DATA, b""))) if kind == "tun" else {}
     return LinkInfo(
         index,
         attributes[_IFLA_IFNAME].rstrip(b"\0").decode(),
-        info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
+        kind,
         bool(flags & _IFF_UP),
         bool(flags & _IFF_LOWER_UP),
         _U32.unpack(attributes[_IFLA_MTU])[0],
         attributes.get(_IFLA_ADDRESS, b""),
         attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
+        _TUN_MODES.get(tun.get(_IFLA_TUN_TYPE, b"\0")[0], ""),
+        tun.get(_IFLA_TUN_MULTI_QUEUE, b"\0") != b"\0",
     )

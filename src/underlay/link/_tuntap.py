@@ -132,7 +132,8 @@ class TunTap:
         nothing stays behind after a failure. Raises ``UsageError``: there is no /dev/net/tun, no permission, the
         name is too long or in use, an address or MTU is none.
         """
-        check_name(name)
+        if name:
+            check_name(name)
         check_addresses(addresses)
         kind = "TAP" if tap else "TUN"
         fd = _open_device()
@@ -301,10 +302,13 @@ class TunTap:
 
 
 def check_name(name: str) -> None:
-    """Refuse what can be no interface's name: dev_valid_name() in net/core/dev.c."""
-    if len(name.encode()) > NAME_BYTES:
+    """Refuse what can be no interface's name: dev_valid_name() in net/core/dev.c; and "%", which makes up names.
+
+    TUNSETIFF takes ``tap%d`` for a pattern, and makes the first of tap0, tap1, … that is free.
+    """
+    if len(os.fsencode(name)) > NAME_BYTES:
         raise UsageError(f"{name!r} is too long for an interface", remedy=f"its name has at most {NAME_BYTES} bytes")
-    if name in (".", "..") or any(letter in "/:" or letter.isspace() or letter == "\0" for letter in name):
+    if name in ("", ".", "..") or not name.isprintable() or any(letter in "/:% " for letter in name):
         raise UsageError(f"{name!r} is no name for an interface", remedy="choose letters and digits, like tap0")
 
 
@@ -356,10 +360,17 @@ def _refused(name: str, kind: str, error: OSError, *, exclusive: bool) -> Except
     if error.errno == errno.EBUSY:
         return UsageError(f"{what} is in use by another program", remedy="end that one, or choose another name")
     if error.errno in (errno.EINVAL, errno.EEXIST):
-        other = "TUN" if kind == "TAP" else "TAP"
-        return UsageError(
-            f"the interface {name} is no {kind} device", remedy=f"is it {other}? else choose another name"
-        )
+        with Rtnetlink() as kernel:
+            link = next((link for link in kernel.links() if link.name == name), None)
+        if link is not None and link.kind != "tun":
+            remedy = f"choose the name of a {kind} device, or a new one"
+            return UsageError(f"the interface {name} is neither a TUN nor a TAP device", remedy=remedy)
+        if link is not None and link.many_queues:
+            remedy = "make it without `multi_queue`, or choose another name"
+            return UsageError(f"{what} has many queues, and a program here takes one", remedy=remedy)
+        if link is not None and link.mode != kind.lower():
+            remedy = f"ask for {link.mode.upper()}, or choose another name"
+            return UsageError(f"the interface {name} is a {link.mode.upper()} device and no {kind}", remedy=remedy)
     return error
 
 

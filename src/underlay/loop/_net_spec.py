@@ -7,13 +7,16 @@ This file knows addresses and prefixes as text.  It does not know devices, hosts
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from ..errors import UsageError, nearest
 
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 KINDS: Final = ("tap", "tun", "lo")
 _WORDS: Final = ("ip", "gw", "mtu", "dns", "dev", "peer", "offload", "busy_poll")
@@ -26,6 +29,7 @@ _MOST_MTU_BYTES: Final = 65521
 # A second: whoever wants a processor taken for longer than that between frames has mistaken the unit.
 _MOST_BUSY_POLL_US: Final = 1_000_000
 
+_KIND: Final = re.compile("[^:,]*")
 EXAMPLE: Final = "tap:10.9.0.2/24,gw=10.9.0.1"
 
 
@@ -47,6 +51,8 @@ class NetworkSpec:
     offload: bool = True
     busy_poll_us: int | None = None
     """How long a loop looks for the next frame before it sleeps; None for the bridge's own measure."""
+    peers_are_given: bool = False
+    """``peers`` was said, and is no default."""
 
 
 def parse_network(text: str) -> NetworkSpec:
@@ -63,14 +69,17 @@ def parse_network(text: str) -> NetworkSpec:
     >>> str(spec.peers[0])
     '10.9.0.1/24'
     """
-    kind, _, rest = text.partition(":")
+    if any(letter.isspace() for letter in text):
+        raise UsageError(f"the network {text!r} has a space in it", remedy=f"write it without, as in {EXAMPLE}")
+    kind = _KIND.match(text)[0]  # type: ignore[index]  # it matches nothing, too
+    rest = text[len(kind) + 1 :]
     if kind not in KINDS:
         raise UsageError(f"there is no kind of network {kind!r}", remedy=f"{nearest(kind, KINDS)}, as in {EXAMPLE}")
     if kind == "lo":
         if text != "lo":
             raise UsageError("the network lo has no further words", remedy="say `lo`, or give it a device: " + EXAMPLE)
         return NetworkSpec("lo")
-    first, *words = rest.split(",")
+    first, *words = rest.split(",") if text[len(kind) :].startswith(":") else [""]
     given: dict[str, list[str]] = {word: [] for word in _WORDS}
     for word in words:
         name, equals, value = word.partition("=")
@@ -86,16 +95,27 @@ def parse_network(text: str) -> NetworkSpec:
         raise UsageError(f"the network {text!r} has no address", remedy=f"give it one and its prefix, as in {EXAMPLE}")
     addresses = tuple(_interface(each) for each in (first, *given["ip"]))
     gateways = tuple(_gateway(each, addresses) for each in given["gw"])
-    peers = tuple(_interface(each) for each in given["peer"]) or tuple(_default_peers(addresses, gateways))
+    peers = tuple(_interface(each) for each in given["peer"])
     if len({address.ip for address in addresses}) < len(addresses):
         raise UsageError(f"the network {text!r} has an address twice", remedy="say it once")
     if len({":" in gateway for gateway in gateways}) < len(gateways):
         raise UsageError(f"the network {text!r} has two default gateways", remedy="say one for each IP version")
     for peer in peers:
-        if not any(peer.ip in address.network for address in addresses):
+        near = [address for address in addresses if peer.ip in address.network]
+        if not near:
             raise UsageError(f"the kernel's {peer.ip} is in no network of the stack's", remedy="both need one prefix")
+        if not any(address.ip in peer.network for address in near):
+            raise UsageError(f"the kernel's {peer} does not reach {near[0].ip}", remedy="both need one prefix")
         if peer.ip in {address.ip for address in addresses}:
             raise UsageError(f"{peer.ip} cannot be both the stack's and the kernel's", remedy="give peer= another")
+    peers_are_given = bool(peers)
+    peers = peers or tuple(_default_peers(addresses, gateways))
+    if not peers:
+        bits = 24 if addresses[0].version == 4 else 64
+        raise UsageError(
+            f"{addresses[0]} leaves no address for the kernel, nor for anybody else",
+            remedy=f"say the prefix that both have, as in {addresses[0].ip}/{bits}",
+        )
     return NetworkSpec(
         kind,
         addresses,
@@ -106,35 +126,53 @@ def parse_network(text: str) -> NetworkSpec:
         given["dev"][0] if given["dev"] else "",
         _yes_or_no("offload", given["offload"]),
         _busy_poll(given["busy_poll"][0]) if given["busy_poll"] else None,
+        peers_are_given,
     )
 
 
 def _interface(text: str) -> _Interface:
     _refuse_zone(text)
-    if not text.partition("/")[2].isdigit():
-        host = text.partition("/")[0]
-        raise UsageError(f"the address {text!r} has no prefix", remedy=f"say how long it is, as in {host}/24")
-    try:
-        address = ipaddress.ip_interface(text)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no address with a prefix: {error}", remedy=f"an example: {EXAMPLE}") from None
-    ip, network = address.ip, address.network
+    host, _, bits = text.partition("/")
+    ip = _address(host)
+    if ip is None:
+        raise UsageError(f"{host!r} is no IP address", remedy=f"an example: {EXAMPLE}")
+    if not (bits.isascii() and bits.isdigit()):
+        usual = 24 if ip.version == 4 else 64
+        raise UsageError(f"the address {text!r} has no prefix", remedy=f"say how long it is, as in {host}/{usual}")
+    if int(bits) > ip.max_prefixlen:
+        raise UsageError(
+            f"the prefix of {text} is too long", remedy=f"an IPv{ip.version} address has {ip.max_prefixlen} bits"
+        )
+    address = ipaddress.ip_interface(text)
+    network = address.network
     if ip.is_multicast or ip.is_unspecified or ip.is_loopback:
         raise UsageError(f"{ip} cannot be a host's address on a link", remedy=f"an example: {EXAMPLE}")
-    if network.version == 4 and network.prefixlen < 31 and ip in (network.network_address, network.broadcast_address):
-        raise UsageError(f"{ip} names the network {network} or all its hosts", remedy="choose an address within it")
+    _refuse_all_hosts(ip, network)
     return address
+
+
+def _refuse_all_hosts(ip: _Address, network: _Network) -> None:
+    """Refuse the ends of a prefix: RFC 3021 and RFC 6164 let two hosts alone have them, RFC 4291, 2.6.1 has IPv6's."""
+    if network.max_prefixlen - network.prefixlen < 2:
+        return
+    if ip == network.network_address:
+        what = "names the network" if ip.version == 4 else "stands for any router of"
+        raise UsageError(f"{ip} {what} {network}, and is no host's", remedy=f"choose another, as {ip + 1}")
+    if ip.version == 4 and ip == network.broadcast_address:
+        raise UsageError(f"{ip} means all hosts of {network}, and is no host's", remedy=f"choose another, as {ip - 1}")
 
 
 def _gateway(text: str, addresses: tuple[_Interface, ...]) -> str:
     gateway = _address(text)
     if gateway is None:
         raise UsageError(f"the gateway {text!r} is no address", remedy=f"an example: {EXAMPLE}")
-    if not any(gateway in address.network for address in addresses):
+    home = next((address.network for address in addresses if gateway in address.network), None)
+    if home is None:
         networks = " or ".join(str(address.network) for address in addresses)
         raise UsageError(f"the gateway {text} is not in {networks}", remedy="a gateway is a neighbour on the link")
     if any(gateway == address.ip for address in addresses):
         raise UsageError(f"the gateway {text} is the stack's own address", remedy="name the neighbour that forwards")
+    _refuse_all_hosts(gateway, home)
     return str(gateway)
 
 
@@ -143,7 +181,7 @@ def _refuse_zone(text: str) -> None:
         raise UsageError(f"{text!r} names a zone", remedy="leave %… out: the network has one device")
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _address(text: str) -> _Address | None:
     _refuse_zone(text)
     try:
         return ipaddress.ip_address(text)
@@ -152,8 +190,11 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _server(text: str) -> str:
-    if _address(text) is None:
+    address = _address(text)
+    if address is None:
         raise UsageError(f"the name server {text!r} is no address", remedy="an example: dns=10.9.0.1")
+    if address.is_multicast or address.is_unspecified:
+        raise UsageError(f"the name server {text} is no host's address", remedy="an example: dns=10.9.0.1")
     return text
 
 
@@ -183,7 +224,7 @@ def _default_peers(addresses: tuple[_Interface, ...], gateways: tuple[str, ...])
     for address in addresses:
         network = address.network
         inside = [ipaddress.ip_address(each) for each in gateways if ipaddress.ip_address(each) in network]
-        candidates: Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address] = iter(network.hosts())
+        candidates: Iterator[_Address] = iter(network.hosts())
         peer = inside[0] if inside else next((each for each in candidates if each != address.ip), None)
         if peer is not None:
             yield ipaddress.ip_interface(f"{peer}/{network.prefixlen}")

@@ -68,8 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--io",
         metavar="MODEL",
-        default=os.environ.get(MODEL_VARIABLE) or _DEFAULT_MODEL,
-        help="the I/O model to put underneath (default: %(default)s)",
+        help=f"the I/O model to put underneath (default: {_default_model()})".replace("%", "%%"),
     )
     parser.add_argument("--net", metavar="NETWORK", help="a user-space TCP/IP stack to put underneath")
     # Here for the page of help; _part() has taken them off before argparse looks.
@@ -115,18 +114,23 @@ def main(args: argparse.Namespace) -> int:
             "python's -I, -E and -S keep underlay from putting a model beneath a program",
             remedy="leave them out",
         )
-    if not args.io.strip():
+    if args.io is not None and not args.io.strip():
         raise UsageError("--io needs the name of a model", remedy="`underlay models` lists them")
-    env = environment(args.io, os.environ, pid=os.getpid())
+    # With --net it is only for Python processes that the program starts.
+    env = environment(args.io or _default_model(), os.environ, pid=os.getpid())
     if args.net is not None:
         parse_network(args.net)  # only for its complaint, before the program starts
-        if args.io not in (_DEFAULT_MODEL, "epoll"):
+        if args.io is not None:
             raise UsageError(
-                f"--net waits by epoll, and --io says {args.io}",
-                remedy="leave --io out, or the variable " + MODEL_VARIABLE,
+                "--io and --net exclude each other", remedy="leave one out: a network of its own waits by epoll"
             )
         env[NET_VARIABLE] = args.net
     _become(_program_arguments(args.program), env)
+
+
+def _default_model() -> str:
+    """The model where --io is left out."""
+    return os.environ.get(MODEL_VARIABLE) or _DEFAULT_MODEL
 
 
 def environment(model: str, inherited: Mapping[str, str], *, pid: int | None = None) -> dict[str, str]:

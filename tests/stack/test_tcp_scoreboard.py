@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from underlay.stack._tcp_scoreboard import Phase, Scoreboard, Sent
@@ -52,6 +52,11 @@ ACTIONS = st.lists(
 
 
 @given(sizes=st.lists(st.integers(1, 8), min_size=1, max_size=12), actions=ACTIONS)
+@example(  # two are sent again at one moment, the later one first
+    sizes=[1, 1, 1, 1],
+    actions=[("sack", 2, 1), ("detect", 0, 0), ("detect", 0, 0), ("retransmit", 2, 0), ("sack", 1, 1),
+             ("detect", 2, 0), ("retransmit", 2, 0)],
+)  # fmt: skip
 def test_the_counters_are_what_a_count_would_give_and_sacks_of_whole_segments_are_exact(
     sizes: list[int], actions: list[tuple[str, int, int]]
 ) -> None:

@@ -284,10 +284,11 @@ class Scoreboard:
 
     def _place_in_time(self, other: Sent) -> None:
         by_time = self.by_time
-        last = next(reversed(by_time))
+        last = next(reversed(by_time), None)
         by_time[other] = None
-        if (last.sent_at, last.end) > (other.sent_at, other.end):
-            # Rare: only the middle of a super segment that is SACKed leaves two parts to wait for.
+        if last is not None and (last.sent_at, last.end) > (other.sent_at, other.end):
+            # Rare: the middle of a super segment that is SACKed leaves two parts to wait for; and of segments that
+            # are sent again at one moment the earlier may have been found lost later.
             self.by_time = OrderedDict.fromkeys(sorted(by_time, key=lambda sent: (sent.sent_at, sent.end)))
 
     # --- RACK, RFC 8985 §6.2 ---
@@ -412,7 +413,8 @@ class Scoreboard:
             self.retrans_bytes += sent.end - sent.start
         sent.sent_at = now
         sent.times += 1
-        self.on_sent(sent)
+        self.by_time.pop(sent, None)
+        self._place_in_time(sent)
 
     def index_of(self, sent: Sent) -> int:
         """Give the place of `sent` in the queue."""

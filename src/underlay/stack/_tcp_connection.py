@@ -88,6 +88,7 @@ class TcpConnection(Tcb):
             if not size:
                 return 0
             self.notified_room = False
+            self.layer.mark(self)  # what Nagle held may go now
             return 0
         if size > room:
             self.notified_room = False
@@ -215,6 +216,11 @@ class TcpConnection(Tcb):
                     self.rcv_buf = min(wanted, self.layer.config.max_receive_buffer_bytes)
             self.counted_bytes = 0
             self.counted_from = now
+        if self.pushed and not self.received.size_bytes and (self.pushed > 1 or not self.pingpong):
+            # All that the peer wrote is read and no answer was written: it may wait for just this (Linux:
+            # tcp_cleanup_rbuf()). An answer that is written before the next flush still takes it along.
+            self.ack_now = True
+            self.layer.mark(self)
         left = self.rcv_adv - self.rcv_nxt
         gain = self.rcv_nxt + self.rcv_buf - self.received.size_bytes - self.rcv_adv
         # Told by itself only if it doubles what the peer may send; other segments carry it anyway (Linux).

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from ..wire import ACK, FIN, RST, SYN, URG, TcpSegment
+from ..wire import ACK, FIN, PSH, RST, SYN, URG, TcpSegment
 from ._contract import Events
 from ._tcp_congestion import make_congestion_control
 from ._tcp_output import PROBE, RTO, arm_retransmission, send_ack, send_syn, update_mss
@@ -94,8 +94,8 @@ def receive(tcb: Tcb, segment: TcpSegment, now: float) -> None:
                 received.append(bytes(payload))
                 tcb.unacked_bytes += size
                 tcb.received_at = now
-                if size > tcb.rcv_mss:
-                    _learn_mss(tcb, size)
+                if size != tcb.rcv_mss or flags & PSH:
+                    _learn_mss(tcb, size, flags)
             if not tcb.dirty:
                 tcb.dirty = True
                 tcb.layer.dirty.append(tcb)
@@ -103,9 +103,17 @@ def receive(tcb: Tcb, segment: TcpSegment, now: float) -> None:
     _receive_slowly(tcb, segment, now)
 
 
-def _learn_mss(tcb: Tcb, size: int) -> None:
-    """The peer's segments are longer than was thought; a super segment tells nothing beyond what we offered."""
+def _learn_mss(tcb: Tcb, size: int, flags: int) -> None:
+    """Learn how long the peer's segments are, and whether one of its writes is over (Linux: tcp_measure_rcv_mss()).
+
+    A super segment tells nothing beyond what we offered.
+    """
+    if size < tcb.rcv_mss:
+        tcb.pushed = 2 if tcb.pushed else 1
+        return
     tcb.rcv_mss = min(size, tcb.adv_mss)
+    if flags & PSH and not tcb.pushed:
+        tcb.pushed = 1
 
 
 def _restart_keepalive(tcb: Tcb, now: float) -> None:
@@ -222,7 +230,7 @@ def _receive_slowly(tcb: Tcb, segment: TcpSegment, now: float) -> None:
             if size and tcb.detached:
                 _receive_after_close(tcb, now)
                 return
-            _take_data(tcb, seq, payload, bool(flags & FIN), now)
+            _take_data(tcb, seq, payload, flags, now)
         else:
             tcb.ack_now = True
     layer.mark(tcb)
@@ -358,8 +366,9 @@ def _take_urgent(tcb: Tcb, up: int) -> None:
     tcb.layer.tell(tcb, Events.URGENT)
 
 
-def _take_data(tcb: Tcb, seq: int, payload: bytes | memoryview, fin: bool, now: float) -> None:
+def _take_data(tcb: Tcb, seq: int, payload: bytes | memoryview, flags: int, now: float) -> None:
     """Cut the data to the window; take it if it is next in order, else keep it until it is (SHLD-31)."""
+    fin = bool(flags & FIN)
     nxt = tcb.rcv_nxt
     if seq < nxt:
         if tcb.sack and len(payload):
@@ -398,8 +407,7 @@ def _take_data(tcb: Tcb, seq: int, payload: bytes | memoryview, fin: bool, now: 
     received = tcb.received
     was = received.size_bytes
     if size:
-        if size > tcb.rcv_mss:
-            _learn_mss(tcb, size)
+        _learn_mss(tcb, size, flags)
         data = bytes(payload)
         if reassembly is not None and reassembly.add(seq, data):
             data = reassembly.pop(nxt)
@@ -534,7 +542,7 @@ def _receive_in_syn_sent(tcb: Tcb, segment: TcpSegment, now: float) -> None:
         tcb.ack_now = True
         size = len(segment.payload)
         if size or flags & FIN:
-            _take_data(tcb, tcb.rcv_nxt, segment.payload, bool(flags & FIN), now)
+            _take_data(tcb, tcb.rcv_nxt, segment.payload, flags, now)
         return
     # MUST-10: both opened at the same time. Say SYN, ACK; data that came along comes again.
     tcb.move(TcpEvent.RECEIVE_SYN)

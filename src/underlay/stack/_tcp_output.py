@@ -123,6 +123,7 @@ def _transmit(tcb: Tcb, seq: int, flags: int, payload: bytes | memoryview, now: 
     size = len(payload)
     tcb.last_ack_sent = nxt
     tcb.unacked_bytes = 0
+    tcb.pushed = 0
     tcb.ack_at = NEVER
     if size and tcb.reassembly is None:
         tcb.ack_now = False
@@ -169,6 +170,7 @@ def send_ack(tcb: Tcb, now: float, *, seq: int | None = None, flags: int = ACK) 
     )  # fmt: skip
     tcb.last_ack_sent = tcb.rcv_nxt
     tcb.unacked_bytes = 0
+    tcb.pushed = 0
     tcb.ack_at = NEVER
     _send_head(tcb, head, now)
 
@@ -343,9 +345,13 @@ def _send_new(tcb: Tcb, now: float) -> None:
 
 
 def _is_held(tcb: Tcb) -> bool:
-    """Nagle: is a segment that is not full to wait for the acknowledgment of another such one? (SHLD-7, RFC 896)."""
+    """Nagle: is a segment that is not full to wait for the acknowledgment of another such one? (SHLD-7, RFC 896).
+
+    Not if the program waits for room: nothing more will come to fill it (Linux: tcp_sendmsg() pushes before it waits).
+    """
     return (
-        tcb.small_end > tcb.snd_una
+        tcb.notified_room
+        and tcb.small_end > tcb.snd_una
         and not tcb._options.nodelay
         and not tcb.fin_pending
         and tcb.snd_up is None

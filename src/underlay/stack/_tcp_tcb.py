@@ -84,6 +84,7 @@ class Tcb:
         "peer_mss",
         "pingpong",
         "probes",
+        "pushed",
         "queue",
         "quick_acks",
         "rcv_adv",
@@ -214,6 +215,8 @@ class Tcb:
         self.ack_now = False
         self.ack_at = NEVER
         self.unacked_bytes = 0
+        self.pushed = 0
+        """1 if some of these were the end of a write, 2 for two such short segments (Linux: ICSK_ACK_PUSHED, 2)."""
         self.last_ack_sent = 0
         self.quick_acks = config.quick_acks
         self.received_at = -NEVER

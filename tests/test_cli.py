@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -156,6 +157,83 @@ def test_an_interrupted_command_ends_with_status_130(command: Callable[..., None
 
     command(interrupted)
     assert cli.main(["probe-me"]) == 130
+
+
+RUN = ("run", "--net", "lo", "-c", "pass")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "moment"),
+    [
+        (("--help",), "argparse"),
+        (("--help",), "underlay.errors"),
+        (("--help",), "underlay.cli"),
+        (("net", "list"), "underlay.cli"),
+        (("net", "list"), "underlay.link._tuntap"),
+        (("net", "list"), "underlay.tools._net_shell"),
+        (("models",), "underlay.loop._models"),
+        (RUN, "argparse"),
+        (RUN, "underlay.cli"),
+        (RUN, "underlay.loop._net_spec"),
+        (RUN, "underlay.loop._site.sitecustomize"),
+        # In the interpreter that the first becomes, before the program begins.
+        (RUN, "asyncio.events"),
+        (RUN, "underlay.loop._install"),
+        (RUN, "underlay.link"),
+        (RUN, "underlay.loop._bridge"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else value,
+)
+def test_ctrl_c_shows_no_traceback_of_ours_however_early(
+    child_environment: dict[str, str], arguments: tuple[str, ...], moment: str
+) -> None:
+    with subprocess.Popen(
+        # It tells of each module that is imported: moments that do not depend on the clock.
+        [sys.executable, "-X", "importtime", "-m", "underlay", *arguments],
+        env=child_environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if line.rpartition("|")[2].strip() == moment:
+                child.send_signal(signal.SIGINT)
+                break
+        else:
+            pytest.fail(f"{moment} was never imported")
+        rest = child.stderr.read()
+    # A child that was quicker than the signal has ended well.
+    assert child.returncode in (-signal.SIGINT, 130, 0)
+    assert "Traceback" not in rest and "KeyboardInterrupt" not in rest, rest
+
+
+def test_a_program_begins_with_the_interrupts_of_python(child_environment: dict[str, str]) -> None:
+    code = (
+        "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler,"
+        " signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    )
+    for blocked, told in [(False, "True set()\n"), (True, f"True {{{signal.SIGINT!r}}}\n")]:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT] if blocked else [])
+        try:
+            words = [sys.executable, "-m", "underlay", "run", "-c", code]
+            done = subprocess.run(words, env=child_environment, capture_output=True, text=True, check=True)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        assert done.stdout == told
+
+
+def test_an_ignored_ctrl_c_stays_ignored(child_environment: dict[str, str]) -> None:
+    code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    command = f"trap '' INT; exec '{sys.executable}' -m underlay run -c '{code}'"
+    done = subprocess.run(["sh", "-c", command], env=child_environment, capture_output=True, text=True)
+    assert done.stdout == "True\n"
+
+
+def test_the_file_of_the_command_changes_no_signal_for_who_imports_it(child_environment: dict[str, str]) -> None:
+    code = "import signal, underlay.cli; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    done = subprocess.run([sys.executable, "-c", code], env=child_environment, capture_output=True, text=True)
+    assert done.stdout == "True\n"
 
 
 def test_a_command_whose_module_is_absent_is_one_sentence(

@@ -11,6 +11,26 @@ command module offers::
 
 from __future__ import annotations
 
+# `signal` itself takes milliseconds to import; this is the part of it that is compiled in.
+import _signal  # type: ignore[import-not-found]
+import sys
+
+_had_default_interrupt = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
+
+
+# Ctrl-C while Python imports what follows would show a traceback of ours. Until a command begins, nothing is made that
+# it could leave behind, so meanwhile the signal ends the process as it ends any program that does not know of it.
+def _let_interrupts_end(quietly: bool) -> None:
+    """Let Ctrl-C end this process without a word, or raise KeyboardInterrupt again; not where it was ignored."""
+    if _had_default_interrupt:
+        try:
+            _signal.signal(_signal.SIGINT, _signal.SIG_DFL if quietly else _signal.default_int_handler)
+        except ValueError:
+            pass  # not the main thread, whose matter it is
+
+
+_let_interrupts_end(quietly=True)
+
 import argparse
 import contextlib
 import errno
@@ -18,7 +38,6 @@ import importlib
 import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
@@ -141,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """Run the command and end the process with its exit status: the console script."""
+    _let_interrupts_end(quietly=True)
     sys.exit(main())
 
 
@@ -175,6 +195,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
         args = parser.parse_args(arguments)
     except SystemExit as stop:  # --help has printed its page
         return int(stop.code or 0)
+    _let_interrupts_end(quietly=False)  # from here on a command may have things to clear away
     return command.main(args)
 
 
@@ -253,3 +274,7 @@ def _silence_stdout() -> None:
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, sys.stdout.fileno())
         os.close(devnull)
+
+
+if not sys.argv[:1] or not sys.argv[0].endswith(("/underlay", "/underlay/__main__.py")):
+    _let_interrupts_end(quietly=False)  # it is imported by another program, which keeps what it had

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
@@ -28,7 +29,7 @@ from typing import NoReturn
 
 from ..errors import UsageError, nearest
 from ._net_spec import EXAMPLE, parse_network
-from ._site.sitecustomize import MODEL_VARIABLE, NET_VARIABLE, PROGRAM_VARIABLE
+from ._site.sitecustomize import INTERRUPT_WAITS, MODEL_VARIABLE, NET_VARIABLE, PROGRAM_VARIABLE
 
 __all__ = ["configure", "environment", "main"]
 
@@ -164,7 +165,15 @@ def _become(arguments: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # None where the shell closed it (`>&-`)
             stream.flush()
-    os.execve(sys.executable, [sys.executable, *flags, *arguments], env)
+    # From here to the program's beginning the process is ours, and Ctrl-C must end it without a traceback of ours. The
+    # new interpreter would set its handler first of all; so the signal waits until `sitecustomize` is asked.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    if signal.SIGINT not in blocked:
+        env = {**env, PROGRAM_VARIABLE: env[PROGRAM_VARIABLE] + INTERRUPT_WAITS}
+    try:
+        os.execve(sys.executable, [sys.executable, *flags, *arguments], env)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _program_arguments(program: list[str]) -> list[str]:

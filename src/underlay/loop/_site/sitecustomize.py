@@ -31,6 +31,8 @@ NET_VARIABLE = "UNDERLAY_NET"
 # The process id of the program itself, which exec() kept. It tells the program,
 # where a model that cannot run is an error, from the processes that it starts.
 PROGRAM_VARIABLE = "UNDERLAY_RUN"
+# Behind the process id: SIGINT is blocked until this file has seen to it that it leaves no traceback.
+INTERRUPT_WAITS = " SIGINT"
 # underlay's own minimum (pyproject.toml, requires-python).
 OLDEST_PYTHON = (3, 11)
 
@@ -93,14 +95,34 @@ def start() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if entry != here]
     model = os.environ.get(MODEL_VARIABLE, "")
-    is_program = os.environ.pop(PROGRAM_VARIABLE, "") == str(os.getpid())
+    program = os.environ.pop(PROGRAM_VARIABLE, "")
+    is_program = program.replace(INTERRUPT_WAITS, "") == str(os.getpid())
     net = os.environ.pop(NET_VARIABLE, "")
     if model and sys.version_info >= OLDEST_PYTHON:
         if is_program:
-            put_beneath(model, is_program=True, net=net)
+            with_quiet_interrupts(
+                lambda: put_beneath(model, is_program=True, net=net), program.endswith(INTERRUPT_WAITS)
+            )
         else:
             AfterImport("asyncio", lambda module: put_beneath(model, is_program=False)).watch()
     _run_the_hidden_one()
+
+
+def with_quiet_interrupts(action: "Callable[[], None]", is_blocked: bool) -> None:
+    """Call ``action``, during which Ctrl-C ends the process as it ends one that does not know of it.
+
+    Nothing of the program runs yet, and a traceback would be of ours. A SIGINT that was blocked meanwhile comes now.
+    """
+    import signal
+
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_ours:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if is_blocked:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    action()
+    if is_ours:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def put_beneath(model: str, *, is_program: bool, net: str = "") -> None:

@@ -112,6 +112,18 @@ def tell(call: Callable[[], object]) -> object:
     return bytes(given) if isinstance(given, bytearray) else given
 
 
+def each(*calls: Callable[[], object]) -> list[object]:
+    """What one after another gives."""
+    return [tell(call) for call in calls]
+
+
+def set_on(sock: socket.socket, *options: int) -> socket.socket:
+    """The same socket, with these options of SOL_SOCKET."""
+    for option in options:
+        sock.setsockopt(socket.SOL_SOCKET, option, 1)
+    return sock
+
+
 Situation = Callable[[Net], object]
 
 

@@ -14,7 +14,6 @@ import errno
 import math
 import os
 import select
-import socket
 import threading
 from asyncio.log import logger
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakSet, WeakValueDictionary
 
 from ..stack import State
-from ._stack_address import Pair, packed_ip
 
 if TYPE_CHECKING:
     from ..clock import Clock
@@ -88,7 +86,6 @@ class Bridge:
         self._detached: dict[int, StackSocket] = {}
         self._by_object: dict[TcpConnection | TcpListener | UdpSocket, int] = {}
         self._next_number = FIRST_NUMBER
-        self._reserved: list[Pair] = []
         self._watched: dict[int, int] = {}
         self._maybe_ready: set[int] = set()
         self._poll = select.poll()
@@ -138,29 +135,6 @@ class Bridge:
     def detach(self, below: TcpConnection | TcpListener | UdpSocket) -> None:
         """Nobody asks for `below` any more."""
         self._by_object.pop(below, None)
-
-    def reserve(self, address: bytes, port: int, *, reuse_address: bool) -> None:
-        """Note a TCP port that was bound and isn't listened on yet; EADDRINUSE where another socket did so."""
-        if not reuse_address:
-            for other, other_port in self._reserved:
-                same = len(other) == len(address) and (other == address or not any(other) or not any(address))
-                if same and other_port == port:
-                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        self._reserved.append((address, port))
-
-    def release(self, address: bytes, port: int) -> None:
-        """The socket that reserved it is closed."""
-        if (address, port) in self._reserved:
-            self._reserved.remove((address, port))
-
-    def resolve(self, host: str, family: int) -> bytes:
-        """The address of a name that is known here, for calls that cannot ask a server; ``socket.gaierror`` if none."""
-        width = 4 if family == socket.AF_INET else 16
-        for address in self.names.get(host.lower(), ()):
-            packed = packed_ip(address)
-            if packed is not None and len(packed) == width:
-                return packed
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     # --- readiness ------------------------------------------------------------------------------------------
 
@@ -303,7 +277,6 @@ class Bridge:
         for device in self.devices.values():
             device.close()
         self._by_fd.clear()
-        self._reserved.clear()
         self._detached.clear()
         for sock in list(self._sockets.values()):
             sock.network_is_down()

@@ -24,20 +24,24 @@ _BROADCAST: Final = b"\xff" * 4
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
-def to_pair(address: Any, family: int, resolve: Resolve) -> Pair:
-    """The packed address and the port of what a program gave for an address of `family`.
+def to_pair(address: Any, family: int, resolve: Resolve, call: str) -> Pair:
+    """The packed address and the port of what a program gave `call` for an address of `family`.
 
     TypeError, OverflowError and ``socket.gaierror`` come as from a socket of the kernel's.
     """
     if not isinstance(address, tuple):
-        raise TypeError(f"{_name(family)} address must be tuple, not {type(address).__name__}")
+        raise TypeError(f"{call}(): {_name(family)} address must be tuple, not {type(address).__name__}")
     if not (len(address) == 2 or (family == socket.AF_INET6 and 2 <= len(address) <= 4)):
-        raise TypeError(f"{_name(family)} address must be a pair (host, port)")
+        raise TypeError(f"{call}(): {_name(family)} address must be a pair (host, port)")
     host, port = address[0], address[1]
     if not isinstance(port, int):
         raise TypeError(f"an integer is required (got type {type(port).__name__})")
     if not 0 <= port <= 65535:
-        raise OverflowError("port must be 0-65535.")
+        raise OverflowError(f"{call}(): port must be 0-65535.")
+    if any(not isinstance(each, int) for each in address[2:]):
+        raise TypeError("flowinfo and scope are integers")
+    if len(address) > 2 and not 0 <= address[2] <= 0xFFFFF:
+        raise OverflowError(f"{call}(): flowinfo must be 0-1048575.")
     if isinstance(host, bytes | bytearray):
         host = host.decode("ascii")
     if not isinstance(host, str):
@@ -46,7 +50,7 @@ def to_pair(address: Any, family: int, resolve: Resolve) -> Pair:
         return WILDCARD[socket.AddressFamily(family)], port
     if host == "<broadcast>" and family == socket.AF_INET:
         return _BROADCAST, port
-    packed = packed_ip(host)
+    packed = packed_ip(host) or packed_loosely(host)
     if packed is None:
         packed = resolve(host, family)
     elif _FAMILY_OF[len(packed)] != family:
@@ -77,6 +81,30 @@ def packed_ip(text: str) -> bytes | None:
         return parse_ip(text.partition("%")[0])
     except ValueError:
         return None
+
+
+def packed_loosely(text: str) -> bytes | None:
+    """The bytes of an IPv4 address in one of inet_aton(3)'s ways: ``127.1``, ``0x7f.1``, ``2130706433``, ``0``."""
+    parts = text.split(".")
+    if len(parts) > 4:
+        return None
+    try:
+        numbers = [_number(part) for part in parts]
+    except ValueError:
+        return None
+    last = numbers.pop()
+    if any(number > 255 for number in numbers) or last >= 1 << 8 * (4 - len(numbers)):
+        return None
+    return bytes(numbers) + last.to_bytes(4 - len(numbers), "big")
+
+
+def _number(digits: str) -> int:
+    """As C writes them: hexadecimal behind 0x, octal behind 0."""
+    if not digits.isascii() or not digits.isalnum():
+        raise ValueError(digits)
+    if digits[:2] in ("0x", "0X"):
+        return int(digits[2:] or "0", 16)
+    return int(digits, 8 if digits[0] == "0" else 10)
 
 
 def _name(family: int) -> str:

@@ -19,7 +19,7 @@ from ._stack_message import Message
 from ._stack_options import Options, refuse
 
 if TYPE_CHECKING:
-    from ..stack import TcpConnection, TcpListener
+    from ..stack import Binding, TcpConnection, TcpListener
     from ._bridge import Bridge
     from ._stack_socket import StackSocket
 
@@ -28,8 +28,12 @@ OUT: Final = 0x004  # POLLOUT
 ERR: Final = 0x008  # POLLERR
 HUP: Final = 0x010  # POLLHUP
 
+RDHUP: Final = 0x2000  # POLLRDHUP
+
 _CONNECTING: Final = frozenset({State.SYN_SENT, State.SYN_RECEIVED})
-_WITHOUT_PEER: Final = _CONNECTING | {State.CLOSED}
+# Linux's socket is done with its connection when that has only to wait for late segments.
+_OVER: Final = frozenset({State.CLOSED, State.TIME_WAIT})
+_WITHOUT_PEER: Final = _CONNECTING | _OVER
 
 
 class Core(Protocol):
@@ -42,6 +46,7 @@ class Core(Protocol):
     def listen(self, backlog: int) -> None: ...
     def accept(self) -> tuple[Core, Pair]: ...
     def connect(self, address: Pair) -> None: ...
+    def finish_connect(self) -> None: ...
     def shutdown(self, how: int) -> None: ...
     @property
     def failed(self) -> bool: ...
@@ -70,8 +75,12 @@ class StreamCore:
         self._bridge = bridge
         self._tcp = bridge.host.tcp
         self._family = socket.AddressFamily(family)
-        self._bound: Pair | None = None
+        self._binding: Binding | None = None
         self._connection = connection
+        # What connect() was asked for and has not told yet: SS_CONNECTING of the kernel.
+        self._asked = False
+        # shutdown() of a socket without a peer is refused, and remembered all the same: inet_shutdown().
+        self._reading_shut = False
         self._listeners: list[TcpListener] = []
         self._options = Options()
         self._sock: StackSocket | None = None
@@ -84,11 +93,6 @@ class StreamCore:
                 self._bridge.attach(below, sock)
 
     @property
-    def _was_connected(self) -> bool:
-        # Congestion control begins with the end of the handshake.
-        return self._connection is not None and self._connection.info().cwnd_bytes > 0
-
-    @property
     def connecting(self) -> bool:
         """Whether the handshake that `connect` began is under way."""
         return self._connection is not None and self._connection.state in _CONNECTING
@@ -97,17 +101,18 @@ class StreamCore:
 
     def bind(self, address: Pair) -> None:
         """Reserve a local address and port."""
-        if self._bound is not None or self._connection is not None:
+        if self._binding is not None or self._connection is not None:
             raise refuse(errno.EINVAL)
         host, port = address
         if any(host) and not self._bridge.host.is_local(host):
             raise refuse(errno.EADDRNOTAVAIL)
-        reuse_address = self._options.reuse_address
-        # The stack binds when it listens. So listen for no time at all, which finds a port, or who has it.
-        probe = self._tcp.listen(host, port, self._bridge.now(), backlog=0, reuse_address=reuse_address)
-        probe.close(self._bridge.now())
-        self._bridge.reserve(host, probe.port, reuse_address=reuse_address)
-        self._bound = host, probe.port
+        self._binding = self._tcp.ports.bind(
+            host,
+            port,
+            dual=not self._options.v6_only,
+            reuse_address=self._options.reuse_address,
+            reuse_port=self._options.reuse_port,
+        )
 
     def listen(self, backlog: int) -> None:
         """Become a listener; for an IPv6 wildcard of IPv4 too, unless IPV6_V6ONLY is set (ipv6(7))."""
@@ -117,22 +122,19 @@ class StreamCore:
             for listener in self._listeners:
                 listener.backlog = backlog
             return
-        if self._bound is None:
+        if self._binding is None:
             self.bind((WILDCARD[self._family], 0))
-        assert self._bound is not None
-        host, port = self._bound
-        hosts = [host]
-        if host == WILDCARD[socket.AF_INET6] and not self._options.v6_only:
+        binding = self._binding
+        assert binding is not None
+        hosts = [binding.address]
+        if binding.dual:
             hosts.append(WILDCARD[socket.AF_INET])
-        options, reuse_address, now = self._options.tcp(), self._options.reuse_address, self._bridge.now()
-        try:
-            for each in hosts:
-                self._listeners.append(
-                    self._tcp.listen(each, port, now, backlog=backlog, options=options, reuse_address=reuse_address)
-                )
-        except BaseException:
-            self._close_listeners()  # one of two families is no listener
-            raise
+        options, now = self._options.tcp(), self._bridge.now()
+        self._tcp.ports.check(binding)
+        self._listeners = [
+            self._tcp.listen(each, binding.port, now, backlog=backlog, options=options, binding=binding)
+            for each in hosts
+        ]
         if self._sock is not None:
             self.bind_to(self._sock)
 
@@ -149,36 +151,47 @@ class StreamCore:
         raise would_block()
 
     def connect(self, address: Pair) -> None:
-        """Begin the handshake."""
+        """Begin the handshake, or tell what became of the one that was begun: inet_stream_connect() of Linux."""
         if self._listeners:
             raise refuse(errno.EISCONN)
         if self._connection is not None:
+            if not self._asked:
+                raise refuse(errno.EISCONN)
             if self.connecting:
                 raise refuse(errno.EALREADY)
-            error = self._connection.take_error()
-            if error or self._connection.state is not State.CLOSED or self._was_connected:
-                raise refuse(error or errno.EISCONN)
-            self._bridge.detach(self._connection)  # it failed, and was told so: another try is allowed
+            self.finish_connect()
+            return
         host, port = address
-        local, local_port = self._bound or (None, 0)
         self._connection = self._tcp.connect(
-            named(host),
-            port,
-            self._bridge.now(),
-            local=local if local is not None and any(local) else None,
-            local_port=local_port,
-            options=self._options.tcp(),
+            named(host), port, self._bridge.now(), options=self._options.tcp(), binding=self._binding
         )
+        self._asked = True
+        self._reading_shut = False
         if self._sock is not None:
             self._bridge.attach(self._connection, self._sock)
 
+    def finish_connect(self) -> None:
+        """The handshake is over: tell how. After a failure, ECONNABORTED where it was told, the socket is new again."""
+        connection = self._connection
+        self._asked = False
+        if connection is not None and connection.state in _OVER:
+            number = connection.take_error() or errno.ECONNABORTED
+            self._bridge.detach(connection)
+            connection.close(self._bridge.now())
+            self._connection = None
+            raise refuse(number)
+
     def shutdown(self, how: int) -> None:
         """End one direction or both."""
+        if how not in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
+            raise refuse(errno.EINVAL)
         if self._listeners:
-            if how in (socket.SHUT_RD, socket.SHUT_RDWR):
+            if how != socket.SHUT_WR:
                 self._close_listeners()  # as Linux: accept() says EINVAL from then on
             return
-        if self._connection is None or self.connecting:
+        if self._connection is None:
+            self._reading_shut = self._reading_shut or how != socket.SHUT_WR
+        if self._connection is None or self._connection.state in _WITHOUT_PEER:
             raise refuse(errno.ENOTCONN)
         self._connection.shutdown(how, self._bridge.now())
 
@@ -188,11 +201,16 @@ class StreamCore:
         """At most `max_bytes` of what arrived, b"" at the end."""
         connection = self._connection
         if connection is None:
-            raise refuse(errno.ENOTCONN)
+            return self._receive_unconnected()
         data = connection.receive(max_bytes, self._bridge.now())
         if data is None:
             raise would_block()
         return data, None
+
+    def _receive_unconnected(self) -> tuple[bytes, Pair | None]:
+        if self._reading_shut and not self._listeners:
+            return b"", None
+        raise refuse(errno.ENOTCONN)
 
     def message(self, max_bytes: int, flags: int) -> Message:
         """The same as `flags` of recv(2) want it: seen only, urgent, or thrown away."""
@@ -201,7 +219,9 @@ class StreamCore:
         else:
             connection = self._connection
             if connection is None:
-                raise refuse(errno.ENOTCONN)
+                if flags & socket.MSG_OOB:
+                    raise refuse(errno.ENOTCONN if self._listeners else errno.EINVAL)
+                return Message(self._receive_unconnected()[0], None, 0, 0)
             seen = connection.receive_urgent() if flags & socket.MSG_OOB else connection.peek(max_bytes)
             if seen is None:
                 raise would_block()
@@ -227,7 +247,7 @@ class StreamCore:
         """Hand over what there is room for."""
         connection = self._connection
         if connection is None:
-            raise refuse(errno.EPIPE if self._listeners or target is None else errno.ENOTCONN)
+            raise refuse(errno.EPIPE)
         now = self._bridge.now()
         taken = connection.send_urgent(data, now) if flags & socket.MSG_OOB else connection.send(data, now)
         if not taken and len(data):
@@ -247,6 +267,12 @@ class StreamCore:
                 mask |= OUT
             if connection.error:
                 mask |= ERR | HUP | events & (IN | OUT)
+            if connection.peer_closed or connection.read_closed:
+                mask |= events & RDHUP
+                if connection.write_closed:
+                    mask |= HUP
+            if connection.state in _OVER:
+                mask |= HUP | events & RDHUP
             return mask
         if self._listeners:
             return events & IN if any(listener.acceptable for listener in self._listeners) else 0
@@ -258,7 +284,9 @@ class StreamCore:
         """The local address and port."""
         if self._connection is not None:
             return self._connection.local
-        return self._bound or (WILDCARD[self._family], 0)
+        if self._binding is not None:
+            return self._binding.address, self._binding.port
+        return WILDCARD[self._family], 0
 
     def remote(self) -> Pair:
         """The peer's; ENOTCONN without one."""
@@ -273,6 +301,9 @@ class StreamCore:
         changed.set(level, name, value)
         after = changed.tcp()  # which refuses what cannot be, before anything is changed
         self._options = changed
+        if self._binding is not None:
+            self._binding.reuse_address = changed.reuse_address
+            self._binding.reuse_port = changed.reuse_port
         if self._connection is not None and after != before:
             names = [each.name for each in fields(after) if getattr(after, each.name) != getattr(before, each.name)]
             self._connection.configure(self._bridge.now(), **{name: getattr(after, name) for name in names})
@@ -295,8 +326,8 @@ class StreamCore:
         if self._connection is not None:
             self._bridge.detach(self._connection)
             self._connection.close(self._bridge.now())
-        if self._bound is not None:
-            self._bridge.release(*self._bound)
+        if self._binding is not None:
+            self._tcp.ports.release(self._binding)
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

@@ -40,6 +40,7 @@ class DatagramCore:
         self._family = socket.AddressFamily(family)
         self._below = bridge.host.udp.open(4 if family == socket.AF_INET else 6)
         self._options = Options()
+        self._writing_shut = False
         # What MSG_MORE holds back, and for whom: the first call says it (udp(7), UDP_CORK).
         self._corked: tuple[bytearray, Pair | None] | None = None
 
@@ -65,8 +66,14 @@ class DatagramCore:
         """Choose a peer."""
         self._below.connect(*address)
 
+    def finish_connect(self) -> None:
+        """There is no handshake."""
+
     def shutdown(self, how: int) -> None:
-        """ENOTCONN without a peer; with one there is nothing to tell it."""
+        """ENOTCONN without a peer; with one nobody is told, but what is sent after SHUT_WR is EPIPE."""
+        if how not in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
+            raise refuse(errno.EINVAL)
+        self._writing_shut = self._writing_shut or how != socket.SHUT_RD
         if self._below.remote is None:
             raise refuse(errno.ENOTCONN)
 
@@ -102,6 +109,8 @@ class DatagramCore:
         """Send one datagram."""
         if flags & socket.MSG_OOB:
             raise refuse(errno.EOPNOTSUPP)
+        if self._writing_shut:
+            raise refuse(errno.EPIPE)
         if target is not None:
             target = named(target[0]), target[1]
         corked = self._corked
@@ -129,7 +138,7 @@ class DatagramCore:
 
     def remote(self) -> Pair:
         """The peer's; ENOTCONN without one."""
-        if self._below.remote is None:
+        if self._below.remote is None or not self._below.remote[1]:
             raise refuse(errno.ENOTCONN)
         return self._below.remote
 

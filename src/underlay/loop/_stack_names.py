@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..wire import DNS_A, DNS_AAAA, DNS_NAME_ERROR, DnsMessage, WireError, build_dns_query, parse_dns
@@ -77,7 +78,7 @@ class Names:
         if flags & socket.AI_NUMERICHOST:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         name = host.rstrip(".").lower()
-        found = [address for each in families for address in self._known(name, each)]
+        found = [address for each in families for address in known_addresses(self._bridge.names, name, each)]
         if not found:
             answers = await asyncio.gather(*(self._ask(name, each) for each in families), return_exceptions=True)
             found = [address for answer in answers if not isinstance(answer, BaseException) for address in answer]
@@ -87,13 +88,6 @@ class Names:
         if not found:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return found
-
-    def _known(self, name: str, family: socket.AddressFamily) -> list[bytes]:
-        if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, 6.3
-            return [LOOPBACK[family]]
-        given = [*self._bridge.names.get(name, ()), *_hosts_file().get(name, ())]
-        packed = (packed_ip(each) for each in given)
-        return [each for each in packed if each is not None and len(each) == len(WILDCARD[family])]
 
     # --- the name server ------------------------------------------------------------------------------------
 
@@ -128,6 +122,15 @@ class Names:
                             return message
             except OSError:  # TimeoutError among them: the next server may know
                 return None
+
+
+def known_addresses(names: Mapping[str, Sequence[str]], host: str, family: socket.AddressFamily) -> list[bytes]:
+    """What nobody need be asked for: ``localhost`` (RFC 6761, 6.3), the network's own ``names``, and /etc/hosts."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return [LOOPBACK[family]]
+    packed = (packed_ip(each) for each in (*names.get(name, ()), *_hosts_file().get(name, ())))
+    return [each for each in packed if each is not None and len(each) == len(WILDCARD[family])]
 
 
 def _parsed(data: bytes) -> DnsMessage | None:

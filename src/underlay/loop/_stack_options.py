@@ -163,6 +163,8 @@ class Options:
             receive_buffer_bytes=self._set.get((_SOL, socket.SO_RCVBUF)),
             max_segment_bytes=self._set.get((_TCP, socket.TCP_MAXSEG)),
             ttl=self.value(_IP, socket.IP_TTL),
+            reuse_address=self.reuse_address,
+            reuse_port=self.reuse_port,
             dscp=self.value(_IP, socket.IP_TOS) >> 2,  # the two bits below are ECN's: RFC 3168
         )
 
@@ -170,6 +172,11 @@ class Options:
     def reuse_address(self) -> bool:
         """SO_REUSEADDR."""
         return bool(self.value(_SOL, socket.SO_REUSEADDR))
+
+    @property
+    def reuse_port(self) -> bool:
+        """SO_REUSEPORT."""
+        return bool(self.value(_SOL, socket.SO_REUSEPORT))
 
     @property
     def v6_only(self) -> bool:

@@ -37,6 +37,7 @@ from ._stack_message import (
     scatter,
     writable,
 )
+from ._stack_names import known_addresses
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -154,13 +155,15 @@ class StackSocket(socket.socket):
 
     def settimeout(self, value: float | None) -> None:
         """Set the time-out in seconds; ValueError below 0."""
+        if self._gone:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if value is not None and value < 0:
             raise ValueError("Timeout value out of range")
         self._timeout_s = None if value is None else float(value)
 
     def setblocking(self, flag: bool) -> None:
         """Wait for ever, or not at all."""
-        self._timeout_s = None if flag else 0.0
+        self.settimeout(None if flag else 0.0)
 
     def getblocking(self) -> bool:
         """Whether calls wait."""
@@ -178,6 +181,13 @@ class StackSocket(socket.socket):
                 if not self._bridge.pump_until(lambda: bool(self._core.readiness(ready)), self._timeout_s):
                     raise TimeoutError("timed out") from None
 
+    def _resolve(self, host: str, family: int) -> bytes:
+        """The address of a name that is known here, as no call of a socket asks a server; ``socket.gaierror``."""
+        known = known_addresses(self._bridge.names, host, socket.AddressFamily(family))
+        if not known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return known[0]
+
     def _check_open(self) -> None:
         if not self._open:
             number = errno.EBADF if self._gone else errno.ENETDOWN
@@ -192,7 +202,7 @@ class StackSocket(socket.socket):
     def bind(self, address: Any, /) -> None:
         """Take a local address; EADDRINUSE, EADDRNOTAVAIL, EINVAL where it has one."""
         self._check_open()
-        self._core.bind(to_pair(address, self._family, self._bridge.resolve))
+        self._core.bind(to_pair(address, self._family, self._resolve, "bind"))
 
     def listen(self, backlog: int = socket.SOMAXCONN, /) -> None:
         """Accept connections, up to `backlog` of them before the program does."""
@@ -210,14 +220,22 @@ class StackSocket(socket.socket):
     def connect(self, address: Any, /) -> None:
         """Connect; without waiting BlockingIOError (EINPROGRESS), and SO_ERROR tells later."""
         self._check_open()
-        self._core.connect(to_pair(address, self._family, self._bridge.resolve))
+        self._core.connect(to_pair(address, self._family, self._resolve, "connect"))
         if not self._core.connecting:
             return
+        self._wait_for_connection()
+
+    def _wait_for_connection(self) -> None:
+        core = self._core
         if self._timeout_s == 0.0:
             raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
-        if not self._bridge.pump_until(lambda: not self._core.connecting, self._timeout_s):
+        if not self._bridge.pump_until(lambda: not core.connecting, self._timeout_s):
             raise TimeoutError("timed out")
-        error = self._core.take_error()
+        if self._timeout_s is None:
+            core.finish_connect()
+            return
+        # With a time-out the kernel's socket never waits: Python asks for SO_ERROR, and the call stays unfinished.
+        error = core.take_error()
         if error:
             raise OSError(error, os.strerror(error))
 
@@ -349,7 +367,7 @@ class StackSocket(socket.socket):
     def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
         """Hand over all; after an error it is unknown how much."""
         with memoryview(plain(data)) as view:
-            sent = 0
+            sent = self.send(view, flags)
             while sent < len(view):
                 sent += self.send(view[sent:], flags)
 
@@ -360,7 +378,7 @@ class StackSocket(socket.socket):
         flags: int = flags_and_address[0] if len(flags_and_address) == 2 else 0
         refuse_flags(flags, SEND_FLAGS)
         view = plain(data)
-        target = to_pair(flags_and_address[-1], self._family, self._bridge.resolve)
+        target = to_pair(flags_and_address[-1], self._family, self._resolve, "sendto")
         return self._when(OUT, lambda: self._core.send(view, flags, target), flags)
 
     def sendmsg(

@@ -17,12 +17,14 @@ from ._tcp_info import TcpInfo, TcpStatistics
 from ._tcp_layer import TcpLayer
 from ._tcp_listener import TcpListener
 from ._tcp_options import Congestion, TcpConfig, TcpOptions
+from ._tcp_ports import Binding
 from ._tcp_state import TRANSITIONS, State, TcpEvent
 from ._udp import UdpLayer, UdpSocket, UdpStatistics
 
 __all__ = [
     "DEFAULT_TTL",
     "TRANSITIONS",
+    "Binding",
     "Congestion",
     "EchoReply",
     "Events",

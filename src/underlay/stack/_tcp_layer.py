@@ -27,6 +27,7 @@ from ._tcp_listener import SynRequest, TcpListener
 from ._tcp_options import Congestion, TcpConfig, TcpOptions
 from ._tcp_output import arm_retransmission, flush, schedule, send_reset, send_syn, update_mss
 from ._tcp_passive import receive_at_listener
+from ._tcp_ports import Binding, Ports
 from ._tcp_scoreboard import Sent
 from ._tcp_sequence import MASK, is_before, unwrap
 from ._tcp_source_route import return_hops
@@ -85,8 +86,7 @@ class TcpLayer:
         self._now = 0.0
         self._drops: dict[str, int] = {}
         self._connections: dict[Key, TcpConnection] = {}
-        self._listeners: dict[tuple[bytes, int], TcpListener] = {}
-        self._port_uses: dict[int, int] = {}
+        self.ports = Ports(rng, self.config.ephemeral_ports, self._connections)
         self._time_wait: dict[Tcb, None] = {}
         self._heap: list[tuple[float, int, Tcb | SynRequest]] = []
         self._serial = 0
@@ -104,20 +104,27 @@ class TcpLayer:
         backlog: int = 128,
         options: TcpOptions | None = None,
         reuse_address: bool = False,
+        binding: Binding | None = None,
     ) -> TcpListener:
         """Wait for connections at `port` (0: choose one) of `address` (all zeros: every address of the family).
 
         OSError: EADDRINUSE if the port is taken; with `reuse_address` only by another listener. Two listeners
-        may have one port at different addresses (MUST-42).
+        may have one port at different addresses (MUST-42). With the `binding` of a socket, which is to be of this
+        port, Linux's rules hold for SO_REUSEADDR and SO_REUSEPORT, and it stays when the listener is closed.
         """
         if not 0 <= port <= 0xFFFF or len(address) not in (4, 16):
             raise OSError(errno.EINVAL, "no such address or port")
-        if port == 0:
-            port = self._choose_port(lambda port: self._is_bindable(address, port, reuse_address=False))
-        elif not self._is_bindable(address, port, reuse_address=reuse_address):
-            raise OSError(errno.EADDRINUSE, f"port {port} is in use")
-        listener = TcpListener(self, address, port, backlog, options or self.config.options)
-        self._listeners[address, port] = listener
+        own = binding is None
+        if binding is not None:
+            self.ports.check(binding)
+        elif port == 0:
+            binding = self.ports.bind(address, 0)
+        else:
+            binding = self.ports.force(address, port, reuse_address=reuse_address)
+        binding.listening = True
+        listener = TcpListener(self, address, binding.port, backlog, options or self.config.options)
+        listener.binding, listener.owns_binding = binding, own
+        self.ports.add_listener(listener)
         return listener
 
     def connect(
@@ -129,15 +136,20 @@ class TcpLayer:
         local: bytes | None = None,
         local_port: int = 0,
         options: TcpOptions | None = None,
+        binding: Binding | None = None,
     ) -> TcpConnection:
         """Begin an active open; CONNECTED is told when it is done, ERROR when it failed.
 
-        `local` and `local_port` may be left to us (MUST-43, MUST-44). OSError: ENETUNREACH without a way or for
+        `local` and `local_port` may be left to us (MUST-43, MUST-44), or be those of a socket's `binding`, where a
+        second connection to the same peer is EADDRNOTAVAIL. OSError: ENETUNREACH without a way or for
         an address that is not one host's (MUST-46), EADDRNOTAVAIL for a `local` that is not ours or when no port
         is left, EADDRINUSE, ENOBUFS at ``max_connections``.
         """
-        if len(remote) not in (4, 16) or not 0 < remote_port <= 0xFFFF or not 0 <= local_port <= 0xFFFF:
+        if len(remote) not in (4, 16) or not 0 <= remote_port <= 0xFFFF or not 0 <= local_port <= 0xFFFF:
             raise OSError(errno.EINVAL, "no such address or port")
+        if binding is not None:
+            local_port = binding.port
+            local = binding.address if any(binding.address) else None
         if not self.ip.is_unicast(remote):
             raise OSError(errno.ENETUNREACH, "not the address of one host")
         hops = (options or self.config.options).source_route if len(remote) == 4 else ()  # IPv6: RFC 5095
@@ -150,19 +162,19 @@ class TcpLayer:
             raise OSError(errno.ENOBUFS, "too many connections")
         source = path.source
         if local_port:
-            if self._listener_for(source, local_port) is not None:
-                raise OSError(errno.EADDRINUSE, f"port {local_port} is in use")
             key = (source, local_port, remote, remote_port)
+            if binding is None and self.ports.listener(key) is not None:
+                raise OSError(errno.EADDRINUSE, f"port {local_port} is in use")
             old = self._connections.get(key)
             if old is not None:
                 if old.state is not _TIME_WAIT:
-                    raise OSError(errno.EADDRINUSE, f"port {local_port} is in use to that address")
+                    number = errno.EADDRINUSE if binding is None else errno.EADDRNOTAVAIL
+                    raise OSError(number, f"port {local_port} is in use to that address")
                 self._end_time_wait(old, now)
         else:
-            local_port = self._choose_port(
+            local_port = self.ports.choose(
                 lambda port: (
-                    (source, port, remote, remote_port) not in self._connections
-                    and self._listener_for(source, port) is None
+                    (source, port, remote, remote_port) not in self._connections and not self.ports.is_bound(port)
                 )
             )
             key = (source, local_port, remote, remote_port)
@@ -187,8 +199,7 @@ class TcpLayer:
     def adopt(self, tcb: TcpConnection, path: Path) -> None:
         """Enter a new connection into the table, and say what its path and our buffers allow."""
         self._connections[tcb.key] = tcb
-        port = tcb.key[1]
-        self._port_uses[port] = self._port_uses.get(port, 0) + 1
+        self.ports.hold(tcb.key[1])
         tcb.path_mtu = path.mtu_bytes
         tcb.offload = path.offload
         tcb.adv_mss = self.advertised_mss(tcb.key[0], path, tcb.options)
@@ -207,38 +218,6 @@ class TcpLayer:
             return 0
         most = max(options.receive_buffer_bytes or 0, self.config.max_receive_buffer_bytes)
         return min(max((most - 1).bit_length() - 16, 0), 14)
-
-    def _choose_port(self, is_free: Callable[[int], bool]) -> int:
-        """Choose an ephemeral port: a random one, else the next free one behind it (RFC 6056 §3.3.1)."""
-        first, last = self.config.ephemeral_ports
-        count = last - first + 1
-        start = int(self._rng.random() * count)
-        for step in range(count):
-            port = first + (start + step) % count
-            if is_free(port):
-                return port
-        raise OSError(errno.EADDRNOTAVAIL, "no ephemeral port is left")
-
-    def _is_bindable(self, address: bytes, port: int, *, reuse_address: bool) -> bool:
-        wildcard = bytes(len(address))
-        for other_address, other_port in self._listeners:
-            if (
-                other_port == port
-                and len(other_address) == len(address)
-                and (other_address in (address, wildcard) or address == wildcard)
-            ):
-                return False
-        return reuse_address or port not in self._port_uses
-
-    def _listener_for(self, address: bytes, port: int) -> TcpListener | None:
-        listener = self._listeners.get((address, port))
-        if listener is None:
-            listener = self._listeners.get((bytes(len(address)), port))
-        return listener
-
-    def forget_listener(self, listener: TcpListener) -> None:
-        """A listener was closed."""
-        self._listeners.pop((listener.address, listener.port), None)
 
     # --- segments ---
 
@@ -296,7 +275,7 @@ class TcpLayer:
         if not (self.ip.is_unicast(destination) and self.ip.is_unicast(source)):
             self.count("address.not_unicast")  # MUST-57, MUST-63
             return
-        listener = self._listener_for(destination, segment.destination_port)
+        listener = self.ports.listener(key)
         if listener is not None:
             receive_at_listener(self, listener, key, segment, ip_options, now, least_iss)
             return
@@ -307,7 +286,7 @@ class TcpLayer:
         """May this SYN begin a new life of a connection in TIME_WAIT? (RFC 9293 §3.6.1 MAY-2, RFC 6191)."""
         if segment.flags & (SYN | RST | ACK) != SYN:
             return False
-        if self._listener_for(tcb.key[0], tcb.key[1]) is None:
+        if self.ports.listener(tcb.key) is None:
             return False
         if tcb.timestamps and segment.timestamp is not None:
             if is_before(tcb.ts_recent, segment.timestamp[0]):
@@ -507,12 +486,7 @@ class TcpLayer:
         """Remove a connection that has come to its end, and tell the program, with errno `wrong` if that is one."""
         if self._connections.pop(tcb.key, None) is None:
             return
-        port = tcb.key[1]
-        uses = self._port_uses[port] - 1
-        if uses:
-            self._port_uses[port] = uses
-        else:
-            del self._port_uses[port]
+        self.ports.let_go(tcb.key[1])
         self._leave_orphans(tcb)
         self._time_wait.pop(tcb, None)
         if wrong:
@@ -560,7 +534,7 @@ class TcpLayer:
             syn_requests=self.syn_requests,
             orphans=self.orphans,
             time_wait=len(self._time_wait),
-            listeners=len(self._listeners),
+            listeners=self.ports.listening,
             drops=MappingProxyType(dict(self._drops)),
         )
 

@@ -24,6 +24,7 @@ from ._tcp_tcb import NEVER, Key
 if TYPE_CHECKING:
     from ._tcp_connection import TcpConnection
     from ._tcp_layer import TcpLayer
+    from ._tcp_ports import Binding
 
 __all__ = ["SynRequest", "TcpListener"]
 
@@ -97,7 +98,9 @@ class SynRequest:
 class TcpListener:
     """A port that waits for connections; made by `TcpLayer.listen`."""
 
-    __slots__ = ("address", "backlog", "closed", "layer", "options", "port", "requests", "waiting")
+    __slots__ = (
+        "address", "backlog", "binding", "closed", "layer", "options", "owns_binding", "port", "requests", "waiting",
+    )  # fmt: skip
 
     def __init__(self, layer: TcpLayer, address: bytes, port: int, backlog: int, options: TcpOptions) -> None:
         self.layer = layer
@@ -107,6 +110,9 @@ class TcpListener:
         self.options = options
         self.backlog = max(backlog, 0)
         self.closed = False
+        self.binding: Binding | None = None
+        self.owns_binding = False
+        """The port is given back with the listener: no socket had it before."""
         self.requests: dict[Key, SynRequest] = {}
         self.waiting: deque[TcpConnection] = deque()
 
@@ -158,7 +164,11 @@ class TcpListener:
         for connection in self.waiting:
             connection.abort(now)
         self.waiting.clear()
-        self.layer.forget_listener(self)
+        self.layer.ports.remove_listener(self)
+        if self.binding is not None:
+            self.binding.listening = False
+            if self.owns_binding:
+                self.layer.ports.release(self.binding)
 
     def __repr__(self) -> str:
         return f"<TcpListener port {self.port}, {len(self.waiting)} waiting>"

@@ -60,6 +60,10 @@ class TcpOptions:
     """Time to live or hop limit of what is sent (RFC 9293 MUST-49)."""
     dscp: int = 0
     """Differentiated services code point of what is sent, 0 to 63 (RFC 9293 MUST-48)."""
+    reuse_address: bool = False
+    """SO_REUSEADDR: another socket that sets it too may bind the port of this one."""
+    reuse_port: bool = False
+    """SO_REUSEPORT: the same, and both may listen."""
     source_route: tuple[bytes, ...] = ()
     """IPv4 addresses that every packet is to pass, in this order (RFC 9293 MUST-51); it overrides one received."""
 

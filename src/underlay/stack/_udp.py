@@ -194,8 +194,8 @@ class UdpSocket:
             destination = self.remote
         else:
             self._check_family(destination[0])
-        if not destination[1]:
-            raise OSError(errno.EINVAL, "there is no port 0 to send to")
+            if not destination[1]:  # a peer may have it, and will refuse: Linux
+                raise OSError(errno.EINVAL, "there is no port 0 to send to")
         return self._layer._send(self, data, destination, now)
 
     def receive_from(self) -> tuple[bytes, _Address] | None:

@@ -113,6 +113,7 @@ class StreamCore:
             reuse_address=self._options.reuse_address,
             reuse_port=self._options.reuse_port,
         )
+        self._options.note_bound(host)
 
     def listen(self, backlog: int) -> None:
         """Become a listener; for an IPv6 wildcard of IPv4 too, unless IPV6_V6ONLY is set (ipv6(7))."""
@@ -296,6 +297,8 @@ class StreamCore:
 
     def set_option(self, level: int, name: int, value: Any) -> None:
         """Set an option, at once where there is a connection."""
+        if (level, name) == (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) and (self._binding or self._connection):
+            raise refuse(errno.EINVAL)  # it has a port already: ipv6(7)
         before = self._options.tcp()
         changed = self._options.copy()
         changed.set(level, name, value)

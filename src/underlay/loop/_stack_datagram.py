@@ -40,6 +40,7 @@ class DatagramCore:
         self._family = socket.AddressFamily(family)
         self._below = bridge.host.udp.open(4 if family == socket.AF_INET else 6)
         self._options = Options()
+        self._below.v6_only = self._options.v6_only
         self._writing_shut = False
         # What MSG_MORE holds back, and for whom: the first call says it (udp(7), UDP_CORK).
         self._corked: tuple[bytearray, Pair | None] | None = None
@@ -53,6 +54,7 @@ class DatagramCore:
     def bind(self, address: Pair) -> None:
         """Take a local address and port."""
         self._below.bind(*address)
+        self._options.note_bound(address[0])
 
     def listen(self, backlog: int) -> None:
         """Refused: datagrams have no connections."""
@@ -150,7 +152,10 @@ class DatagramCore:
             return
         if level == socket.IPPROTO_TCP:
             raise refuse(errno.ENOPROTOOPT)
+        if (level, name) == (_IPV6, socket.IPV6_V6ONLY) and self._below.local[1]:
+            raise refuse(errno.EINVAL)  # it has a port already: ipv6(7)
         self._options.set(level, name, value)
+        self._below.v6_only = self._options.v6_only
         below, now = self._below, self._options.value(level, name)
         if level == _SOL and name == socket.SO_BROADCAST:
             below.broadcast = bool(now)

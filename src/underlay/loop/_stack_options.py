@@ -129,6 +129,11 @@ class Options:
         else:
             raise refuse(errno.ENOPROTOOPT)
 
+    def note_bound(self, address: bytes) -> None:
+        """A socket bound to one IPv6 address is one of IPv6 only, and says so: inet6_bind() of Linux."""
+        if len(address) == 16 and any(address):
+            self._set[_IPV6, socket.IPV6_V6ONLY] = 1
+
     def get(self, level: int, name: int, kind: int, family: int) -> int | bytes:
         """An option's value; ENOPROTOOPT as above."""
         if level == _SOL:

@@ -400,11 +400,17 @@ class StackSocket(socket.socket):
     def setsockopt(self, level: int, optname: int, value: Any, optlen: int | None = None, /) -> None:
         """Set an option of socket(7), ip(7), ipv6(7), tcp(7) or udp(7); ENOPROTOOPT for one that the stack lacks."""
         self._check_open()
+        self._check_level(level)
         self._core.set_option(level, optname, value)
+
+    def _check_level(self, level: int, number: int = errno.ENOPROTOOPT) -> None:
+        if level == socket.IPPROTO_IPV6 and self._family == socket.AF_INET:
+            raise OSError(number, os.strerror(number))
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
         """An option's value, as an int, or as bytes where `buflen` is given."""
         self._check_open()
+        self._check_level(level, errno.EOPNOTSUPP)
         value = self._core.option(level, optname, self._kind)
         if isinstance(value, bytes):
             return value[: buflen or len(value)]

@@ -89,9 +89,10 @@ class Groups(Protocol):
 class UdpSocket:
     """One UDP socket of a host; `UdpLayer.open` makes it.
 
-    ``version`` is 4 or 6. Options are plain attributes: ``broadcast`` (SO_BROADCAST), ``reuse_address``,
-    ``reuse_port``, ``receive_buffer_bytes``, ``ttl``, ``multicast_ttl``, ``multicast_loop``,
-    ``multicast_interface`` (an index, None for the route's), ``dont_fragment`` (IP_PMTUDISC_DO), ``dscp``.
+    ``version`` is 4 or 6; one of IPv6 whose ``v6_only`` was made False talks to IPv4 as well. Options are plain
+    attributes: ``broadcast`` (SO_BROADCAST), ``reuse_address``, ``reuse_port``, ``receive_buffer_bytes``, ``ttl``,
+    ``multicast_ttl``, ``multicast_loop``, ``multicast_interface`` (an index, None for the route's),
+    ``dont_fragment`` (IP_PMTUDISC_DO), ``dscp``.
     """
 
     __slots__ = (
@@ -116,6 +117,7 @@ class UdpSocket:
         "reuse_address",
         "reuse_port",
         "ttl",
+        "v6_only",
         "version",
     )
 
@@ -128,6 +130,7 @@ class UdpSocket:
         self._is_bound = False
         self._bound_to = ANY4 if version == 4 else ANY6
         self.version = version
+        self.v6_only = True
         self.local: _Address = (self._bound_to, 0)
         self.remote: _Address | None = None
         self.closed = False
@@ -149,7 +152,7 @@ class UdpSocket:
         EADDRINUSE, EADDRNOTAVAIL, EINVAL where it is bound already, EAFNOSUPPORT for the other family.
         """
         self._check_open()
-        self._check_family(address)
+        self._check_family(address, errno.EINVAL)
         if self._is_bound:
             raise OSError(errno.EINVAL, "the UDP socket is bound already")
         self._layer._bind(self, address, port)
@@ -161,10 +164,12 @@ class UdpSocket:
         self._check_open()
         self._check_family(address)
         if address in (ANY4, ANY6):  # Linux: the host itself
-            address = b"\x7f\x00\x00\x01" if self.version == 4 else bytes(15) + b"\x01"
+            address = b"\x7f\x00\x00\x01" if len(address) == 4 else bytes(15) + b"\x01"
         if not self._is_bound:
             self.bind(self._bound_to, 0)
         before, bound = self.remote, self.local[0]
+        if len(bound) == 4 and len(address) == 16:  # Linux: it stays one of IPv4
+            raise OSError(errno.EAFNOSUPPORT, "the UDP socket has an IPv4 address")
         self._peer(None)
         try:
             source, _ = self._layer._route(self, address)
@@ -310,8 +315,17 @@ class UdpSocket:
         if self.closed:
             raise OSError(errno.EBADF, "the UDP socket is closed")
 
-    def _check_family(self, address: bytes) -> None:
-        if len(address) != (4 if self.version == 4 else 16):
+    @property
+    def _places(self) -> tuple[bytes, ...]:
+        """The addresses under which it is found: an IPv6 wildcard that hears IPv4 too has two."""
+        address = self.local[0]
+        return (ANY6, ANY4) if address == ANY6 and not self.v6_only else (address,)
+
+    def _check_family(self, address: bytes, number: int = errno.ENETUNREACH) -> None:
+        if self.version == 6 and len(address) == 4:
+            if self.v6_only:
+                raise OSError(number, "an IPv6 socket with IPV6_V6ONLY takes no IPv4 address")
+        elif len(address) != (4 if self.version == 4 else 16):
             raise OSError(errno.EAFNOSUPPORT, f"an IPv{self.version} socket takes no address of {len(address)} bytes")
 
     def _raise_error(self, what: str) -> None:
@@ -342,7 +356,7 @@ class UdpLayer:
         self._addresses = addresses
         self._groups = groups
         self._port_unreachable = port_unreachable
-        self._by_port: dict[tuple[int, int], list[UdpSocket]] = {}  # all sockets by version and port
+        self._by_port: dict[tuple[int, int], list[UdpSocket]] = {}  # all sockets by length of address and port
         self._unconnected: dict[_Address, list[UdpSocket]] = {}  # those without a peer, by their own address
         self._connected: dict[tuple[_Address, _Address], list[UdpSocket]] = {}
         self._count = 0
@@ -406,12 +420,11 @@ class UdpLayer:
 
     def _sockets_for_many(self, target: _Address, sender: _Address, interface: Interface) -> list[UdpSocket]:
         """Everybody who hears a broadcast or a group: RFC 1122 section 4.1.3.5 and Linux's IP_MULTICAST_ALL."""
-        any_address = ANY4 if len(target[0]) == 4 else ANY6
         heard = []
-        for socket in self._by_port.get((4 if len(target[0]) == 4 else 6, target[1]), ()):
+        for socket in self._by_port.get((len(target[0]), target[1]), ()):
             if socket.remote is not None and socket.remote != sender:
                 continue
-            if socket.local[0] in (target[0], any_address) or (
+            if socket.local[0] in (target[0], ANY4, ANY6) or (
                 # A connected socket got its address from the route; it hears its peer's broadcasts all the same.
                 socket.remote is not None and self._addresses.unicast.get(socket.local[0]) is interface
             ):
@@ -439,6 +452,9 @@ class UdpLayer:
     def _route(self, socket: UdpSocket, destination: bytes) -> tuple[bytes, Path]:
         """Return source and path for a destination, or raise why there is none."""
         source: bytes | None = socket.local[0]
+        if source is not None and len(source) != len(destination) and source not in (ANY4, ANY6):
+            number = errno.EAFNOSUPPORT if len(source) == 4 else errno.ENETUNREACH
+            raise OSError(number, "the UDP socket has an address of the other family")
         if source in (ANY4, ANY6) or (source is not None and self._is_for_many(source)):
             source = None
             if socket.multicast_interface is not None and is_multicast(destination):
@@ -462,9 +478,9 @@ class UdpLayer:
         if not socket._is_bound:
             socket.bind(socket._bound_to, 0)
         size = len(data)
-        header_bytes = (20 if socket.version == 4 else 40) + _HEADER_BYTES
+        header_bytes = (20 if len(address) == 4 else 40) + _HEADER_BYTES
         fits = size + header_bytes <= path.mtu_bytes
-        if size > _LARGEST_DATAGRAM_BYTES - (20 if socket.version == 4 else 0) or (socket.dont_fragment and not fits):
+        if size > _LARGEST_DATAGRAM_BYTES - (20 if len(address) == 4 else 0) or (socket.dont_fragment and not fits):
             raise OSError(errno.EMSGSIZE, f"a datagram of {size} bytes is too big for {format_ip(address)}")
         offload = path.offload and fits
         # The frame may wait for its neighbour, or in a queue, while the caller uses its buffer anew.
@@ -499,7 +515,8 @@ class UdpLayer:
         elif self._is_taken(socket, address, port):
             raise OSError(errno.EADDRINUSE, f"{format_ip(address)} UDP port {port} is in use")
         socket.local = address, port
-        self._by_port.setdefault((socket.version, port), []).append(socket)
+        for place in socket._places:
+            self._by_port.setdefault((len(place), port), []).append(socket)
         self._list(socket)
 
     def _choose_port(self, socket: UdpSocket, address: bytes) -> int:
@@ -509,7 +526,7 @@ class UdpLayer:
         begin = self._rng.getrandbits(32) % count
         for step in range(count):
             port = first + (begin + step) % count
-            if (socket.version, port) not in self._by_port:
+            if (4, port) not in self._by_port and (16, port) not in self._by_port:
                 return port
         for step in range(count):
             port = first + (begin + step) % count
@@ -518,14 +535,16 @@ class UdpLayer:
         raise OSError(errno.EADDRINUSE, f"all UDP ports from {first} to {last} are in use")
 
     def _is_taken(self, socket: UdpSocket, address: bytes, port: int) -> bool:
-        any_address = ANY4 if socket.version == 4 else ANY6
-        for other in self._by_port.get((socket.version, port), ()):
-            if (
-                (other.local[0] == address or any_address in (other.local[0], address))
-                and not (other.reuse_address and socket.reuse_address)
-                and not (other.reuse_port and socket.reuse_port)
-            ):
-                return True
+        for place in (ANY6, ANY4) if address == ANY6 and not socket.v6_only else (address,):
+            any_address = ANY4 if len(place) == 4 else ANY6
+            for other in self._by_port.get((len(place), port), ()):
+                theirs = other.local[0] if len(other.local[0]) == len(place) else any_address
+                if (
+                    (theirs == place or any_address in (theirs, place))
+                    and not (other.reuse_address and socket.reuse_address)
+                    and not (other.reuse_port and socket.reuse_port)
+                ):
+                    return True
         return False
 
     def _list(self, socket: UdpSocket) -> None:
@@ -533,19 +552,22 @@ class UdpLayer:
         if socket.remote is not None:
             self._connected.setdefault((socket.local, socket.remote), []).append(socket)
         else:
-            self._unconnected.setdefault(socket.local, []).append(socket)
+            for place in socket._places:
+                self._unconnected.setdefault((place, socket.local[1]), []).append(socket)
 
     def _unlist(self, socket: UdpSocket) -> None:
         if socket.remote is not None:
             _remove(self._connected, (socket.local, socket.remote), socket)
         else:
-            _remove(self._unconnected, socket.local, socket)
+            for place in socket._places:
+                _remove(self._unconnected, (place, socket.local[1]), socket)
 
     def _close(self, socket: UdpSocket) -> None:
         self._count -= 1
         if socket._is_bound:
             self._unlist(socket)
-            _remove(self._by_port, (socket.version, socket.local[1]), socket)
+            for width in (4, 16):
+                _remove(self._by_port, (width, socket.local[1]), socket)
 
 
 def _remove(table: dict[_Key, list[UdpSocket]], key: _Key, socket: UdpSocket) -> None:

@@ -72,6 +72,7 @@ _EXAMPLES = (
     ("underlay models", "what can this machine do?"),
     ("underlay run --io epoll-et app.py", "run app.py, edge-triggered"),
     ("underlay run --io uring -m uvicorn app:app", "the same for a module"),
+    ("underlay run --net tap:10.9.0.2/24 app.py", "on a TCP/IP stack of its own"),
     ("underlay compare examples/echo.py", "which model suits it best?"),
     ("underlay connect localhost:8888", "talk to it yourself"),
 )

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from underlay.link import Rtnetlink
+from underlay.trace import read_pcapng
 
 from .._kernel import DEVICE, needs_program, new_namespace
 
@@ -81,9 +82,10 @@ class Machine:
         return output
 
     @contextmanager
-    def serving(self, net: str, *program: str | Path) -> Iterator[subprocess.Popen[str]]:
+    def serving(self, net: str, *program: str | Path, capture: Path | None = None) -> Iterator[subprocess.Popen[str]]:
         """Run a server on the stack until the block ends; then SIGINT must end it without a traceback of ours."""
-        child = self.start(sys.executable, "-m", "underlay", "run", "--net", net, *program)
+        words = [] if capture is None else ["--capture", str(capture)]
+        child = self.start(sys.executable, "-m", "underlay", "run", "--net", net, *words, *program)
         assert child.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(child.stdout, selectors.EVENT_READ)
@@ -490,6 +492,90 @@ def test_a_standing_device_that_cannot_be_used_is_told_why(machine: Machine) -> 
     machine.run("ip", "tuntap", "add", "dev", "many0", "mode", "tap", "multi_queue")
     machine.run("ip", "link", "set", "many0", "up")
     assert "many queues, and a program here takes one" in _refused(machine, "tap:10.8.0.2/24,dev=many0")
+
+
+# --- captures -------------------------------------------------------------------------------------------------------
+
+
+@on_both_kinds
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_a_capture_is_whole_however_the_program_ends(machine: Machine, kind: str, end: str, tmp_path: Path) -> None:
+    file = tmp_path / "out.pcapng"
+    file.write_bytes(b"what was there before")
+    with machine.serving(
+        f"{kind}:10.9.0.2/24,dev=ours0", EXAMPLES / "echo.py", "--host", "10.9.0.2", capture=file
+    ) as child:
+        machine.run("ping", "-c", "3", "-i", "0.02", "10.9.0.2")
+        child.send_signal(signal.Signals[end])
+        child.wait(PATIENCE_S)
+    (link,), frames = read_pcapng(file)
+    assert (link.name, link.is_ethernet) == ("ours0", kind == "tap")
+    assert link.seen == (None if end == "SIGKILL" else len(frames))
+    told = machine.run("tshark", "-r", file, "-Y", "icmp", "-T", "fields", "-e", "icmp.type")
+    assert told.split()[:5] == ["8", "0", "8", "0", "8"]  # ping had the last answer before the file did
+
+
+def test_a_capture_is_whole_after_an_exception_and_has_the_end_of_what_was_sent(
+    machine: Machine, tmp_path: Path
+) -> None:
+    file = tmp_path / "out.pcapng"
+    program = """
+import asyncio
+
+async def main():
+    served = asyncio.Event()
+    async def give(reader, writer):
+        writer.write(b"x" * 100_000)
+        writer.close()
+        served.set()
+    await asyncio.start_server(give, "10.9.0.2", 7000)
+    print("listening on it", flush=True)
+    await served.wait()
+    await asyncio.sleep(0.1)
+    raise LookupError
+
+asyncio.run(main())
+"""
+    words = ["--net", "tap:10.9.0.2/24", "--capture", str(file), "-c", program]
+    child = machine.start(sys.executable, "-m", "underlay", "run", *words)
+    assert child.stdout is not None and child.stdout.readline() == "listening on it\n"
+    assert machine.run(sys.executable, "-c", SLOW, "10.9.0.2", "7000") == "100000\n"
+    assert child.wait(PATIENCE_S) == 1
+    (link,), frames = read_pcapng(file)
+    assert (link.seen, link.unwritten) == (len(frames), 0)
+    assert any(frame.comment.startswith("super-frame: segments of ") for frame in frames)
+    told = machine.run("tshark", "-r", file, "-Y", "tcp.flags.fin == 1", "-T", "fields", "-e", "ip.src")
+    assert set(told.split()) == {"10.9.0.1", "10.9.0.2"}
+
+
+def test_a_capture_that_cannot_be_is_one_sentence_and_loses_no_file(machine: Machine, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_text("precious")
+
+    def refused(net: str, file: Path) -> str:
+        words = ["--net", net, "--capture", str(file), "-c", "print('ran')"]
+        child = machine.start(sys.executable, "-m", "underlay", "run", *words)
+        output, errors = child.communicate(timeout=PATIENCE_S)
+        assert (child.returncode, output, errors.count("\n")) == (2, "", 1), errors
+        return errors
+
+    assert f"the capture {tmp_path} cannot be written: is a directory; name a file in it" in refused(
+        "tap:10.9.0.2/24", tmp_path
+    )
+    assert "no such file or directory; make its directory" in refused("tap:10.9.0.2/24", tmp_path / "none" / "out")
+    for file in (old, new):
+        assert "neither a TUN nor a TAP" in refused("tap:10.9.0.2/24,dev=lo", file)
+    assert old.read_text() == "precious" and not new.exists()
+    assert machine.namespace.run(_interfaces) == {"lo"}
+
+
+def test_a_capture_on_a_full_disk_does_not_stop_the_program(machine: Machine) -> None:
+    program = "import asyncio\nasync def main():\n await asyncio.start_server(print, '10.9.0.2', 1); print('ran')\n"
+    words = ["--net", "tap:10.9.0.2/24", "--capture", "/dev/full", "-c", program + "asyncio.run(main())"]
+    child = machine.start(sys.executable, "-m", "underlay", "run", *words)
+    output, errors = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, output) == (0, "ran\n")
+    assert errors == "underlay: the capture /dev/full ends early: No space left on device\n"
 
 
 def test_two_hosts_may_have_a_prefix_for_themselves(machine: Machine) -> None:

@@ -314,6 +314,12 @@ def test_without_io_the_variable_and_then_auto_decide(tmp_path: Path, variable: 
         (["--io"], "run: argument --io: expected one argument"),
         (["--io", "epoll", "--net", "lo", "app.py"], "--io and --net exclude each other; leave one out"),
         (["--net=lo", "--io=auto", "app.py"], "--io and --net exclude each other; leave one out"),
+        (
+            ["--capture", "out", "app.py"],
+            "--capture is of a network of the program's own, and there is none; say --net",
+        ),
+        (["--capture", "out", "--net", "lo", "app.py"], "--capture writes what a device carries, and the network lo"),
+        (["--capture=", "--net=lo", "app.py"], "--capture needs the name of a file; an example: --capture out.pcapng"),
         (["--io=", "app.py"], "--io needs the name of a model; `underlay models` lists them"),
     ],
 )

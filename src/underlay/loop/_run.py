@@ -29,7 +29,7 @@ from typing import NoReturn
 
 from ..errors import UsageError, nearest
 from ._net_spec import EXAMPLE, parse_network
-from ._site.sitecustomize import INTERRUPT_WAITS, MODEL_VARIABLE, NET_VARIABLE, PROGRAM_VARIABLE
+from ._site.sitecustomize import CAPTURE_VARIABLE, INTERRUPT_WAITS, MODEL_VARIABLE, NET_VARIABLE, PROGRAM_VARIABLE
 
 __all__ = ["configure", "environment", "main"]
 
@@ -40,9 +40,9 @@ _DEFAULT_MODEL = "auto"
 _HINT = "name a script, or a module with -m: see `underlay run --help`"
 _NEEDS = {"-m": "the name of a module", "-c": "the code to run"}
 
-_USAGE = """underlay run [--io MODEL | --net NETWORK] SCRIPT [ARGUMENT ...]
-       underlay run [--io MODEL | --net NETWORK] -m MODULE [ARGUMENT ...]
-       underlay run [--io MODEL | --net NETWORK] -c CODE [ARGUMENT ...]"""
+_USAGE = """underlay run [--io MODEL] PROGRAM [ARGUMENT ...]
+       underlay run --net NETWORK [--capture FILE] PROGRAM [ARGUMENT ...]
+where PROGRAM is SCRIPT, -m MODULE or -c CODE"""
 
 _EPILOG = f"""\
 MODEL is one that `underlay models` lists, auto for the best that this machine
@@ -72,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"the I/O model to put underneath (default: {_default_model()})".replace("%", "%%"),
     )
     parser.add_argument("--net", metavar="NETWORK", help="a user-space TCP/IP stack to put underneath")
+    parser.add_argument("--capture", metavar="FILE", help="write what its device carries to FILE, as pcapng")
     # Here for the page of help; _part() has taken them off before argparse looks.
     parser.add_argument("-m", metavar="MODULE", help="run a module, as `python -m` does")
     parser.add_argument("-c", metavar="CODE", help="run CODE, as `python -c` does")
@@ -99,9 +100,9 @@ def _part(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     at = 0
     while at < len(arguments):
-        if arguments[at] in ("--io", "--net"):
+        if arguments[at] in ("--io", "--net", "--capture"):
             at += 2
-        elif arguments[at] in ("-h", "--help") or arguments[at].startswith(("--io=", "--net=")):
+        elif arguments[at] in ("-h", "--help") or arguments[at].startswith(("--io=", "--net=", "--capture=")):
             at += 1
         else:
             break
@@ -126,7 +127,23 @@ def main(args: argparse.Namespace) -> int:
                 "--io and --net exclude each other", remedy="leave one out: a network of its own waits by epoll"
             )
         env[NET_VARIABLE] = args.net
+    if args.capture is not None:
+        _check_capture(args.capture, args.net)
+        env[CAPTURE_VARIABLE] = args.capture
     _become(_program_arguments(args.program), env)
+
+
+def _check_capture(file: str, net: str | None) -> None:
+    """Refuse a capture without a device, or without a name."""
+    if not file:
+        raise UsageError("--capture needs the name of a file", remedy="an example: --capture out.pcapng")
+    if net is None:
+        remedy = f"say --net too, as in --net {EXAMPLE}; for the kernel's network there is tcpdump"
+        raise UsageError("--capture is of a network of the program's own, and there is none", remedy=remedy)
+    if parse_network(net).kind == "lo":
+        raise UsageError(
+            "--capture writes what a device carries, and the network lo has none", remedy=f"say --net {EXAMPLE}"
+        )
 
 
 def _default_model() -> str:

@@ -1,7 +1,7 @@
 """The room of the recorders: what probes say, in files that other programs read.
 
-`capture` writes the frames of every link to a pcapng file, for Wireshark and tshark. This file is the room's public
-face; it refuses to know any format.
+`capture` writes the frames of every link to a pcapng file, for Wireshark and tshark; `capture_process` does so for a
+whole process. This file is the room's public face; it refuses to know any format.
 """
 
 from __future__ import annotations
@@ -14,5 +14,14 @@ from ._pcapng import (
     capture,
     read_pcapng,
 )
+from ._process import capture_process
 
-__all__ = ["CaptureStatistics", "CapturedFrame", "CapturedLink", "PcapngWriter", "capture", "read_pcapng"]
+__all__ = [
+    "CaptureStatistics",
+    "CapturedFrame",
+    "CapturedLink",
+    "PcapngWriter",
+    "capture",
+    "capture_process",
+    "read_pcapng",
+]

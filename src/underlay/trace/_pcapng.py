@@ -18,7 +18,15 @@ from typing import BinaryIO, Final, NamedTuple, Self
 
 from ..link import FRAME
 
-__all__ = ["CaptureStatistics", "CapturedFrame", "CapturedLink", "PcapngWriter", "capture", "read_pcapng"]
+__all__ = [
+    "LIMIT_BYTES",
+    "CaptureStatistics",
+    "CapturedFrame",
+    "CapturedLink",
+    "PcapngWriter",
+    "capture",
+    "read_pcapng",
+]
 
 # Section 4 of the draft: the blocks' types.
 _SECTION: Final = 0x0A0D_0D0A
@@ -49,7 +57,7 @@ _PACKET_BODY: Final = struct.Struct("<IIIII")
 _OPTION: Final = struct.Struct("<HH")
 
 # The default limit of a file: what Wireshark still opens in a few seconds.
-_LIMIT_BYTES: Final = 1 << 30
+LIMIT_BYTES: Final = 1 << 30
 # The default of tcpdump (MAXIMUM_SNAPLEN): more than any frame has.
 _SNAP_BYTES: Final = 262_144
 # A link's names come from the caller, but a bug may make up ever new ones.
@@ -91,7 +99,7 @@ class PcapngWriter:
         self,
         file: str | os.PathLike[str] | BinaryIO,
         *,
-        limit_bytes: int = _LIMIT_BYTES,
+        limit_bytes: int = LIMIT_BYTES,
         snap_bytes: int = _SNAP_BYTES,
         links: Collection[str] | None = None,
         epoch_s: float = 0.0,
@@ -221,7 +229,7 @@ class PcapngWriter:
 def capture(
     file: str | os.PathLike[str] | BinaryIO,
     *,
-    limit_bytes: int = _LIMIT_BYTES,
+    limit_bytes: int = LIMIT_BYTES,
     snap_bytes: int = _SNAP_BYTES,
     links: Collection[str] | None = None,
     epoch_s: float = 0.0,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MODEL_VARIABLE = "UNDERLAY_IO"
 # The user-space network that the program runs on. It is the program's alone: a device has one cable.
 NET_VARIABLE = "UNDERLAY_NET"
+# The file for what its device carries.
+CAPTURE_VARIABLE = "UNDERLAY_CAPTURE"
 # The process id of the program itself, which exec() kept. It tells the program,
 # where a model that cannot run is an error, from the processes that it starts.
 PROGRAM_VARIABLE = "UNDERLAY_RUN"
@@ -98,10 +100,11 @@ def start() -> None:
     program = os.environ.pop(PROGRAM_VARIABLE, "")
     is_program = program.replace(INTERRUPT_WAITS, "") == str(os.getpid())
     net = os.environ.pop(NET_VARIABLE, "")
+    capture = os.environ.pop(CAPTURE_VARIABLE, None)
     if model and sys.version_info >= OLDEST_PYTHON:
         if is_program:
             with_quiet_interrupts(
-                lambda: put_beneath(model, is_program=True, net=net), program.endswith(INTERRUPT_WAITS)
+                lambda: put_beneath(model, is_program=True, net=net, capture=capture), program.endswith(INTERRUPT_WAITS)
             )
         else:
             AfterImport("asyncio", lambda module: put_beneath(model, is_program=False)).watch()
@@ -125,9 +128,10 @@ def with_quiet_interrupts(action: "Callable[[], None]", is_blocked: bool) -> Non
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def put_beneath(model: str, *, is_program: bool, net: str = "") -> None:
+def put_beneath(model: str, *, is_program: bool, net: str = "", capture: "str | None" = None) -> None:
     """Put ``model``, or the network ``net``, beneath this process; where it cannot be, end the program, spare a child.
 
+    What the network's device carries goes to the file ``capture``.
     A child keeps the standard loop when it has no underlay (it may belong to
     another environment); when it has one but cannot run the model, it says so.
     """
@@ -146,12 +150,22 @@ def put_beneath(model: str, *, is_program: bool, net: str = "") -> None:
     finally:
         if is_program:
             sys.path.remove(root)
+    undo: Callable[[], None] | None = None
     try:
+        if capture is not None:
+            # `loop` and `trace` do not know each other; this file belongs to neither.
+            from underlay.trace import capture_process
+
+            begin, undo = capture_process(capture)
         install_named(model, net)
+        if undo is not None:
+            begin()
     except (UnderlayError, OSError) as error:
         said = error if isinstance(error, UnderlayError) else f"the model {model} cannot be had now: {error}"
         if sys.stderr is not None:
             print(f"underlay: {said}", file=sys.stderr, flush=True)
+        if undo is not None:
+            undo()
         if is_program:
             # Not sys.exit, nor the exception: Python would call the one a fatal error, and after the other,
             # which it only prints, the program would run on the standard loop.
@@ -160,6 +174,8 @@ def put_beneath(model: str, *, is_program: bool, net: str = "") -> None:
         # Our own mistake. Python would print it and run the program on the kernel's network, which nobody asked for.
         if not (is_program and net):
             raise
+        if undo is not None:
+            undo()
         if sys.stderr is not None:
             print(f"underlay: the network {net} cannot be had: {error!r}", file=sys.stderr, flush=True)
         os._exit(1)

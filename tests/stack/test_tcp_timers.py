@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+from heapq import heapify
 
 import pytest
 
@@ -367,8 +368,27 @@ def test_a_busy_connection_with_keepalive_leaves_no_heap_of_old_deadlines() -> N
         talk.layer.flush(talk.now)
         talk.now += 0.05
         talk.layer.handle_timers(talk.now)  # next_deadline would sort out what stands in front
-        assert len(talk.layer._heap) <= 80
+        assert len(talk.layer._heap) <= 160
     assert len(talk.heard()) == 2000
+
+
+def test_connections_that_are_long_over_make_a_new_one_no_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timers of their handshakes are swept through now and then, and not at each new timer."""
+    swept = []
+
+    def sweep(heap: list[tuple[float, int, object]]) -> None:
+        swept.append(len(heap))
+        heapify(heap)
+
+    monkeypatch.setattr("underlay.stack._tcp_layer.heapify", sweep)
+    talk = Talk(PLAIN)
+    talk.listen()
+    for port in range(2000, 4000):
+        talk.say("S", 0, port=port)
+        talk.say(".", 1, 1, port=port)
+        talk.accept().abort(talk.now)
+    assert len(talk.layer._heap) <= 160
+    assert sum(swept) <= 3 * 2000
 
 
 def test_an_open_connection_is_timed_out_by_count_also_in_config() -> None:

@@ -89,6 +89,7 @@ class TcpLayer:
         self.ports = Ports(rng, self.config.ephemeral_ports, self._connections)
         self._time_wait: dict[Tcb, None] = {}
         self._heap: list[tuple[float, int, Tcb | SynRequest]] = []
+        self._sweeps_at = _SPARE_ENTRIES
         self._serial = 0
         self._challenge_second = -1
         self._challenges_left = 0
@@ -354,10 +355,12 @@ class TcpLayer:
         target.heap_at = deadline
         heap = self._heap
         heappush(heap, (deadline, self._serial, target))
-        if len(heap) > _SPARE_ENTRIES + 4 * (len(self._connections) + self.syn_requests):
+        if len(heap) >= self._sweeps_at:
             # A far deadline that an earlier one took the place of stays until its time, perhaps two hours: sweep.
             heap[:] = [entry for entry in heap if entry[0] == entry[2].heap_at]
             heapify(heap)
+            # As many again may come before the next sweep, so that each entry pays for being looked at once or twice.
+            self._sweeps_at = _SPARE_ENTRIES + 2 * len(heap)
 
     def handle_timers(self, now: float) -> None:
         """Do everything whose time has come by `now`."""

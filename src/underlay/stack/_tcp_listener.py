@@ -151,7 +151,7 @@ class TcpListener:
     def drop(self, request: SynRequest) -> None:
         """Forget an unfinished handshake."""
         self.requests.pop(request.key, None)
-        request.deadline = NEVER
+        request.deadline = request.heap_at = NEVER
         self.layer.syn_requests -= 1
 
     def close(self, now: float) -> None:

@@ -318,3 +318,19 @@ def what_a_datagram_socket_is_told_of_errors(net: Net) -> object:
 @pytest.mark.parametrize("play", SITUATIONS, ids=names(SITUATIONS))
 def test_messages_are_given_as_by_the_kernel(play: Situation) -> None:
     assert stack(play) == kernel(play)
+
+
+def test_a_flag_that_the_stack_does_not_have_is_refused() -> None:
+    def play(net: Net) -> object:
+        there, here = stream(net, b"x")
+        strange = 1 << 28
+        return [
+            tell(call)
+            for call in (
+                lambda: there.recv(1, strange),
+                lambda: here.send(b"x", socket.MSG_FASTOPEN),
+                lambda: here.send(b"x", strange),
+            )
+        ]
+
+    assert stack(play) == [("OSError", "ENOTSUP")] * 3

@@ -50,6 +50,101 @@ def test_getaddrinfo_answers_as_the_c_library_does(arguments: tuple[str | None, 
     assert theirs <= here  # a machine's /etc/hosts may leave ::1 out for localhost
 
 
+HOSTS: list[str | bytes | None] = [
+    None, "", "127.0.0.1", b"127.0.0.1", "127.1", "0x7f.1", "0", "2130706433", "010.1", "256.1", "1.2.3.4.5", "::1",
+    "::ffff:1.2.3.4", "::", b"::1", "1.2.3.4 ", "a..b",
+]  # fmt: skip
+PORTS: list[str | bytes | int | None] = [
+    None,
+    0,
+    80,
+    "80",
+    b"80",
+    "http",
+    b"domain",
+    "",
+    "nothing",
+    65536,
+    -1,
+    "65536",
+    "ntp",
+]
+ASKED: list[tuple[int, int, int, int]] = [
+    (family, kind, protocol, flags)
+    for family in (0, socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, 99)
+    for kind, protocol in (
+        (0, 0), (socket.SOCK_STREAM, 0), (socket.SOCK_DGRAM, 0), (socket.SOCK_RAW, 0), (0, socket.IPPROTO_TCP),
+        (socket.SOCK_DGRAM, socket.IPPROTO_TCP), (9, 0), (0, 200),
+    )
+    for flags in (
+        0, socket.AI_NUMERICHOST, socket.AI_NUMERICSERV, socket.AI_PASSIVE, socket.AI_CANONNAME, socket.AI_V4MAPPED,
+        socket.AI_V4MAPPED | socket.AI_ALL, socket.AI_NUMERICHOST | socket.AI_PASSIVE, 1 << 30,
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("port", PORTS, ids=str)
+@pytest.mark.parametrize("host", HOSTS, ids=str)
+def test_what_needs_no_name_server_is_as_the_c_library_has_it(
+    host: str | bytes | None, port: str | bytes | int | None
+) -> None:
+    def theirs(family: int, kind: int, protocol: int, flags: int) -> object:
+        try:
+            # A machine may have a name server that knows better; the stack here has none.
+            flags |= socket.AI_NUMERICHOST if host in ("", "256.1", "1.2.3.4.5", "1.2.3.4 ", "a..b") else 0
+            return socket.getaddrinfo(host, port, family, kind, protocol, flags)
+        except (OSError, UnicodeError, OverflowError) as error:
+            return type(error), error.args
+
+    async def here() -> list[object]:
+        loop = asyncio.get_running_loop()
+        told: list[object] = []
+        for family, kind, protocol, flags in ASKED:
+            try:
+                told.append(await loop.getaddrinfo(host, port, family=family, type=kind, proto=protocol, flags=flags))
+            except (OSError, UnicodeError, OverflowError) as error:
+                told.append((type(error), error.args))
+        return told
+
+    for asked, told in zip(ASKED, run(here()), strict=True):
+        assert told == theirs(*asked), asked
+
+
+def test_names_are_found_as_asked_for() -> None:
+    names = {"db": "10.9.0.7", "xn--bcher-kva.example": "10.9.0.8"}
+
+    async def main() -> list[object]:
+        loop = asyncio.get_running_loop()
+        told: list[object] = []
+        for host, port, arguments in (
+            ("DB.", "http", {"type": socket.SOCK_STREAM}),
+            (b"db", None, {"proto": socket.IPPROTO_UDP}),
+            ("b\u00fccher.example", 1, {"type": socket.SOCK_STREAM, "flags": socket.AI_CANONNAME}),
+            ("db", 1, {"family": socket.AF_INET6, "type": socket.SOCK_STREAM, "flags": socket.AI_V4MAPPED}),
+            ("db", 1, {"family": socket.AF_INET6}),
+            ("db", "nothing", {}),
+            ("db", "http", {"flags": socket.AI_NUMERICSERV}),
+            ("db", 1, {"flags": socket.AI_NUMERICHOST}),
+        ):
+            try:
+                told.append(await loop.getaddrinfo(host, port, **arguments))
+            except socket.gaierror as error:
+                told.append(error.errno)
+        return told
+
+    v4, v6, stream, tcp = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    assert run(main(), **names) == [
+        [(v4, stream, tcp, "", ("10.9.0.7", 80))],
+        [(v4, socket.SOCK_DGRAM, socket.IPPROTO_UDP, "", ("10.9.0.7", 0))],
+        [(v4, stream, tcp, "xn--bcher-kva.example", ("10.9.0.8", 1))],
+        [(v6, stream, tcp, "", ("::ffff:10.9.0.7", 1, 0, 0))],
+        socket.EAI_NONAME,
+        socket.EAI_SERVICE,
+        socket.EAI_NONAME,
+        socket.EAI_NONAME,
+    ]
+
+
 class NameServer(asyncio.DatagramProtocol):
     """Answers as `answers` says, by name and type; what it says of others is that they are not."""
 

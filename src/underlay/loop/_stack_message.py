@@ -23,7 +23,7 @@ MOST_JOINED_BYTES: Final = 1 << 18
 
 # recv(2) and send(2): those that the stack can honour. MSG_NOSIGNAL is how Python sends anyway; MSG_EOR, MSG_CONFIRM
 # and MSG_DONTROUTE say nothing to a host that keeps no records and finds its neighbours itself.
-SEND_FLAGS: Final = (
+SEND_FLAGS: Final = int(
     socket.MSG_DONTWAIT
     | socket.MSG_NOSIGNAL
     | socket.MSG_OOB
@@ -32,7 +32,7 @@ SEND_FLAGS: Final = (
     | socket.MSG_CONFIRM
     | socket.MSG_DONTROUTE
 )
-RECEIVE_FLAGS: Final = (
+RECEIVE_FLAGS: Final = int(
     socket.MSG_DONTWAIT
     | socket.MSG_NOSIGNAL
     | socket.MSG_OOB

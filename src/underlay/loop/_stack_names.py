@@ -14,8 +14,8 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..wire import DNS_A, DNS_AAAA, DNS_NAME_ERROR, DnsMessage, WireError, build_dns_query, parse_dns
-from ._stack_address import LOOPBACK, WILDCARD, packed_ip, to_tuple
+from ..wire import DNS_A, DNS_AAAA, DNS_NAME_ERROR, DnsMessage, WireError, build_dns_query, format_ip, parse_dns
+from ._stack_address import LOOPBACK, WILDCARD, packed_ip
 
 if TYPE_CHECKING:
     from ._bridge import Bridge
@@ -30,8 +30,11 @@ _ANSWER_BYTES: Final = 1232
 # A chain of aliases longer than this is a loop: RFC 1034, 3.6.2 asks for a limit.
 _MOST_ALIASES: Final = 8
 
+# As plain numbers: the complement of a flag of the enum has the enum's other flags only.
+_CANONNAME: Final = int(socket.AI_CANONNAME)
+_ADDRCONFIG: Final = int(socket.AI_ADDRCONFIG)
+
 _RECORD: Final = {socket.AF_INET: DNS_A, socket.AF_INET6: DNS_AAAA}
-_PROTOCOL: Final = {socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP}
 
 
 class Names:
@@ -43,43 +46,29 @@ class Names:
 
     async def getaddrinfo(self, host: Any, port: Any, family: int, type: int, proto: int, flags: int) -> list[Any]:
         """A list of (family, type, proto, canonical name, address), as ``socket.getaddrinfo``; its errors too."""
-        if family not in (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6):
-            raise socket.gaierror(socket.EAI_FAMILY, "ai_family not supported")
-        if isinstance(host, bytes | bytearray):
-            host = host.decode("ascii")
-        number = _port(port, type)
-        kinds = [kind for kind in _PROTOCOL if type in (0, kind) and proto in (0, _PROTOCOL[kind])]
-        if not kinds:
-            raise socket.gaierror(socket.EAI_SOCKTYPE, "ai_socktype not supported")
-        addresses = await self._addresses(host, family, flags)
-        name = host if flags & socket.AI_CANONNAME and host else ""
-        return [
-            (
-                each_family := socket.AF_INET if len(address) == 4 else socket.AF_INET6,
-                kind,
-                _PROTOCOL[kind],
-                name,
-                to_tuple((address, number), each_family),
-            )
-            for address in addresses
-            for kind in kinds
-        ]
-
-    async def _addresses(self, host: str | None, family: int, flags: int) -> list[bytes]:
+        if isinstance(host, str) and ":" in host:
+            host = host.partition("%")[0]  # a zone: hosts of the stack have few interfaces
+        try:
+            return _numeric(host, port, family, type, proto, flags)
+        except socket.gaierror as error:
+            if error.errno != socket.EAI_NONAME or host is None or flags & socket.AI_NUMERICHOST:
+                raise
+        name = (host.encode("idna") if isinstance(host, str) else bytes(host)).decode("ascii", "replace")
         families = [each for each in (socket.AF_INET, socket.AF_INET6) if family in (socket.AF_UNSPEC, each)]
-        if not host:
-            known = WILDCARD if flags & socket.AI_PASSIVE else LOOPBACK
-            return [known[each] for each in families]
-        packed = packed_ip(host)
-        if packed is not None:
-            if socket.AF_INET in families if len(packed) == 4 else socket.AF_INET6 in families:
-                return [packed]
-            raise socket.gaierror(socket.EAI_ADDRFAMILY, "Address family for hostname not supported")
-        if flags & socket.AI_NUMERICHOST:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        name = host.rstrip(".").lower()
+        mapped = family == socket.AF_INET6 and bool(flags & socket.AI_V4MAPPED)
+        addresses = await self._addresses(name.rstrip(".").lower(), [socket.AF_INET, *families] if mapped else families)
+        if mapped and not flags & socket.AI_ALL and any(len(address) == 16 for address in addresses):
+            addresses = [address for address in addresses if len(address) == 16]
+        found: list[Any] = []
+        for address in addresses:
+            found += _numeric(format_ip(address), port, family, type, proto, flags & ~_CANONNAME)
+        if flags & socket.AI_CANONNAME:
+            found[0] = (*found[0][:3], name, found[0][4])
+        return found
+
+    async def _addresses(self, name: str, families: Sequence[socket.AddressFamily]) -> list[bytes]:
         found = [address for each in families for address in known_addresses(self._bridge.names, name, each)]
-        if not found:
+        if not found and name:
             answers = await asyncio.gather(*(self._ask(name, each) for each in families), return_exceptions=True)
             found = [address for answer in answers if not isinstance(answer, BaseException) for address in answer]
             failures = [answer for answer in answers if isinstance(answer, BaseException)]
@@ -124,6 +113,14 @@ class Names:
                 return None
 
 
+def _numeric(host: Any, port: Any, family: int, type: int, proto: int, flags: int) -> list[Any]:
+    """What the C library says of a host that needs no looking up, or of none; EAI_NONAME for a name.
+
+    It asks nobody for that. AI_ADDRCONFIG is about the kernel's interfaces, which are not those of the stack.
+    """
+    return socket.getaddrinfo(host, port, family, type, proto, (flags | socket.AI_NUMERICHOST) & ~_ADDRCONFIG)
+
+
 def known_addresses(names: Mapping[str, Sequence[str]], host: str, family: socket.AddressFamily) -> list[bytes]:
     """What nobody need be asked for: ``localhost`` (RFC 6761, 6.3), the network's own ``names``, and /etc/hosts."""
     name = host.rstrip(".").lower()
@@ -164,20 +161,6 @@ def _addresses_in(message: DnsMessage, name: str, record: int) -> list[bytes]:
         for answer in message.answers
         if answer.type == record and isinstance(answer.value, bytes) and answer.name.lower() in names
     ]
-
-
-def _port(port: Any, kind: int) -> int:
-    if port is None:
-        return 0
-    if isinstance(port, int):
-        return port
-    text = port.decode("ascii") if isinstance(port, bytes) else str(port)
-    if text.isascii() and text.isdigit():
-        return int(text)
-    try:
-        return socket.getservbyname(text, "udp" if kind == socket.SOCK_DGRAM else "tcp")
-    except OSError:
-        raise socket.gaierror(socket.EAI_SERVICE, "Servname not supported for ai_socktype") from None
 
 
 def _hosts_file(path: str = "/etc/hosts") -> dict[str, list[str]]:

@@ -196,6 +196,48 @@ def test_a_program_attaches_to_the_device_as_the_user_it_was_made_for(machine: M
     assert listed(machine)[0]["in_use"] is False
 
 
+HOLD = "from underlay.link import TunTap\nwith TunTap.open('tun7') as device: print(device.name, flush=True); input()"
+
+
+@pytest.mark.parametrize("where", [[], ["--namespace", "lab"]], ids=["here", "namespace"])
+def test_a_device_in_use_is_removed_only_by_force_and_its_user_is_named(machine: Machine, where: list[str]) -> None:
+    assert machine.net("up", "tun7", "--tun", *where).returncode == 0
+    ip = [needs_program("ip"), "netns", "exec", "lab"] if where else []
+
+    def start() -> subprocess.Popen[str]:
+        words = [*ip, sys.executable, "-c", HOLD]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with machine.do(start) as child:
+        assert child.stdout is not None and child.stdout.readline() == "tun7\n"
+        said = sentence(machine.net("down", "tun7"))
+        assert said.startswith(f"tun7 is in use by process {child.pid} ({sys.executable} -c from underlay")
+        assert said.endswith("; end it, or say `underlay net down --force tun7`")
+        assert listed(machine)[0]["in_use"] is True
+        assert machine.net("down", "--force", "tun7").stdout == "tun7 is removed\n"
+        child.communicate("\n")
+    assert (machine.interfaces(), machine.left(), listed(machine)) == (set(), [], [])
+
+
+def test_a_namespace_in_which_a_program_runs_goes_only_by_force(machine: Machine) -> None:
+    ip = needs_program("ip")
+    for name in ("tap7", "tap8"):
+        assert machine.net("up", name, "--namespace", "lab").returncode == 0
+
+    def start() -> subprocess.Popen[str]:
+        words = [ip, "netns", "exec", "lab", "sh", "-c", "echo here; read line"]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with machine.do(start) as child:
+        assert child.stdout is not None and child.stdout.readline() == "here\n"
+        assert machine.net("down", "tap8").returncode == 0  # the namespace stays for tap7
+        said = sentence(machine.net("down", "tap7"))
+        assert said.startswith(f"the namespace lab goes with tap7, and in it runs process {child.pid} (sh -c echo here")
+        assert machine.net("down", "--force", "tap7").returncode == 0
+        child.communicate("\n")
+    assert (machine.interfaces(), machine.left()) == (set(), [])
+
+
 def test_sudo_makes_it_for_the_person_who_called_it(machine: Machine) -> None:
     done = machine.python(
         "from underlay.cli import entry; entry()", "net", "up", "tun7", environment={"SUDO_UID": "1234"}

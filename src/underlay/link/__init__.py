@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ._carrier import LIMIT_BYTES, LIMIT_FRAMES, Carrier
 from ._contract import FRAME, LinkStatistics, Rng
+from ._holders import Process, cable_holders, inhabitants
 from ._hub import Hub
 from ._impairments import (
     Corruption,
@@ -49,6 +50,7 @@ __all__ = [
     "Mtu",
     "Namespace",
     "Passage",
+    "Process",
     "Rate",
     "Received",
     "Reordering",
@@ -58,9 +60,11 @@ __all__ = [
     "SwitchEntry",
     "TunTap",
     "VirtualWire",
+    "cable_holders",
     "check_addresses",
     "check_name",
     "finished",
+    "inhabitants",
     "segments",
     "setns",
     "unshare",

@@ -61,6 +61,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     down = action("down", "remove a device and all that was made for it")
     down.add_argument("name", metavar="NAME", help="as it was given to `up`; one that is not there is no error")
 
+    down.add_argument("--force", action="store_true", help="also from under a program that uses it")
+
     listing = action("list", "list the devices that were made and not removed")
     listing.add_argument("--json", action="store_true", help="print the same as one JSON object")
 
@@ -96,7 +98,7 @@ def main(args: argparse.Namespace) -> int:
         case "up":
             return _up(args)
         case "down":
-            gone = remove(Records(), args.name)
+            gone = remove(Records(), args.name, force=args.force)
             print(f"{args.name} is removed" if gone else f"{args.name} is not up, nothing to remove")
             return 0
         case "list":

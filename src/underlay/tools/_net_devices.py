@@ -14,7 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from ..errors import UsageError
-from ..link import LinkInfo, Namespace, Rtnetlink, TunTap, check_addresses, check_name
+from ..link import (
+    LinkInfo,
+    Namespace,
+    Process,
+    Rtnetlink,
+    TunTap,
+    cable_holders,
+    check_addresses,
+    check_name,
+    inhabitants,
+)
 from ._net_records import Record, Records
 
 __all__ = ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "Device", "capable", "devices", "make", "remove"]
@@ -72,11 +82,16 @@ def make(records: Records, record: Record) -> None:
             raise
 
 
-def remove(records: Records, name: str) -> bool:
-    """Remove a device and what was made for it; False when there is nothing of that name, which is no error."""
+def remove(records: Records, name: str, *, force: bool = False) -> bool:
+    """Remove a device and what was made for it; False when there is nothing of that name, which is no error.
+
+    ``UsageError`` where a program uses it, unless ``force`` takes it away all the same.
+    """
     with records.locked():
         record = records.get(name)
         if record is not None:
+            if not force:
+                _check_unused(records, record)
             _remove(records, record)
             return True
     with Rtnetlink() as kernel:
@@ -143,7 +158,7 @@ def _remove(records: Records, record: Record) -> None:
         if _find(record) is not None:
             _inside(record, work)
         if record.made_namespace and record.namespace is not None:
-            heir = next((r for r in records.all() if r.namespace == record.namespace and r.name != record.name), None)
+            heir = _heir(records, record)
             if heir is not None:
                 records.write(replace(heir, made_namespace=True))  # the last one to leave removes it
             else:
@@ -152,6 +167,40 @@ def _remove(records: Records, record: Record) -> None:
     except PermissionError as error:
         what = f"no permission to remove {record.name}"
         raise UsageError(what, remedy="become root, or the user who made it") from error
+
+
+def _check_unused(records: Records, record: Record) -> None:
+    """Refuse to take away the network of a program that runs on it."""
+
+    def users() -> tuple[bool, list[Process], list[Process]]:
+        with Rtnetlink() as kernel:
+            link = _ours(kernel, record.name)
+            taken = link is not None and link.has_carrier
+        return taken, cable_holders(record.name) if link is not None else [], inhabitants() if leaves else []
+
+    leaves = record.made_namespace and _heir(records, record) is None
+    if record.namespace is not None and not _exists(record.namespace):
+        return
+    try:
+        taken, holders, others = _inside(record, users)
+    except PermissionError:
+        return  # whom to ask to remove it is told by what removes it
+    remedy = f"end it, or say `underlay net down --force {record.name}`"
+    if taken or holders:
+        who = ", ".join(map(str, holders)) or "another program"
+        raise UsageError(f"{record.name} is in use by {who}", remedy=remedy)
+    if others:
+        who = ", ".join(map(str, others[:3])) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise UsageError(
+            f"the namespace {record.namespace} goes with {record.name}, and in it runs {who}", remedy=remedy
+        )
+
+
+def _heir(records: Records, record: Record) -> Record | None:
+    """Another device in the namespace that was made for this one."""
+    return next(
+        (each for each in records.all() if each.namespace == record.namespace and each.name != record.name), None
+    )
 
 
 def _find(record: Record) -> LinkInfo | None:

@@ -360,7 +360,7 @@ def test_options_are_told_as_they_were_set() -> None:
                 sock.setsockopt(level, name, value)
                 assert sock.getsockopt(level, name) == value
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) == b"reno"
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) == b"reno".ljust(16, b"\0")
 
     run(main())
 

@@ -17,6 +17,7 @@ from ..stack import State
 from ._stack_address import WILDCARD, Pair, named
 from ._stack_message import Message
 from ._stack_options import Options, refuse
+from ._stack_tcp_info import of_connection, without_connection
 
 if TYPE_CHECKING:
     from ..stack import Binding, TcpConnection, TcpListener
@@ -317,7 +318,18 @@ class StreamCore:
             return self.take_error()
         if (level, name) == (socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return int(bool(self._listeners))
+        if (level, name) == (socket.IPPROTO_TCP, socket.TCP_INFO):
+            return self._info()
+        if (level, name) == (socket.IPPROTO_TCP, socket.TCP_MAXSEG) and self._connection is not None:
+            return self._connection.info().send_mss
         return self._options.get(level, name, kind, self._family)
+
+    def _info(self) -> bytes:
+        if self._connection is not None:
+            return of_connection(self._connection, self._bridge.now())
+        waiting = sum(len(listener.waiting) for listener in self._listeners)
+        backlog = self._listeners[0].backlog if self._listeners else 0
+        return without_connection(listening=bool(self._listeners), waiting=waiting, backlog=backlog)
 
     def take_error(self) -> int:
         """SO_ERROR: the errno that waits, which is told once."""

@@ -165,6 +165,8 @@ class DatagramCore:
             below.reuse_port = bool(now)
         elif level == _SOL and name == socket.SO_RCVBUF:
             below.receive_buffer_bytes = now
+        elif (level, name) in ((_IP, socket.IP_TOS), (_IPV6, socket.IPV6_TCLASS)):
+            below.dscp = now >> 2  # the two bits below are ECN's: RFC 3168
         elif (level, name) in ((_IP, socket.IP_TTL), (_IPV6, socket.IPV6_UNICAST_HOPS)):
             below.ttl = now
         elif (level, name) in ((_IP, socket.IP_MULTICAST_TTL), (_IPV6, socket.IPV6_MULTICAST_HOPS)):

@@ -41,6 +41,8 @@ class Rule(NamedTuple):
             return int(bool(value))
         if self.kind == _SIZE:
             return min(max(value, self.least), self.most)
+        if self.kind == _BACK_OFF:
+            return next((sum(_BACK_OFFS_S[:n]) for n in range(len(_BACK_OFFS_S)) if sum(_BACK_OFFS_S[:n]) >= value), 0)
         if self.kind == _MINUS_ONE and value == -1:
             return self.default
         if not self.least <= value <= self.most:
@@ -53,6 +55,9 @@ class Rule(NamedTuple):
 _SWITCH: Final = "switch"
 _SIZE: Final = "size"
 _MINUS_ONE: Final = "minus one is the default"
+# Seconds, brought up to a number of retransmissions: secs_to_retrans() and retrans_to_secs() of Linux's tcp.c.
+_BACK_OFF: Final = "back-off"
+_BACK_OFFS_S: Final = (*(min(1 << step, 120) for step in range(12)),)
 
 # Linux's defaults and limits, from each man page and, where that is silent, from tcp.h (MAX_TCP_KEEPIDLE and its like)
 # and sock.h (SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF, which count twice what is given). The most that a buffer may have is
@@ -74,7 +79,7 @@ _RULES: Final[dict[tuple[int, int], Rule]] = {
     (_TCP, socket.TCP_USER_TIMEOUT): Rule(0),
     (_TCP, socket.TCP_QUICKACK): Rule(1, kind=_SWITCH),
     (_TCP, socket.TCP_CORK): Rule(0, kind=_SWITCH),
-    (_TCP, socket.TCP_DEFER_ACCEPT): Rule(0),
+    (_TCP, socket.TCP_DEFER_ACCEPT): Rule(0, kind=_BACK_OFF),
     (_TCP, socket.TCP_SYNCNT): Rule(6, 1, 127),
     (_TCP, socket.TCP_LINGER2): Rule(60, -1),
     (_TCP, socket.TCP_MAXSEG): Rule(536, 88, 32767),
@@ -84,6 +89,7 @@ _RULES: Final[dict[tuple[int, int], Rule]] = {
     (_IP, socket.IP_MULTICAST_TTL): Rule(1, 0, 255, _MINUS_ONE),
     (_IP, socket.IP_MULTICAST_LOOP): Rule(1, kind=_SWITCH),
     (_IPV6, socket.IPV6_V6ONLY): Rule(0, kind=_SWITCH),
+    (_IPV6, socket.IPV6_TCLASS): Rule(0, 0, 255, _MINUS_ONE),
     (_IPV6, socket.IPV6_UNICAST_HOPS): Rule(64, 0, 255, _MINUS_ONE),
     (_IPV6, socket.IPV6_MULTICAST_HOPS): Rule(1, 0, 255, _MINUS_ONE),
     (_IPV6, socket.IPV6_MULTICAST_LOOP): Rule(1, kind=_SWITCH),
@@ -137,14 +143,14 @@ class Options:
     def get(self, level: int, name: int, kind: int, family: int) -> int | bytes:
         """An option's value; ENOPROTOOPT as above."""
         if level == _SOL:
-            fixed = {socket.SO_TYPE: kind, socket.SO_DOMAIN: family, socket.SO_ERROR: 0}
+            fixed = {socket.SO_TYPE: kind, socket.SO_DOMAIN: family, socket.SO_ERROR: 0, socket.SO_ACCEPTCONN: 0}
             fixed[socket.SO_PROTOCOL] = _TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP
             if name in fixed:
                 return int(fixed[name])
             if name == socket.SO_LINGER:
                 return _LINGER.pack(self.linger_s is not None, self.linger_s or 0)
         if (level, name) == (_TCP, socket.TCP_CONGESTION):
-            return next(name for name, each in _CONGESTION.items() if each == self.congestion)
+            return next(name for name, each in _CONGESTION.items() if each == self.congestion).ljust(16, b"\0")
         if (level, name) not in _RULES:
             raise refuse(errno.ENOPROTOOPT)
         value = self.value(level, name)
@@ -166,6 +172,7 @@ class Options:
             oob_inline=bool(self.value(_SOL, socket.SO_OOBINLINE)),
             send_buffer_bytes=self._set.get((_SOL, socket.SO_SNDBUF)),
             receive_buffer_bytes=self._set.get((_SOL, socket.SO_RCVBUF)),
+            quick_ack=bool(self._set.get((_TCP, socket.TCP_QUICKACK))),
             max_segment_bytes=self._set.get((_TCP, socket.TCP_MAXSEG)),
             ttl=self.value(_IP, socket.IP_TTL),
             reuse_address=self.reuse_address,
@@ -200,7 +207,7 @@ def _number(level: int, value: Any) -> int:
     if not isinstance(value, int):
         raise TypeError(f"an integer is required (got type {type(value).__name__})")
     if not -(2**31) <= value < 2**31:
-        raise OverflowError("Python int too large to convert to C int")
+        raise TypeError("an integer of a C int is required")  # as socketmodule.c, which then looks for a buffer
     return int(value)
 
 

@@ -51,6 +51,16 @@ _PROTOCOL: Final[dict[int, int]] = {socket.SOCK_STREAM: socket.IPPROTO_TCP, sock
 _FLAGS_OF_TYPE: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
+# socketmodule.c.
+_BACKLOG: Final = min(socket.SOMAXCONN, 128)
+_MOST_OPTION_BYTES: Final = 1024
+_TRANSPORTS: Final = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+_LEVELS: Final = {
+    socket.AF_INET: (socket.SOL_SOCKET, socket.IPPROTO_IP, *_TRANSPORTS),
+    socket.AF_INET6: (socket.SOL_SOCKET, socket.IPPROTO_IP, socket.IPPROTO_IPV6, *_TRANSPORTS),
+}
+
+
 class StackSocket(socket.socket):
     """A TCP or UDP socket of a user-space host, called as ``socket.socket`` is.
 
@@ -204,7 +214,7 @@ class StackSocket(socket.socket):
         self._check_open()
         self._core.bind(to_pair(address, self._family, self._resolve, "bind"))
 
-    def listen(self, backlog: int = socket.SOMAXCONN, /) -> None:
+    def listen(self, backlog: int = _BACKLOG, /) -> None:
         """Accept connections, up to `backlog` of them before the program does."""
         self._check_open()
         self._core.listen(max(backlog, 0))
@@ -401,20 +411,24 @@ class StackSocket(socket.socket):
         """Set an option of socket(7), ip(7), ipv6(7), tcp(7) or udp(7); ENOPROTOOPT for one that the stack lacks."""
         self._check_open()
         self._check_level(level)
+        if value is None:
+            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))  # a null pointer: no option here is without a value
         self._core.set_option(level, optname, value)
 
     def _check_level(self, level: int, number: int = errno.ENOPROTOOPT) -> None:
-        if level == socket.IPPROTO_IPV6 and self._family == socket.AF_INET:
+        if level not in _LEVELS[self._family] or (level in _TRANSPORTS and level != _PROTOCOL[self._kind]):
             raise OSError(number, os.strerror(number))
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
         """An option's value, as an int, or as bytes where `buflen` is given."""
         self._check_open()
-        self._check_level(level, errno.EOPNOTSUPP)
+        self._check_level(level, errno.EOPNOTSUPP if self._family == socket.AF_INET else errno.ENOPROTOOPT)
+        if not 0 <= buflen <= _MOST_OPTION_BYTES:
+            raise OSError("getsockopt buflen out of range")
         value = self._core.option(level, optname, self._kind)
-        if isinstance(value, bytes):
-            return value[: buflen or len(value)]
-        return value.to_bytes(4, "little")[:buflen] if buflen else value
+        if isinstance(value, int):
+            value = (value & 0xFFFF_FFFF).to_bytes(4, "little")
+        return value[:buflen] if buflen else int.from_bytes(value[:4], "little", signed=True)
 
     # --- the end ----------------------------------------------------------------------------------------------
 

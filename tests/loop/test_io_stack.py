@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Coroutine
 from typing import TypeVar, cast
 
@@ -446,6 +447,42 @@ def test_one_network_is_driven_by_one_loop_at_a_time() -> None:
     second.run_until_complete(asyncio.sleep(0))
     second.close()
     first.close()
+
+
+def test_a_socket_of_the_kernels_is_served_and_said_to_be_the_kernels_once() -> None:
+    async def main(listener: socket.socket, client: socket.socket, datagrams: socket.socket) -> bytes:
+        loop = asyncio.get_running_loop()
+        async with await asyncio.start_server(echo, sock=listener):
+            await loop.sock_connect(client, listener.getsockname())
+            loop.add_reader(datagrams, lambda: None)
+            loop.remove_reader(datagrams)
+            await loop.sock_sendall(client, b"by the kernel")
+            return await loop.sock_recv(client, 99)
+
+    datagrams = socket.socket(type=socket.SOCK_DGRAM)
+    with socket.create_server((HOST, 0)) as listener, socket.socket() as client, datagrams:
+        client.setblocking(False)
+        with pytest.warns(RuntimeWarning, match="make it in a coroutine of the loop") as warned:
+            assert run(main(listener, client, datagrams)) == b"by the kernel"
+    assert len(warned) == 1
+
+
+def test_other_descriptors_of_the_kernels_are_nothing_to_warn_of() -> None:
+    async def main() -> None:
+        left, right = socket.socketpair()
+        reading, writing = os.pipe()
+        loop = asyncio.get_running_loop()
+        with left, right:
+            for fd in (left, reading):
+                loop.add_reader(fd, lambda: None)
+                await asyncio.sleep(0)
+                loop.remove_reader(fd)
+        os.close(reading)
+        os.close(writing)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(main())
 
 
 def test_a_socket_of_the_stack_outside_of_its_loop_says_where_it_belongs() -> None:

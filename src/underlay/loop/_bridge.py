@@ -298,8 +298,9 @@ os.register_at_fork(after_in_child=_after_fork)
 class StackPoller:
     """A ``Poller`` for descriptors of the kernel's by epoll(7), and for sockets of the stack by the bridge."""
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Bridge, on_kernel: Callable[[int], None] = lambda fd: None) -> None:
         self.bridge = bridge
+        self._on_kernel = on_kernel  # told of each descriptor of the kernel's that is to be watched
         self._epoll = select.epoll()
         self._busy = False
         for fd in bridge.fds():
@@ -310,6 +311,7 @@ class StackPoller:
         if fd >= FIRST_NUMBER:
             self.bridge.watch(fd, events)
         else:
+            self._on_kernel(fd)
             self._epoll.register(fd, events)
 
     def modify(self, fd: int, events: int) -> None:

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import _socket
 import atexit
+import os
 import socket
+import stat
 import threading
 import time
+import warnings
 from asyncio import events
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 _FAMILIES: Final = frozenset({-1, socket.AF_INET, socket.AF_INET6})
 _KINDS: Final = frozenset({-1, socket.SOCK_STREAM, socket.SOCK_DGRAM})
+# Two threads may begin to run two loops over one network at once.
+_driving: Final = threading.Lock()
 _FLAGS_OF_TYPE: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
@@ -47,7 +52,8 @@ class StackLoop(ReactorLoop):
         self._bridge = bridge
         self._owns_network = owns_network
         self._names = Names(bridge, self)
-        super().__init__(StackPoller(bridge))
+        self._warned = False
+        super().__init__(StackPoller(bridge, self._note_kernels))
         _hook_socket()
 
     @property
@@ -57,14 +63,32 @@ class StackLoop(ReactorLoop):
 
     def run_forever(self) -> None:
         """Run until ``stop()``."""
-        if self._bridge.driver not in (None, self):
-            raise RuntimeError("another event loop drives this network; give each loop a network of its own")
-        self._bridge.driver = self
-        self._bridge.driver_thread = threading.get_ident()
+        with _driving:
+            if self._bridge.driver not in (None, self):
+                raise RuntimeError("another event loop drives this network; give each loop a network of its own")
+            self._bridge.driver = self
+            self._bridge.driver_thread = threading.get_ident()
         try:
             super().run_forever()
         finally:
             self._bridge.driver = self._bridge.driver_thread = None
+
+    def _note_kernels(self, fd: int) -> None:
+        """Say once that a TCP or UDP socket made outside of the loop is the kernel's: few mean that."""
+        if self._warned or not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            if sock.family not in _FAMILIES or sock.type not in _KINDS:
+                return
+            name = sock.getsockname()
+        self._warned = True
+        warnings.warn(
+            f"the socket at {name[0]} port {name[1]} is the kernel's, while the loop's network is a user-space stack: "
+            "it was made outside of the loop; to have it on the stack make it in a coroutine of the loop, "
+            "or give the loop a host and a port instead of a socket",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0

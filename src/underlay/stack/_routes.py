@@ -18,12 +18,22 @@ from ._interface import mask
 
 
 class Route(NamedTuple):
-    """One line of the table. ``via`` is None where the destination is on the link itself."""
+    """One line of the table. ``via`` is None where the destination is on the link itself.
+
+    Addresses are packed, and shown as text.
+
+    >>> Route(bytes([10, 9, 0, 0]), 24, bytes([10, 9, 0, 1]), 1)
+    Route('10.9.0.0/24', via='10.9.0.1', interface=1)
+    """
 
     network: bytes
     prefix_bits: int
     via: bytes | None
     interface: int
+
+    def __repr__(self) -> str:
+        via = f"{format_ip(self.via)!r}" if self.via is not None else None
+        return f"Route('{format_ip(self.network)}/{self.prefix_bits}', via={via}, interface={self.interface})"
 
     def __str__(self) -> str:
         via = f" via {format_ip(self.via)}" if self.via is not None else ""

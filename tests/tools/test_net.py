@@ -378,6 +378,50 @@ def test_what_a_crash_left_is_removed(machine: Machine, where: str) -> None:
     assert (machine.interfaces(), machine.left(), listed(machine)) == (set(), [], [])
 
 
+INTERRUPTS = {
+    **{where: patch for where, patch in CRASHES.items() if where != "whole"},
+    "made": "make = _net_devices._make; _net_devices._make = lambda record: (make(record), kill())",
+    "in the thread": (
+        "persist = _net_devices.TunTap.set_persistent\n"
+        "_net_devices.TunTap.set_persistent = lambda *a: (kill(), time.sleep(0.3), persist(*a))"
+    ),
+}
+
+
+@pytest.mark.parametrize("namespace", ["lab", "theirs", None])
+@pytest.mark.parametrize("where", INTERRUPTS)
+def test_an_interrupted_up_leaves_nothing(machine: Machine, where: str, namespace: str | None) -> None:
+    if namespace is None and where == "recorded":
+        pytest.skip("without a namespace none is made")
+    if namespace == "theirs":
+        ip = needs_program("ip")
+        machine.do(lambda: subprocess.run([ip, "netns", "add", "theirs"], check=True))
+    code = (
+        "import os, signal, time\n"
+        "from underlay.tools import _net, _net_devices\n"
+        "from underlay.cli import entry\n"
+        "def kill(*a, **k): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.01)\n"
+        f"{INTERRUPTS[where]}\n"
+        "entry()"
+    )
+    before = machine.left()
+    words = [] if namespace is None else ["--namespace", namespace]
+    done = machine.python(code, "net", "up", "tap7", "--address", "10.9.0.1/24", *words)
+    if namespace == "theirs" and where == "recorded":
+        assert done.returncode == 0  # it is there, so none is made, and nobody interrupts
+        return
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+    assert "KeyboardInterrupt" not in done.stderr
+    assert (machine.interfaces(), machine.left(), listed(machine)) == (set(), before, [])
+    if namespace == "theirs":
+        assert (
+            "tap7"
+            not in machine.do(
+                lambda: subprocess.run([ip, "netns", "exec", "theirs", ip, "link"], capture_output=True, text=True)
+            ).stdout
+        )
+
+
 def test_a_name_of_a_namespace_that_was_never_mounted_is_taken_again(machine: Machine) -> None:
     def leave() -> None:
         Path("/run/netns").mkdir()

@@ -180,7 +180,11 @@ def _in_a_thread(work: Callable[[], _T]) -> _T:
 
     thread = threading.Thread(target=body, name="underlay-namespace")
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:  # Ctrl-C: whoever clears away must know that no more is being made
+        thread.join()
+        raise
     if errors:
         raise errors[0]
     return results[0]

@@ -77,8 +77,11 @@ def make(records: Records, record: Record) -> None:
         records.write(record)
         try:
             _make(record)
-        except BaseException:
+        except Exception:
             records.remove(record.name)
+            raise
+        except BaseException:
+            _remove(records, record)  # interrupted, perhaps after the last step
             raise
 
 

@@ -218,3 +218,72 @@ def test_an_alias_that_leads_to_itself_ends() -> None:
     ]
     found, _ = ask_names("a.example", answers={("a.example", DNS_A): loop_of_names})
     assert found == [socket.EAI_NONAME]
+
+
+# --- calls that cannot await ------------------------------------------------------------------------------------------
+
+
+def test_a_blocking_getaddrinfo_in_a_coroutine_knows_the_networks_names() -> None:
+    async def main() -> tuple[object, bytes]:
+        found = socket.getaddrinfo("db", "http", type=socket.SOCK_STREAM)
+        with socket.create_server((HOST, 5432)) as listener, socket.create_connection(("db", 5432), 5) as client:
+            server = listener.accept()[0]
+            with server:
+                client.sendall(b"found")
+                return found, server.recv(9)
+
+    found, data = run(main(), db=HOST)
+    assert found == [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (HOST, 80))]
+    assert data == b"found"
+
+
+def test_a_blocking_getaddrinfo_outside_of_the_loop_is_the_c_librarys() -> None:
+    async def main() -> object:
+        return await asyncio.to_thread(socket.getaddrinfo, "db", 1, 0, 0, 0, socket.AI_NUMERICHOST)
+
+    with pytest.raises(socket.gaierror):
+        run(main(), db=HOST)
+    assert socket.getaddrinfo(HOST, 1)[0][4] == (HOST, 1)
+
+
+def test_a_blocking_getaddrinfo_asks_the_name_server_and_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_stack_names, "_TIMEOUT_S", 0.05)
+
+    async def main() -> list[object]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, StackLoop)
+        bridge = loop._bridge
+        bridge.name_servers = (HOST,)
+        with socket.socket(type=socket.SOCK_DGRAM) as server:
+            server.bind((HOST, 53))
+            server.setblocking(False)
+            settle = bridge.settle
+
+            def answer_and_settle() -> None:
+                settle()
+                try:
+                    data, asker = server.recvfrom(999)
+                except BlockingIOError:
+                    return
+                query = parse_dns(data)
+                name = query.questions[0].name
+                if name == "silent.example":
+                    return
+                records = [DnsRecord(name, DNS_A, 60, bytes([10, 9, 0, 80]))]
+                if query.questions[0].type != DNS_A or name == "nowhere.example":
+                    records = []
+                rcode = 0 if records else DNS_NAME_ERROR
+                server.sendto(build_dns_answer(query, records, rcode=rcode), asker)
+                settle()
+
+            bridge.settle = answer_and_settle  # type: ignore[method-assign]
+            told: list[object] = []
+            for name in ("www.example", "nowhere.example", "silent.example"):
+                try:
+                    told.append([each[4] for each in socket.getaddrinfo(name, 80, proto=socket.IPPROTO_TCP)])
+                except socket.gaierror as error:
+                    told.append(error.errno)
+            bridge.settle = settle  # type: ignore[method-assign]
+            return told
+
+    assert run(main()) == [[("10.9.0.80", 80)], socket.EAI_NONAME, socket.EAI_AGAIN]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _socket
 import atexit
+import functools
 import os
 import socket
 import stat
@@ -27,7 +28,7 @@ from ..errors import UnderlayError
 from ._bridge import FIRST_NUMBER, Bridge, StackPoller
 from ._net_spec import parse_network
 from ._reactor import ReactorLoop
-from ._stack_names import Names
+from ._stack_names import Names, library_getaddrinfo
 from ._stack_network import open_network
 from ._stack_socket import StackSocket
 
@@ -173,7 +174,7 @@ _hooked = False
 
 
 def _hook_socket() -> None:
-    """Let ``socket.socket(…)`` ask, each time, whether the caller's thread runs a loop of ours.
+    """Let ``socket.socket(…)`` and ``socket.getaddrinfo`` ask each time whether the caller's thread runs our loop.
 
     The class stays the one that everybody imported; only how it is allocated is lengthened, once for the process.
     """
@@ -181,6 +182,7 @@ def _hook_socket() -> None:
     if not _hooked:
         _hooked = True
         socket.socket.__new__ = staticmethod(_allocate)  # type: ignore[assignment,method-assign]
+        socket.getaddrinfo = _getaddrinfo
 
 
 def _allocate(
@@ -201,6 +203,14 @@ def _allocate(
             cls = StackSocket  # whose __init__ is called next: it is a subclass
     made: socket.socket = _new(cls)
     return made
+
+
+@functools.wraps(library_getaddrinfo)
+def _getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
+    loop = events._get_running_loop()
+    if isinstance(loop, StackLoop):
+        return loop._names.getaddrinfo_now(host, port, family, type, proto, flags)
+    return library_getaddrinfo(host, port, family, type, proto, flags)
 
 
 def running_bridge() -> Bridge:

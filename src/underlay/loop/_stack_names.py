@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..wire import DNS_A, DNS_AAAA, DNS_NAME_ERROR, DnsMessage, WireError, build_dns_query, format_ip, parse_dns
@@ -34,6 +34,9 @@ _MOST_ALIASES: Final = 8
 _CANONNAME: Final = int(socket.AI_CANONNAME)
 _ADDRCONFIG: Final = int(socket.AI_ADDRCONFIG)
 
+# The C library's, which a loop of the stack puts its own in front of.
+library_getaddrinfo: Final = socket.getaddrinfo
+
 _RECORD: Final = {socket.AF_INET: DNS_A, socket.AF_INET6: DNS_AAAA}
 
 
@@ -44,8 +47,23 @@ class Names:
         self._bridge = bridge
         self._loop = loop
 
-    async def getaddrinfo(self, host: Any, port: Any, family: int, type: int, proto: int, flags: int) -> list[Any]:
-        """A list of (family, type, proto, canonical name, address), as ``socket.getaddrinfo``; its errors too."""
+    def getaddrinfo_now(self, host: Any, port: Any, family: int, type: int, proto: int, flags: int) -> list[Any]:
+        """The same as `getaddrinfo` for who can't await: the stack is driven meanwhile, but no other task."""
+        steps = self.getaddrinfo(host, port, family, type, proto, flags, wait=False)
+        try:
+            steps.send(None)
+        except StopIteration as done:
+            found: list[Any] = done.value
+            return found
+        raise AssertionError("looking up a name without waiting has waited")
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, family: int, type: int, proto: int, flags: int, *, wait: bool = True
+    ) -> list[Any]:
+        """A list of (family, type, proto, canonical name, address), as ``socket.getaddrinfo``; its errors too.
+
+        Without ``wait`` it blocks instead of awaiting.
+        """
         if isinstance(host, str) and ":" in host:
             host = host.partition("%")[0]  # a zone: hosts of the stack have few interfaces
         try:
@@ -56,7 +74,8 @@ class Names:
         name = (host.encode("idna") if isinstance(host, str) else bytes(host)).decode("ascii", "replace")
         families = [each for each in (socket.AF_INET, socket.AF_INET6) if family in (socket.AF_UNSPEC, each)]
         mapped = family == socket.AF_INET6 and bool(flags & socket.AI_V4MAPPED)
-        addresses = await self._addresses(name.rstrip(".").lower(), [socket.AF_INET, *families] if mapped else families)
+        wanted = [socket.AF_INET, *families] if mapped else families
+        addresses = await self._addresses(name.rstrip(".").lower(), wanted, wait=wait)
         if mapped and not flags & socket.AI_ALL and any(len(address) == 16 for address in addresses):
             addresses = [address for address in addresses if len(address) == 16]
         found: list[Any] = []
@@ -66,10 +85,14 @@ class Names:
             found[0] = (*found[0][:3], name, found[0][4])
         return found
 
-    async def _addresses(self, name: str, families: Sequence[socket.AddressFamily]) -> list[bytes]:
+    async def _addresses(self, name: str, families: Sequence[socket.AddressFamily], *, wait: bool) -> list[bytes]:
         found = [address for each in families for address in known_addresses(self._bridge.names, name, each)]
         if not found and name:
-            answers = await asyncio.gather(*(self._ask(name, each) for each in families), return_exceptions=True)
+            asked = [self._ask(name, each, wait=wait) for each in families]
+            if wait:
+                answers = await asyncio.gather(*asked, return_exceptions=True)
+            else:
+                answers = [await _caught(each) for each in asked]
             found = [address for answer in answers if not isinstance(answer, BaseException) for address in answer]
             failures = [answer for answer in answers if isinstance(answer, BaseException)]
             if failures and not found:
@@ -80,18 +103,18 @@ class Names:
 
     # --- the name server ------------------------------------------------------------------------------------
 
-    async def _ask(self, name: str, family: socket.AddressFamily) -> list[bytes]:
+    async def _ask(self, name: str, family: socket.AddressFamily, *, wait: bool) -> list[bytes]:
         """The addresses that a server has for the name; [] where it has none, EAI_AGAIN where none answers."""
         if not self._bridge.name_servers:
             return []
         for _ in range(_ATTEMPTS):
             for server in self._bridge.name_servers:
-                answer = await self._exchange(server, name, _RECORD[family])
+                answer = await self._exchange(server, name, _RECORD[family], wait=wait)
                 if answer is not None and answer.rcode in (0, DNS_NAME_ERROR):
                     return _addresses_in(answer, name, _RECORD[family])
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    async def _exchange(self, server: str, name: str, record: int) -> DnsMessage | None:
+    async def _exchange(self, server: str, name: str, record: int, *, wait: bool) -> DnsMessage | None:
         identification = secrets.randbits(16)
         try:
             query = build_dns_query(identification, name, record)
@@ -100,17 +123,32 @@ class Names:
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
         # A port of its own for each question is half of what keeps a stranger from answering: RFC 5452, 9.2.
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
             try:
-                async with asyncio.timeout(_TIMEOUT_S):
-                    await self._loop.sock_connect(sock, (server, _PORT))
-                    await self._loop.sock_sendall(sock, query)
-                    while True:
-                        message = _parsed(await self._loop.sock_recv(sock, _ANSWER_BYTES))
-                        if message is not None and _answers(message, identification, name, record):
-                            return message
+                sock.connect((server, _PORT))
+                sock.send(query)
+                end_s = self._bridge.now() + _TIMEOUT_S
+                while (left_s := end_s - self._bridge.now()) > 0:
+                    message = _parsed(await self._receive(sock, left_s, wait=wait))
+                    if message is not None and _answers(message, identification, name, record):
+                        return message
+                return None
             except OSError:  # TimeoutError among them: the next server may know
                 return None
+
+    async def _receive(self, sock: socket.socket, limit_s: float, *, wait: bool) -> bytes:
+        sock.settimeout(0.0 if wait else limit_s)
+        if not wait:
+            return sock.recv(_ANSWER_BYTES)
+        async with asyncio.timeout(limit_s):
+            return await self._loop.sock_recv(sock, _ANSWER_BYTES)
+
+
+async def _caught(asked: Coroutine[object, object, list[bytes]]) -> list[bytes] | BaseException:
+    """What gather() gives for it with ``return_exceptions``."""
+    try:
+        return await asked
+    except socket.gaierror as error:
+        return error
 
 
 def _numeric(host: Any, port: Any, family: int, type: int, proto: int, flags: int) -> list[Any]:
@@ -118,7 +156,7 @@ def _numeric(host: Any, port: Any, family: int, type: int, proto: int, flags: in
 
     It asks nobody for that. AI_ADDRCONFIG is about the kernel's interfaces, which are not those of the stack.
     """
-    return socket.getaddrinfo(host, port, family, type, proto, (flags | socket.AI_NUMERICHOST) & ~_ADDRCONFIG)
+    return library_getaddrinfo(host, port, family, type, proto, (flags | socket.AI_NUMERICHOST) & ~_ADDRCONFIG)
 
 
 def known_addresses(names: Mapping[str, Sequence[str]], host: str, family: socket.AddressFamily) -> list[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import io
 import os
 import socket
 import struct
@@ -247,6 +248,48 @@ def test_sendfile_begins_where_it_is_told_also_at_the_beginning(tmp_path: object
             return received
 
     assert run(main()) == content
+
+
+def test_a_file_is_sent_without_leave_to_fall_back_and_nobody_writes_meanwhile(tmp_path: object) -> None:
+    content = bytes(range(256)) * 4096  # more than the socket takes at once
+
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+        client, server = pair()
+        client.setblocking(False)
+        server.setblocking(False)
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=client)
+        reader, writer = await asyncio.open_connection(sock=server)
+        with open(f"{tmp_path}/content", "w+b") as file:
+            file.write(content)
+            file.flush()
+            sending = loop.create_task(loop.sendfile(transport, file, fallback=False))
+            await reader.readexactly(1)
+            with pytest.raises(RuntimeError, match="sendfile is in progress"):
+                transport.write(b"between")
+            received = b"\0" + await reader.readexactly(len(content) - 1)
+            assert await sending == len(content)
+            transport.write(b"after")
+            transport.close()
+            received += await reader.read()
+        writer.close()
+        return received
+
+    assert run(main()) == content + b"after"
+
+
+def test_a_file_that_is_none_of_the_systems_needs_leave_to_fall_back() -> None:
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+        client, server = pair()
+        with client, server:
+            client.setblocking(False)
+            with pytest.raises(asyncio.SendfileNotAvailableError):
+                await loop.sock_sendfile(client, io.BytesIO(b"abc"), fallback=False)
+            await loop.sock_sendfile(client, io.BytesIO(b"abc"), fallback=True)
+            return server.recv(10)
+
+    assert run(main()) == b"abc"
 
 
 # --- data ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import stat
 import threading
 import time
 import warnings
-from asyncio import events
+from asyncio import SendfileNotAvailableError, events
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,8 +101,19 @@ class StackLoop(ReactorLoop):
         """As ``socket.getnameinfo``, numeric: the stack asks no server for an address's name."""
         return await super().getnameinfo(sockaddr, flags | socket.NI_NUMERICHOST)
 
-    # The descriptor is none that sendfile(2) takes, so these are what every sendfile comes to. asyncio's own seek to
-    # an offset above 0 only, and send from wherever the file stands otherwise.
+    # The descriptor is none that sendfile(2) takes, so every sendfile comes to reading and sending. A file of the
+    # system's is sent under the name of the native way all the same, as with a kernel's socket: it needs no leave to
+    # fall back, and nobody may write to the transport meanwhile. asyncio's own fallbacks seek to an offset above 0
+    # only, and send from wherever the file stands otherwise.
+
+    async def _sock_sendfile_native(self, sock: socket.socket, file: Any, offset: int, count: int | None) -> int:
+        if not isinstance(sock, StackSocket):
+            return await super()._sock_sendfile_native(sock, file, offset, count)  # type: ignore[misc,no-any-return]
+        try:
+            os.fstat(file.fileno())
+        except (AttributeError, OSError) as error:
+            raise SendfileNotAvailableError("not a regular file") from error
+        return await self._sock_sendfile_fallback(sock, file, offset, count)
 
     async def _sock_sendfile_fallback(self, sock: socket.socket, file: Any, offset: int, count: int | None) -> int:
         file.seek(offset)

@@ -32,6 +32,8 @@ class Exclusion:
         return self.since <= sys.version_info[:2] <= self.until
 
 
+_SENDFILE = "test_unix_events.SelectorEventLoopUnixSockSendfileTests."
+
 EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {
     "nonblocking": (
         Exclusion(
@@ -62,6 +64,20 @@ EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {
             "its client leaves without waiting for an answer and its server closes at once: whether the thread in "
             "accept() had taken the connection by then is for the kernel's scheduler to say",
             by_chance=True,
+        ),
+    ),
+    "stack": (
+        Exclusion(
+            "contract.a_server_that_ran_out_of_descriptors_recovers",
+            "a connection of the stack takes no descriptor of the process, so the server never runs out of them",
+        ),
+        *(
+            Exclusion(
+                _SENDFILE + test,
+                "it has asyncio's private code call sendfile(2) itself, or looks how that fails; the stack reads and "
+                "sends a file, which test_sendfile holds it to, for its sockets are no descriptors of the kernel's",
+            )
+            for test in ("test_sock_sendfile_cancel1", "test_sock_sendfile_cancel2", "test_sock_sendfile_not_available")
         ),
     ),
 }

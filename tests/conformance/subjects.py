@@ -39,7 +39,10 @@ MODEL_NAMES = (
 
 MODELS = tuple(Subject(name, f"underlay.loop:{name}") for name in MODEL_NAMES)
 
-SUBJECTS = (STOCK, *MODELS)
+# The epoll model over a TCP/IP stack of our own.
+STACK = Subject("stack", "tests.conformance.stack_subject:stack")
+
+SUBJECTS = (STOCK, *MODELS, STACK)
 
 
 def factory_of(spelling: str) -> LoopFactory:

@@ -11,9 +11,12 @@ from collections.abc import Coroutine
 from typing import TypeVar, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from underlay.loop import _stack_names, stack_loop
 from underlay.loop._io_stack import StackLoop
+from underlay.loop._stack_address import packed_loosely
 from underlay.wire import DNS_A, DNS_AAAA, DNS_CNAME, DNS_NAME_ERROR, DnsRecord, build_dns_answer, parse_dns
 
 T = TypeVar("T")
@@ -108,6 +111,19 @@ def test_what_needs_no_name_server_is_as_the_c_library_has_it(
 
     for asked, told in zip(ASKED, run(here()), strict=True):
         assert told == theirs(*asked), asked
+
+
+PARTS = ["0", "1", "7", "08", "010", "0x", "0xff", "0X1", "255", "256", "65536", "4294967295", "4294967296", "00", "f"]
+
+
+@given(st.text("0123456789abfxX.", max_size=18) | st.lists(st.sampled_from(PARTS)).map(".".join))
+def test_a_loose_ipv4_address_is_read_as_by_the_c_library(text: str) -> None:
+    try:
+        theirs = socket.getaddrinfo(text, None, socket.AF_INET, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0][4][0]
+    except (OSError, UnicodeError):
+        theirs = None
+    here = packed_loosely(text)
+    assert (None if here is None else socket.inet_ntoa(here)) == theirs
 
 
 def test_names_are_found_as_asked_for() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from underlay.loop._stack_options import Options
+
 from ._both import Net, Situation, each, kernel, names, stack, tell
 
 SITUATIONS: list[Situation] = []
@@ -173,3 +175,13 @@ def figures_of_tcp(net: Net) -> object:
 @pytest.mark.parametrize("play", SITUATIONS, ids=names(SITUATIONS))
 def test_options_are_told_as_by_the_kernel(play: Situation) -> None:
     assert stack(play) == kernel(play)
+
+
+def test_what_an_ipv6_socket_sets_for_its_packets_takes_the_place_of_ipv4s() -> None:
+    options = Options()
+    options.set(IP, socket.IP_TTL, 7)
+    options.set(IP, socket.IP_TOS, 0x10)
+    assert (options.tcp().ttl, options.tcp().dscp) == (7, 4)
+    options.set(IPV6, socket.IPV6_UNICAST_HOPS, 9)
+    options.set(IPV6, socket.IPV6_TCLASS, 0xB8)
+    assert (options.tcp().ttl, options.tcp().dscp) == (9, 46)

@@ -174,10 +174,12 @@ class Options:
             receive_buffer_bytes=self._set.get((_SOL, socket.SO_RCVBUF)),
             quick_ack=bool(self._set.get((_TCP, socket.TCP_QUICKACK))),
             max_segment_bytes=self._set.get((_TCP, socket.TCP_MAXSEG)),
-            ttl=self.value(_IP, socket.IP_TTL),
+            # An IPv6 socket has its own; one of IPv4 cannot set it.
+            ttl=self._set.get((_IPV6, socket.IPV6_UNICAST_HOPS)) or self.value(_IP, socket.IP_TTL),
             reuse_address=self.reuse_address,
             reuse_port=self.reuse_port,
-            dscp=self.value(_IP, socket.IP_TOS) >> 2,  # the two bits below are ECN's: RFC 3168
+            dscp=self._set.get((_IPV6, socket.IPV6_TCLASS), self.value(_IP, socket.IP_TOS))
+            >> 2,  # the two bits below are ECN's: RFC 3168
         )
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,24 @@ class Net:
         sock.settimeout(LIMIT_S)
         return sock
 
+    def free_port(self) -> int:
+        """A port that nobody has, at any address: the kernel is shared, and chooses for one address only.
+
+        It is below those that the kernel gives to others meanwhile (net.ipv4.ip_local_port_range).
+        """
+        while True:
+            port = random.randrange(10_000, 32_000)
+            with (
+                socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as stream,
+                socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as datagrams,
+            ):
+                try:
+                    stream.bind(("::", port))
+                    datagrams.bind(("::", port))
+                except OSError:
+                    continue
+            return port
+
     def tcp(self) -> socket.socket:
         """Of IPv4."""
         return self.make(socket.AF_INET, socket.SOCK_STREAM)
@@ -44,7 +63,7 @@ class Net:
         """Of IPv4; bound, where an address is given."""
         sock = self.make(socket.AF_INET, socket.SOCK_DGRAM)
         if address is not None:
-            sock.bind((address, 0))
+            sock.bind((address, self.free_port()))
         return sock
 
     def udp6(self, address: str | None = None, *, only: bool | None = None) -> socket.socket:
@@ -53,13 +72,13 @@ class Net:
         if only is not None:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only))
         if address is not None:
-            sock.bind((address, 0))
+            sock.bind((address, self.free_port()))
         return sock
 
     def listener(self, host: str = HOST) -> socket.socket:
         """A TCP socket that listens at a port of its own."""
         sock = self.make(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-        sock.bind((host, 0))
+        sock.bind((host, self.free_port()))
         sock.listen()
         return sock
 

@@ -125,7 +125,7 @@ def sharing_a_port_of_both_families(net: Net) -> object:
                         sock = net.udp6(only=only) if ":" in host else net.udp()
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
                         made.append(sock)
-                    made[0].bind((hosts[0], 0))
+                    made[0].bind((hosts[0], net.free_port()))
                     told = tell(lambda: made[1].bind((hosts[1], port_of(made[0]))))  # noqa: B023
                     answers.append((hosts, only, reuse, told))
     return answers

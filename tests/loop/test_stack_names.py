@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from typing import TypeVar, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from underlay.loop import _stack_names, stack_loop
@@ -116,6 +116,8 @@ def test_what_needs_no_name_server_is_as_the_c_library_has_it(
 PARTS = ["0", "1", "7", "08", "010", "0x", "0xff", "0X1", "255", "256", "65536", "4294967295", "4294967296", "00", "f"]
 
 
+@example("0x")
+@example("1.0X")
 @given(st.text("0123456789abfxX.", max_size=18) | st.lists(st.sampled_from(PARTS)).map(".".join))
 def test_a_loose_ipv4_address_is_read_as_by_the_c_library(text: str) -> None:
     try:

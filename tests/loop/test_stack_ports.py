@@ -34,7 +34,7 @@ def binding_beside_another(net: Net) -> object:
                 ):
                     for listens in (False, True) if kind == net.tcp else (False,):
                         first, second = set_on(kind(), *first_options), set_on(kind(), *second_options)
-                        first.bind((first_host, 0))
+                        first.bind((first_host, net.free_port()))
                         if listens:
                             first.listen()
                         port = first.getsockname()[1]
@@ -62,7 +62,7 @@ def binding_beside_the_other_family(net: Net) -> object:
                         socks[-1].setsockopt(
                             socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(only) and "f" not in host)
                         )
-                socks[0].bind((mine, 0))
+                socks[0].bind((mine, net.free_port()))
                 port = socks[0].getsockname()[1]
                 answers.append((only, mine, theirs, tell(lambda: socks[1].bind((theirs, port)))))
     return answers
@@ -74,7 +74,7 @@ def binding_beside_a_connection(net: Net) -> object:
     for first_options in ((), (REUSE,), (SHARE,)):
         for second_options in ((), (REUSE,), (SHARE,)):
             listener, client = set_on(net.tcp(), *first_options), net.tcp()
-            listener.bind((HOST, 0))
+            listener.bind((HOST, net.free_port()))
             listener.listen()
             address = listener.getsockname()
             client.connect(address)
@@ -110,7 +110,7 @@ def a_port_that_a_client_has(net: Net) -> object:
 @situation
 def listeners_that_share_a_port(net: Net) -> object:
     first = set_on(net.tcp(), SHARE)
-    first.bind((HOST, 0))
+    first.bind((HOST, net.free_port()))
     first.listen()
     others = [set_on(net.tcp(), SHARE) for _ in range(2)]
     for other in others:
@@ -136,7 +136,7 @@ def listeners_that_share_a_port(net: Net) -> object:
 @situation
 def datagram_sockets_that_share_a_port(net: Net) -> object:
     first = set_on(net.udp(), SHARE)
-    first.bind((HOST, 0))
+    first.bind((HOST, net.free_port()))
     second = set_on(net.udp(), SHARE)
     second.bind(first.getsockname())
     for _ in range(60):
@@ -154,7 +154,7 @@ def datagram_sockets_that_share_a_port(net: Net) -> object:
 @situation
 def datagram_sockets_that_reuse_an_address(net: Net) -> object:
     first = set_on(net.udp(), REUSE)
-    first.bind((HOST, 0))
+    first.bind((HOST, net.free_port()))
     second = set_on(net.udp(), REUSE)
     second.bind(first.getsockname())
     net.udp().sendto(b"to the latest", first.getsockname())

@@ -103,7 +103,7 @@ def _number(digits: str) -> int:
     if not digits.isascii() or not digits.isalnum():
         raise ValueError(digits)
     if digits[:2] in ("0x", "0X"):
-        return int(digits[2:] or "0", 16)
+        return int(digits[2:], 16)
     return int(digits, 8 if digits[0] == "0" else 10)
 
 

@@ -25,7 +25,7 @@ import time
 from asyncio import events
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 from underlay.loop._bridge import FIRST_NUMBER, Bridge
 from underlay.loop._io_stack import MonotonicClock, StackLoop
@@ -40,9 +40,6 @@ T = TypeVar("T")
 AGAIN_S: Final = 0.001
 # How long it waits for the loop to make its call, before it looks whether the loop still runs.
 PATIENCE_S: Final = 0.01
-
-# How many far ends have a socket's core: more than one after dup().
-_sharers: WeakKeyDictionary[Core, int] = WeakKeyDictionary()
 
 _FLAGS_OF_TYPE: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
@@ -167,7 +164,6 @@ class FarSocket(StackSocket):
         self._turns = turns
         make = super().__init__
         turns.take(lambda: make(family, type, proto, fileno, bridge=turns.network, core=core))
-        _sharers[self._core] = _sharers.get(self._core, 0) + (fileno is None)
 
     def _wait(self, attempt: Callable[[], T]) -> T:
         """Make the call, again and again while it would have to wait, as long as the time-out allows."""
@@ -222,21 +218,14 @@ class FarSocket(StackSocket):
         return made, remote_name(made)
 
     def dup(self) -> FarSocket:
-        """Another far end of the same connection, which ends with the last of them."""
-        return FarSocket(self._family, self._kind, self._proto, turns=self._turns, core=self._core)
+        """Another far end of the same connection."""
+        made = FarSocket(self._family, self._kind, self._proto, turns=self._turns, core=self._core)
+        made.settimeout(self._timeout_s)
+        self._turns.take(lambda: self._bridge.share(self._number, made._number))
+        return made
 
     def _real_close(self, _ss: object = None) -> None:
-        self._turns.take(self._leave)
-
-    def _leave(self) -> None:
-        if self._gone:
-            return
-        _sharers[self._core] -= 1
-        if _sharers[self._core]:
-            self._turns.network.forget(self._number)
-            self._gone, self._open = True, False
-        else:
-            super()._real_close()
+        self._turns.take(super()._real_close)
 
     def detach(self) -> int:
         """Give the number away, in turn."""

@@ -159,13 +159,12 @@ def test_a_peer_that_aborts_resets() -> None:
 def test_a_slow_reader_holds_the_writer_back() -> None:
     async def main() -> tuple[int, int]:
         accepted: asyncio.Future[asyncio.StreamReader] = asyncio.get_running_loop().create_future()
+        over = asyncio.Event()
 
         async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             accepted.set_result(reader)
-            try:
-                await asyncio.Event().wait()
-            finally:
-                writer.transport.abort()
+            await over.wait()
+            writer.transport.abort()  # its reading may be paused, and then it never hears of the other end's abort
 
         async with await asyncio.start_server(keep, HOST, 7777):
             _, writer = await asyncio.open_connection(HOST, 7777)
@@ -185,6 +184,7 @@ def test_a_slow_reader_holds_the_writer_back() -> None:
                 received += len(await reader.read(1 << 20))
             await writer.drain()
             writer.transport.abort()
+            over.set()
             return held, received
 
     held, received = run(main())

@@ -84,6 +84,8 @@ class Bridge:
         # Weak, as the kernel's own table: a socket that its program forgot is closed, with a ResourceWarning.
         self._sockets: WeakValueDictionary[int, StackSocket] = WeakValueDictionary()
         self._detached: dict[int, StackSocket] = {}
+        # Numbers that dup() made of one, each with all of them.
+        self._companions: dict[int, list[int]] = {}
         self._by_object: dict[TcpConnection | TcpListener | UdpSocket, int] = {}
         self._next_number = FIRST_NUMBER
         self._watched: dict[int, int] = {}
@@ -120,9 +122,22 @@ class Bridge:
         """`sock` gave its number away: it lives on until somebody takes it over."""
         self._detached[number] = sock
 
+    def share(self, number: int, other: int) -> None:
+        """What is told of `number` is told of `other` too: dup() made it."""
+        numbers = self._companions.setdefault(number, [number])
+        numbers.append(other)
+        self._companions[other] = numbers
+
+    def heir(self, number: int) -> StackSocket | None:
+        """Another socket that shares what `number` is."""
+        others = (self._sockets.get(each) for each in self._companions.get(number, ()) if each != number)
+        return next((sock for sock in others if sock is not None), None)
+
     def forget(self, number: int) -> None:
         """The socket was closed; it is watched no more, as epoll forgets a closed descriptor."""
         self._sockets.pop(number, None)
+        if number in self._companions:
+            self._companions.pop(number).remove(number)
         self._watched.pop(number, None)
         self._maybe_ready.discard(number)
 
@@ -153,6 +168,8 @@ class Bridge:
             number = self._by_object.get(below)
             if number is not None:
                 self._maybe_ready.add(number)
+                if self._companions:
+                    self._maybe_ready.update(self._companions.get(number, ()))
         if not self._maybe_ready:
             return []
         found: list[tuple[int, int]] = []
@@ -278,6 +295,7 @@ class Bridge:
             device.close()
         self._by_fd.clear()
         self._detached.clear()
+        self._companions.clear()
         for sock in list(self._sockets.values()):
             sock.network_is_down()
 

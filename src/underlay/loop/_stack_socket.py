@@ -436,10 +436,14 @@ class StackSocket(socket.socket):
         # Called by close() once nothing that makefile() gave is open any more.
         if self._gone:
             return
-        self._core.close()
+        heir = self._bridge.heir(self._number)
+        if heir is None:
+            self._core.close()
         self._bridge.forget(self._number)
         self._gone = True
         self._open = False
+        if heir is not None:
+            self._core.bind_to(heir)
 
     def close(self) -> None:
         """Close it; a stream goes on to deliver what was sent, unless SO_LINGER says otherwise."""
@@ -457,8 +461,13 @@ class StackSocket(socket.socket):
         return self._number
 
     def dup(self) -> StackSocket:
-        """Refused: a socket of the stack has one owner."""
-        raise OSError(errno.EOPNOTSUPP, "a socket of the user-space stack can't be duplicated")
+        """Another socket object of the same connection, with a number of its own; it ends with the last of them."""
+        self._check_open()
+        made = StackSocket(self._family, self._kind, self._proto, bridge=self._bridge, core=self._core)
+        made._timeout_s = self._timeout_s
+        self._core.bind_to(self)  # a core holds its socket, and one that is forgotten shall be found
+        self._bridge.share(self._number, made._number)
+        return made
 
     def get_inheritable(self) -> bool:
         """False: a process that is started doesn't have the stack."""

@@ -113,6 +113,24 @@ def test_a_thread_that_a_handler_starts_has_all_processors() -> None:
 
 
 @needs_two
+def test_a_thread_of_the_loop_that_starts_another_gives_nothing_back() -> None:
+    found: list[object] = []
+
+    def in_a_thread_of_the_loop() -> None:
+        stay = Processor().enter()
+        kept = standing()
+        _one_processor.start_beside(threading.Thread(target=lambda: None))
+        found.append((standing() == kept, stay.away))
+        in_subprocess()
+        found.append((standing() == kept, stay.away))
+
+    thread = threading.Thread(target=in_a_thread_of_the_loop)
+    thread.start()
+    thread.join()
+    assert found == [(True, False), (False, True)]
+
+
+@needs_two
 def test_a_thread_that_started_something_is_on_its_processor_again_at_the_next_arrival() -> None:
     calls = iter([in_subprocess, standing, in_fork, standing])
     away, back, again_away, again_back = told(lambda: next(calls)(), times=4)

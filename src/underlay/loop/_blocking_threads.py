@@ -23,6 +23,8 @@ from _thread import allocate_lock
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from ._one_processor import start_beside
+
 if TYPE_CHECKING:
     from ._io_blocking import BlockingLoop
     from ._one_processor import Stay
@@ -80,7 +82,7 @@ class LoopThread:
         # RecursionError ends the process where there is less than 2 MiB.
         self._loop._threads.add(self)
         try:
-            self._thread.start()
+            start_beside(self._thread)
         except BaseException:
             self._loop._threads.discard(self)
             raise

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..stack import State
 from ._stack_address import WILDCARD, Pair, named
-from ._stack_message import Message
+from ._stack_message import MSG_OOB, MSG_PEEK, MSG_TRUNC, Message
 from ._stack_options import Options, refuse
 from ._stack_tcp_info import of_connection, without_connection
 
@@ -31,6 +31,7 @@ HUP: Final = 0x010  # POLLHUP
 
 RDHUP: Final = 0x2000  # POLLRDHUP
 
+_ESTABLISHED: Final = State.ESTABLISHED
 _CONNECTING: Final = frozenset({State.SYN_SENT, State.SYN_RECEIVED})
 # Linux's socket is done with its connection when that has only to wait for late segments.
 _OVER: Final = frozenset({State.CLOSED, State.TIME_WAIT})
@@ -216,21 +217,21 @@ class StreamCore:
 
     def message(self, max_bytes: int, flags: int) -> Message:
         """The same as `flags` of recv(2) want it: seen only, urgent, or thrown away."""
-        if not flags & (socket.MSG_PEEK | socket.MSG_OOB):
+        if not flags & (MSG_PEEK | MSG_OOB):
             data = self.receive(max_bytes)[0]
         else:
             connection = self._connection
             if connection is None:
-                if flags & socket.MSG_OOB:
+                if flags & MSG_OOB:
                     raise refuse(errno.ENOTCONN if self._listeners else errno.EINVAL)
                 return Message(self._receive_unconnected()[0], None, 0, 0)
-            seen = connection.receive_urgent() if flags & socket.MSG_OOB else connection.peek(max_bytes)
+            seen = connection.receive_urgent() if flags & MSG_OOB else connection.peek(max_bytes)
             if seen is None:
                 raise would_block()
             data = seen
-        told = socket.MSG_OOB if flags & socket.MSG_OOB and data else 0
+        told = MSG_OOB if flags & MSG_OOB and data else 0
         # tcp(7): MSG_TRUNC throws the bytes away, and says how many.
-        return Message(b"" if flags & socket.MSG_TRUNC else data, None, len(data), told)
+        return Message(b"" if flags & MSG_TRUNC else data, None, len(data), told)
 
     def holds(self, size_bytes: int) -> bool:
         """Whether so many bytes wait, or never will."""
@@ -251,7 +252,7 @@ class StreamCore:
         if connection is None:
             raise refuse(errno.EPIPE)
         now = self._bridge.now()
-        taken = connection.send_urgent(data, now) if flags & socket.MSG_OOB else connection.send(data, now)
+        taken = connection.send_urgent(data, now) if flags & MSG_OOB else connection.send(data, now)
         if not taken and len(data):
             raise would_block()
         return taken
@@ -260,7 +261,11 @@ class StreamCore:
         """What poll(2) says of it."""
         connection = self._connection
         if connection is not None:
-            if self.connecting:
+            state = connection.state
+            if state is _ESTABLISHED and not connection.read_closed:  # nearly all of them
+                mask = IN if events & IN and connection.readable else 0
+                return mask | OUT if events & OUT and connection.writable else mask
+            if state in _CONNECTING:
                 return 0
             mask = 0
             if events & IN and connection.readable:
@@ -273,7 +278,7 @@ class StreamCore:
                 mask |= events & RDHUP
                 if connection.write_closed:
                     mask |= HUP
-            if connection.state in _OVER:
+            if state in _OVER:
                 mask |= HUP | events & RDHUP
             return mask
         if self._listeners:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ._stack_address import Pair, named
 from ._stack_core import IN, OUT, would_block
-from ._stack_message import Message
+from ._stack_message import MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Message
 from ._stack_options import Options, refuse
 
 if TYPE_CHECKING:
@@ -91,15 +91,13 @@ class DatagramCore:
 
     def message(self, max_bytes: int, flags: int) -> Message:
         """The same as `flags` of recv(2) want it, and whether it was cut."""
-        datagram = self._below.peek() if flags & socket.MSG_PEEK else self._below.receive_from()
+        datagram = self._below.peek() if flags & MSG_PEEK else self._below.receive_from()
         if datagram is None:
             raise would_block()
         whole, sender = datagram
         data = whole[:max_bytes]
         is_cut = len(data) < len(whole)
-        return Message(
-            data, sender, len(whole if flags & socket.MSG_TRUNC else data), socket.MSG_TRUNC if is_cut else 0
-        )
+        return Message(data, sender, len(whole if flags & MSG_TRUNC else data), MSG_TRUNC if is_cut else 0)
 
     def holds(self, size_bytes: int) -> bool:
         """Whether a datagram or an error waits."""
@@ -109,20 +107,20 @@ class DatagramCore:
 
     def send(self, data: Any, flags: int, target: Pair | None) -> int:
         """Send one datagram."""
-        if flags & socket.MSG_OOB:
+        if flags & MSG_OOB:
             raise refuse(errno.EOPNOTSUPP)
         if self._writing_shut:
             raise refuse(errno.EPIPE)
         if target is not None:
             target = named(target[0]), target[1]
         corked = self._corked
-        if flags & socket.MSG_MORE or corked is not None:
+        if flags & MSG_MORE or corked is not None:
             if corked is None:
                 corked = self._corked = bytearray(), target
             if len(corked[0]) + len(data) > _MOST_CORKED_BYTES:
                 raise refuse(errno.EMSGSIZE)
             corked[0].extend(data)
-            if not flags & socket.MSG_MORE:
+            if not flags & MSG_MORE:
                 self._corked = None
                 self._below.send_to(corked[0], corked[1], self._bridge.now())
             return len(data)

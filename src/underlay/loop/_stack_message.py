@@ -21,25 +21,28 @@ if TYPE_CHECKING:
 # More than a send buffer has room for at a time, mostly.
 MOST_JOINED_BYTES: Final = 1 << 18
 
+# The flags as plain numbers: `&` with an enum.IntFlag is written in Python, and as slow as all else that send() does.
+MSG_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
+MSG_ERRQUEUE: Final = int(socket.MSG_ERRQUEUE)
+MSG_MORE: Final = int(socket.MSG_MORE)
+MSG_OOB: Final = int(socket.MSG_OOB)
+MSG_PEEK: Final = int(socket.MSG_PEEK)
+MSG_TRUNC: Final = int(socket.MSG_TRUNC)
+MSG_WAITALL: Final = int(socket.MSG_WAITALL)
+
 # recv(2) and send(2): those that the stack can honour. MSG_NOSIGNAL is how Python sends anyway; MSG_EOR, MSG_CONFIRM
 # and MSG_DONTROUTE say nothing to a host that keeps no records and finds its neighbours itself.
 SEND_FLAGS: Final = int(
-    socket.MSG_DONTWAIT
-    | socket.MSG_NOSIGNAL
-    | socket.MSG_OOB
-    | socket.MSG_MORE
-    | socket.MSG_EOR
-    | socket.MSG_CONFIRM
-    | socket.MSG_DONTROUTE
+    MSG_DONTWAIT | socket.MSG_NOSIGNAL | MSG_OOB | MSG_MORE | socket.MSG_EOR | socket.MSG_CONFIRM | socket.MSG_DONTROUTE
 )
 RECEIVE_FLAGS: Final = int(
-    socket.MSG_DONTWAIT
+    MSG_DONTWAIT
     | socket.MSG_NOSIGNAL
-    | socket.MSG_OOB
-    | socket.MSG_WAITALL
-    | socket.MSG_TRUNC
-    | socket.MSG_PEEK
-    | socket.MSG_ERRQUEUE
+    | MSG_OOB
+    | MSG_WAITALL
+    | MSG_TRUNC
+    | MSG_PEEK
+    | MSG_ERRQUEUE
     | socket.MSG_CMSG_CLOEXEC
 )
 

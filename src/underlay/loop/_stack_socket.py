@@ -25,6 +25,11 @@ from ._stack_core import IN, OUT, Core, StreamCore, would_block
 from ._stack_datagram import DatagramCore
 from ._stack_message import (
     MOST_JOINED_BYTES,
+    MSG_DONTWAIT,
+    MSG_ERRQUEUE,
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_WAITALL,
     RECEIVE_FLAGS,
     SEND_FLAGS,
     Message,
@@ -186,7 +191,7 @@ class StackSocket(socket.socket):
             try:
                 return attempt()
             except BlockingIOError:
-                if self._timeout_s == 0.0 or (flags & socket.MSG_DONTWAIT and self._timeout_s is None):
+                if self._timeout_s == 0.0 or (flags & MSG_DONTWAIT and self._timeout_s is None):
                     raise  # as socketmodule.c, which waits by poll(2) where there is a time-out, whatever the flags
                 if not self._bridge.pump_until(lambda: bool(self._core.readiness(ready)), self._timeout_s):
                     raise TimeoutError("timed out") from None
@@ -333,10 +338,10 @@ class StackSocket(socket.socket):
     def _message(self, size: int, flags: int) -> Message:
         if flags:
             refuse_flags(flags, RECEIVE_FLAGS)
-            if flags & socket.MSG_ERRQUEUE:
+            if flags & MSG_ERRQUEUE:
                 raise would_block()  # errors are told by calls alone, so this queue is empty, and nobody waits for it
             # With a time-out Python's sockets never wait inside of the kernel, which then gives what there is.
-            if flags & socket.MSG_WAITALL and self._timeout_s is None and self._kind == socket.SOCK_STREAM:
+            if flags & MSG_WAITALL and self._timeout_s is None and self._kind == socket.SOCK_STREAM:
                 self._check_open()
                 return self._whole_message(size, flags)
         return self._when(IN, lambda: self._core.message(size, flags), flags)
@@ -344,8 +349,8 @@ class StackSocket(socket.socket):
     def _whole_message(self, size: int, flags: int) -> Message:
         """All of `size` bytes, unless the stream ends before."""
         core = self._core
-        if flags & (socket.MSG_PEEK | socket.MSG_OOB | socket.MSG_DONTWAIT):
-            if not flags & (socket.MSG_OOB | socket.MSG_DONTWAIT):
+        if flags & (MSG_PEEK | MSG_OOB | MSG_DONTWAIT):
+            if not flags & (MSG_OOB | MSG_DONTWAIT):
                 self._bridge.pump_until(lambda: core.holds(size), None)
             return self._when(IN, lambda: core.message(size, flags), flags)
         parts: list[bytes] = []

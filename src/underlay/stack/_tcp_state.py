@@ -30,6 +30,9 @@ class State(enum.Enum):
     LISTEN = 10
     CLOSING = 11
 
+    # Enum's own is written in Python, hashes the name, and costs as much as the rest of a look into a set of states.
+    __hash__ = object.__hash__
+
 
 class TcpEvent(enum.Enum):
     """What can move a connection: a call of the program, an acceptable segment, or time."""

@@ -7,14 +7,16 @@ forked child with its own limit.
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections import Counter
 
 import pytest
 
-from .conftest import Batches, judge, listed_tests
+from .conftest import ROOT, Batches, judge, listed_tests
 from .exclusions import EXCLUSIONS
 from .subjects import SUBJECTS, Subject
+from .testcase import GROUPS
 
 
 # The first item of a subject waits for the whole batch, whose tests have limits of their own.
@@ -37,3 +39,17 @@ def test_every_exclusion_names_a_subject_and_a_test_that_exist() -> None:
         unknown = [test for test in tests if test not in listed_tests()]
         assert not unknown, f"{name} excludes what is no test here: {unknown}"
         assert all(entry.reason for entry in entries)
+
+
+def test_the_page_of_the_stack_says_how_many_pass() -> None:
+    page = (ROOT / "docs" / "stack.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+    head = next(number for number, row in enumerate(rows) if row[0] == "Tests")
+    if platform.python_version() not in rows[head]:
+        pytest.skip("the page has no column for this version")
+    column = rows[head].index(platform.python_version())
+    listed = listed_tests()
+    all_tests = Counter(listed.values())
+    excluded = Counter(listed[entry.test] for entry in EXCLUSIONS["stack"] if entry.applies)
+    expected = [f"{all_tests[group] - excluded[group]} of {all_tests[group]}" for group in GROUPS]
+    assert [row[column] for row in rows[head + 2 : head + 2 + len(GROUPS)]] == expected

@@ -512,6 +512,48 @@ def readiness_of_each_state(net: Net) -> object:
     return seen
 
 
+@situation
+def closing_behind_an_answer_with_unread_input(net: Net) -> object:
+    told = []
+    for lingering in (False, True):
+        client, server = net.pair()
+        if lingering:
+            server.setsockopt(SOL, socket.SO_LINGER, RESET)
+        client.sendall(b"x" * 10_000)
+        net.wait(lambda: bool(server.recv(1, socket.MSG_PEEK)))
+        server.send(b"HTTP/1.1 413 Too Large\r\n\r\n")
+        server.close()
+        net.settle()
+        told.append(each(lambda: client.recv(100), lambda: client.recv(100)))
+    return told
+
+
+@situation
+def closing_at_once_behind_an_answer(net: Net) -> object:
+    client, server = net.pair()
+    server.setsockopt(SOL, socket.SO_LINGER, RESET)
+    server.send(b"answer")
+    server.close()
+    net.settle()
+    return each(lambda: client.recv(100), lambda: client.recv(100))
+
+
+@situation
+def data_after_both_ways_were_shut(net: Net) -> object:
+    told = []
+    for ways in ((socket.SHUT_RDWR,), (socket.SHUT_RD, socket.SHUT_WR), (socket.SHUT_RD,), (socket.SHUT_WR,)):
+        client, server = net.pair()
+        for how in ways:
+            server.shutdown(how)
+        net.settle()
+        client.send(b"data")
+        net.settle()
+        told.append(each(lambda: server.recv(10)))
+        if len(ways) > 1 or ways[0] == socket.SHUT_RDWR:
+            told.append(each(lambda: client.recv(10), lambda: client.send(b"x")))
+    return told
+
+
 @pytest.mark.parametrize("play", SITUATIONS, ids=names(SITUATIONS))
 def test_calls_are_answered_as_by_the_kernel(play: Situation) -> None:
     assert stack(play) == kernel(play)

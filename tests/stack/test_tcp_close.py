@@ -170,9 +170,35 @@ def test_data_after_a_close_is_answered_by_a_reset() -> None:
 
 def test_linger_0_makes_a_close_a_reset() -> None:
     talk, connection = accepted(options=TcpOptions(linger_s=0))
-    connection.send(b"dropped", talk.now)
     connection.close(talk.now)
     assert [line.split()[0] for line in talk.heard()] == ["R."]
+
+
+def test_a_close_that_resets_sends_first_what_the_windows_allow() -> None:
+    for options, unread in ((TcpOptions(linger_s=0), b""), (TcpOptions(), b"a question")):
+        talk, connection = accepted(PLAIN, options=options, window=10)
+        if unread:
+            talk.say("P.", 1, 1, unread, window=10)
+        connection.send(b"an answer that is longer", talk.now)
+        connection.close(talk.now)
+        after = 1 + len(unread)
+        talk.expect(f". 1:11 ack {after}", f"R. 11:11 ack {after}")
+
+
+def test_data_after_both_ways_were_shut_is_answered_by_a_reset() -> None:
+    """RFC 1122 §4.2.2.13, as Linux has it: also where the program has kept the socket."""
+    for acknowledged in (False, True):
+        talk, connection = accepted(PLAIN)
+        connection.shutdown(2, talk.now)
+        talk.expect("F. 1:1 ack 1")
+        if acknowledged:
+            talk.say(".", 1, 2)
+        talk.say("P.", 1, 2, b"too late")
+        assert [line.split()[0] for line in talk.heard()] == ["R."]
+        assert talk.drops == {"data.after_close": 1}
+        assert states(connection) == (State.CLOSED,)
+        with pytest.raises(ConnectionResetError):
+            connection.receive(10, talk.now)
 
 
 def test_an_orphan_in_fin_wait_2_waits_a_minute_and_no_longer() -> None:

@@ -325,7 +325,7 @@ class TcpConnection(Tcb):
             if self.received.size_bytes or self._options.linger_s == 0 or layer.orphans >= layer.config.max_orphans:
                 if self.received.size_bytes:
                     layer.count("data.unread")
-                layer.abort(self, now, 0)
+                layer.abort_behind_data(self, now, 0)
                 return
             layer.orphans += 1
             self.orphan = True

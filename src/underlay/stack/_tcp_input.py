@@ -227,7 +227,8 @@ def _receive_slowly(tcb: Tcb, segment: TcpSegment, now: float) -> None:
     # Seventh, the data; eighth, FIN.
     if size or flags & FIN:
         if state in _RECEIVING:
-            if size and tcb.detached:
+            # Closed, or shut down both ways: nobody can ever read it (Linux: tcp_rcv_state_process()).
+            if tcb.read_closed and state is not _ESTABLISHED and seq + size > tcb.rcv_nxt:
                 _receive_after_close(tcb, now)
                 return
             _take_data(tcb, seq, payload, flags, now)
@@ -442,7 +443,7 @@ def _take_data(tcb: Tcb, seq: int, payload: bytes | memoryview, flags: int, now:
 def _receive_after_close(tcb: Tcb, now: float) -> None:
     """Data for a program that is gone: it is lost, and the peer must know (RFC 9293 §3.6.1, RFC 1122 SHLD-3)."""
     tcb.layer.count("data.after_close")
-    tcb.layer.abort(tcb, now, 0)
+    tcb.layer.abort_behind_data(tcb, now, 0 if tcb.detached else errno.ECONNRESET)
 
 
 # --- the handshake ---

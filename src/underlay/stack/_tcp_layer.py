@@ -485,6 +485,15 @@ class TcpLayer:
         tcb.move(TcpEvent.ABORT)
         self.forget(tcb, now, wrong)
 
+    def abort_behind_data(self, tcb: Tcb, now: float, wrong: int) -> None:
+        """The same, behind what ``send`` took before and the windows allow: Linux has sent that in the call itself.
+
+        So an answer goes out that is written and closed behind a question that nobody reads to its end.
+        """
+        if tcb.unsent.size_bytes:
+            flush(tcb, now)
+        self.abort(tcb, now, wrong)
+
     def forget(self, tcb: Tcb, now: float, wrong: int) -> None:
         """Remove a connection that has come to its end, and tell the program, with errno `wrong` if that is one."""
         if self._connections.pop(tcb.key, None) is None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from underlay.stack import HostConfig
+from underlay.stack import HostConfig, TcpConfig
 from underlay.stack._address_detection import CLAIM_TRANSITIONS
 from underlay.stack._igmp import MEMBERSHIP_TRANSITIONS
 from underlay.stack._neighbours import NEIGHBOUR_TRANSITIONS
@@ -22,6 +22,8 @@ from underlay.stack._neighbours import NEIGHBOUR_TRANSITIONS
 ROOT = Path(__file__).resolve().parents[2]
 STACK = ROOT / "src" / "underlay" / "stack"
 PAGE = (ROOT / "docs" / "host.md").read_text()
+HOSTS_PART, _, _TCPS = PAGE.partition("## What TCP drops, and why")
+TCPS_PART = _TCPS.partition("## Limits")[0]
 
 
 _State = TypeVar("_State", bound=enum.Enum)
@@ -39,18 +41,19 @@ TABLES = [
 ]
 
 
-def limit_rows() -> list[str]:
-    """Each setting with its default and the first sentence of what stands below it."""
+def limit_rows(config: HostConfig | TcpConfig) -> list[str]:
+    """Each setting with its default and the first paragraph of what stands below it."""
     rows = []
-    (made,) = ast.parse(inspect.getsource(HostConfig)).body
+    (made,) = ast.parse(inspect.getsource(type(config))).body
     assert isinstance(made, ast.ClassDef)
     for field, text in itertools.pairwise(made.body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             assert isinstance(field.target, ast.Name)
             name = field.target.id
             said = text.value.value
-            if name != "tcp" and isinstance(said, str):
-                rows.append(f"| `{name}` | {getattr(HostConfig(), name)} | {said} |")
+            if name not in ("tcp", "options") and isinstance(said, str):
+                first = " ".join(said.split("\n\n")[0].split())
+                rows.append(f"| `{name}` | {getattr(config, name)} | {first} |")
     return rows
 
 
@@ -69,6 +72,15 @@ def reasons() -> set[str]:
     return found
 
 
+def tcp_reasons() -> set[str]:
+    """Every reason that TCP may count; one is chosen between two in one expression."""
+    found: set[str] = set()
+    for file in STACK.glob("_tcp*.py"):
+        for call in re.findall(r'(?:count|_challenge)\([^"\n]*"[^\n]*', file.read_text()):
+            found |= set(re.findall(r'"([a-z0-9_.]+)"', call))
+    return found
+
+
 def test_the_tables_of_states_are_those_the_code_runs_on() -> None:
     for table in TABLES:
         rows = "\n".join(table)
@@ -76,18 +88,21 @@ def test_the_tables_of_states_are_those_the_code_runs_on() -> None:
 
 
 def test_every_limit_stands_on_the_page_with_its_default() -> None:
-    rows = limit_rows()
-    assert len(rows) > 20
-    assert "\n".join(rows) in PAGE
+    for config in (HostConfig(), TcpConfig()):
+        rows = limit_rows(config)
+        assert len(rows) > 20
+        assert "\n".join(rows) in PAGE
 
 
 def test_every_reason_is_explained_and_no_other() -> None:
-    explained = set(re.findall(r"^\| `([a-z0-9_]+\.[a-z0-9_]+)` \|", PAGE, flags=re.MULTILINE))
+    explained = set(re.findall(r"^\| `([a-z0-9_]+\.[a-z0-9_]+)` \|", HOSTS_PART, flags=re.MULTILINE))
     assert explained == reasons()
+    assert set(re.findall(r"^\| `([a-z0-9_.]+)` \|", TCPS_PART, flags=re.MULTILINE)) == tcp_reasons()
 
 
 if __name__ == "__main__":
     for each in TABLES:
         print("\n".join(each), end="\n\n")
-    print("\n".join(limit_rows()), end="\n\n")
-    print("\n".join(sorted(reasons())))
+    print("\n".join(limit_rows(HostConfig())), end="\n\n")
+    print("\n".join(limit_rows(TcpConfig())), end="\n\n")
+    print("\n".join(sorted(reasons() | tcp_reasons())))

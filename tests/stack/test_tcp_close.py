@@ -240,6 +240,44 @@ def test_too_many_orphans_make_a_close_a_reset() -> None:
     connections[0].close(talk.now)
     connections[1].close(talk.now)
     assert [line.split()[0] for line in talk.heard()] == ["R.", "F."]
+    assert talk.drops == {"orphan.too_many": 1}
+
+
+def test_a_close_with_too_much_to_send_is_a_reset_that_is_counted() -> None:
+    talk = Talk(TcpConfig(timestamps=False, max_orphan_bytes=1000))
+    talk.listen()
+    connections = []
+    for port in (4000, 4001, 4002):
+        talk.say("S", 0, port=port, window=0)
+        talk.heard()
+        talk.say(".", 1, 1, port=port, window=0)
+        connections.append(talk.accept())
+    for connection, size in zip(connections, (1000, 1, 0), strict=True):
+        connection.send(bytes(size), talk.now)
+        connection.close(talk.now)
+    assert states(*connections) == (State.FIN_WAIT_1, State.CLOSED, State.FIN_WAIT_1)
+    assert talk.drops == {"orphan.too_many_bytes": 1}
+    connections[0].abort(talk.now)
+    assert talk.layer._orphan_bytes == 0
+
+
+@pytest.mark.parametrize("window", [0, 5])
+def test_an_orphan_does_not_wait_for_ever_for_a_window_that_the_peer_keeps_closed(window: int) -> None:
+    """Its peer answers each probe; while the program has the connection that may go on."""
+    for closed in (True, False):
+        talk, connection = accepted(window=window)
+        connection.send(bytes(1000), talk.now)
+        if closed:
+            connection.close(talk.now)
+        end = talk.now + 86_400
+        while talk.now < end and connection.state is not State.CLOSED:
+            talk.wait(1.0)
+            for _ in talk.heard():
+                talk.say(".", 1, 1 + window, window=0)
+        assert (connection.state is State.CLOSED) == closed
+        assert (talk.layer.statistics().orphans, talk.layer.statistics().connections) == (0, 0 if closed else 1)
+        assert (talk.now < end - 80_000) == closed
+        assert talk.drops.get("connection.timed_out", 0) == closed
 
 
 def test_time_wait_lasts_two_msl() -> None:

@@ -307,7 +307,8 @@ class TcpConnection(Tcb):
     def close(self, now: float) -> None:
         """Let the connection go: what was taken is still sent, then a FIN, and nothing of it is told any more.
 
-        It is a reset instead if there are bytes that nobody will read (RFC 9293 §3.6.1, SHLD-3) or ``linger_s`` is 0.
+        It is a reset instead if there are bytes that nobody will read (RFC 9293 §3.6.1, SHLD-3), if ``linger_s`` is 0,
+        or if too many of those that were closed have not ended yet, which is counted.
         """
         if self.detached:
             return
@@ -322,13 +323,12 @@ class TcpConnection(Tcb):
             layer.forget(self, now, 0)
             return
         if state is not State.TIME_WAIT:
-            if self.received.size_bytes or self._options.linger_s == 0 or layer.orphans >= layer.config.max_orphans:
-                if self.received.size_bytes:
-                    layer.count("data.unread")
+            unread = self.received.size_bytes
+            if unread:
+                layer.count("data.unread")
+            if unread or self._options.linger_s == 0 or not layer.take_orphan(self):
                 layer.abort_behind_data(self, now, 0)
                 return
-            layer.orphans += 1
-            self.orphan = True
             self._close_writing(now)
             if state is State.FIN_WAIT_2:
                 self.life_at = now + layer.config.fin_timeout_s

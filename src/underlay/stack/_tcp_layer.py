@@ -79,6 +79,7 @@ class TcpLayer:
         self.active_opens = 0
         self.passive_opens = 0
         self.orphans = 0
+        self._orphan_bytes = 0
         self.syn_requests = 0
         self._rng = rng
         self._notify = notify
@@ -519,10 +520,27 @@ class TcpLayer:
             events |= Events.ERROR | Events.READABLE | Events.WRITABLE
         self.tell(tcb, events)
 
+    def take_orphan(self, tcb: Tcb) -> bool:
+        """Keep a connection that the program has closed until all is sent; False where there are too many such."""
+        config = self.config
+        held = tcb.unsent.size_bytes + tcb.snd_nxt - tcb.snd_una
+        if self.orphans >= config.max_orphans:
+            self.count("orphan.too_many")
+            return False
+        if held and self._orphan_bytes + held > config.max_orphan_bytes:
+            self.count("orphan.too_many_bytes")
+            return False
+        self.orphans += 1
+        self._orphan_bytes += held
+        tcb.orphan = True
+        tcb.orphan_bytes = held
+        return True
+
     def _leave_orphans(self, tcb: Tcb) -> None:
         if tcb.orphan:
             tcb.orphan = False
             self.orphans -= 1
+            self._orphan_bytes -= tcb.orphan_bytes
 
     def connections(self) -> tuple[TcpConnection, ...]:
         """Give every connection there is, those in TIME_WAIT too, in the order in which they were made."""

@@ -139,8 +139,13 @@ class TcpConfig:
     """How long a closed connection waits for the peer's FIN (tcp_fin_timeout)."""
     max_time_wait: int = 16384
     """Connections in TIME_WAIT, beyond which the oldest is dropped (tcp_max_tw_buckets)."""
-    max_orphans: int = 8192
-    """Connections that were closed but not finished, beyond which a close is a reset (tcp_max_orphans)."""
+    max_orphans: int = 32768
+    """Connections that were closed but not finished, beyond which a close is a reset (tcp_max_orphans).
+
+    Half of `max_connections`: those that go leave room for those that come. Linux reckons it from the machine's
+    memory. One takes 3.4 KB here, so all of them 110 MB; what they still have to send has a limit of its own."""
+    max_orphan_bytes: int = 256 << 20
+    """What all of these still had to send when they were closed; beyond it a close is a reset too (tcp_mem[2])."""
     max_connections: int = 65536
     """All connections of the layer; beyond it a SYN is dropped and ``connect`` fails with ENOBUFS."""
     max_syn_backlog: int = 1024

@@ -79,6 +79,7 @@ class Tcb:
         "oob_at",
         "opened_passively",
         "orphan",
+        "orphan_bytes",
         "path_mtu",
         "peer_closed",
         "peer_mss",
@@ -145,6 +146,8 @@ class Tcb:
         """The program has closed it: an orphan."""
         self.orphan = False
         """Counted among the layer's orphans."""
+        self.orphan_bytes = 0
+        """What it still had to send then, which is counted too."""
         self.error: int | None = None
         """errno of what ended it, until the program took it."""
         self.soft_error = 0

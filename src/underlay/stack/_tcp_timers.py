@@ -135,7 +135,7 @@ def _timeout(tcb: Tcb, now: float) -> None:
     tcb.layer.timeouts += 1
     patience_s = tcb._options.user_timeout_s
     backoffs = tcb.rto.backoffs
-    if tcb.snd_wnd == 0:
+    if tcb.snd_wnd == 0 and not tcb.detached:
         # The peer is alive but has closed its window: it may take as long as it likes (MUST-37), if it answers.
         alive = backoffs < config.retries or now - tcb.heard_closed_at < 2 * config.max_rto_s
     else:
@@ -160,8 +160,10 @@ def _probe_window(tcb: Tcb, now: float) -> None:
         return
     patience_s = tcb._options.user_timeout_s
     limit = config.orphan_retries if tcb.detached else config.retries
-    # Each answer takes `probes` back to 0, so a peer that answers may keep its window closed for ever (MUST-37).
-    if (patience_s is not None and now >= tcb.stuck_from + patience_s) or tcb.probes >= limit:
+    # Each answer takes `probes` back to 0, so a peer that answers may keep its window closed for ever (MUST-37). But
+    # not when the program is gone: nobody would end it then (Linux: tcp_probe_timer(), SOCK_DEAD).
+    over = tcb.detached and tcb.rto.rto_s >= config.max_rto_s and tcb.rto.backoffs >= limit
+    if (patience_s is not None and now >= tcb.stuck_from + patience_s) or tcb.probes >= limit or over:
         _give_up(tcb, now)
         return
     tcb.probes += 1

@@ -264,6 +264,43 @@ def test_a_blocking_getaddrinfo_outside_of_the_loop_is_the_c_librarys() -> None:
     assert socket.getaddrinfo(HOST, 1)[0][4] == (HOST, 1)
 
 
+def test_gethostbyname_in_a_coroutine_knows_the_networks_names() -> None:
+    async def main() -> object:
+        with pytest.raises(socket.gaierror):
+            socket.gethostbyname("nowhere")
+        return (
+            socket.gethostbyname("db"),
+            socket.gethostbyname_ex("db"),
+            socket.gethostbyname(""),
+            socket.gethostbyname("127.1"),
+        )
+
+    assert run(main(), db="10.9.0.7") == ("10.9.0.7", ("db", [], ["10.9.0.7"]), "0.0.0.0", HOST)
+    with pytest.raises(TypeError):
+        socket.gethostbyname(None)  # type: ignore[arg-type]
+
+
+def test_a_blocking_getaddrinfo_asks_for_both_families_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a dead name server it takes as long as one of them does."""
+    monkeypatch.setattr(_stack_names, "_TIMEOUT_S", 0.05)
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, StackLoop)
+        loop._bridge.name_servers = (HOST,)
+        with socket.socket(type=socket.SOCK_DGRAM) as server:
+            server.bind((HOST, 53))
+            server.setblocking(False)
+            with pytest.raises(socket.gaierror):
+                socket.getaddrinfo("silent.example", 80)
+            asked: list[int] = []
+            while len(asked) < 4:
+                asked.append(parse_dns(server.recv(999)).questions[0].type)
+            return asked
+
+    assert run(main()) == [DNS_A, DNS_AAAA, DNS_A, DNS_AAAA]
+
+
 def test_a_blocking_getaddrinfo_asks_the_name_server_and_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_stack_names, "_TIMEOUT_S", 0.05)
 

@@ -46,6 +46,34 @@ def what_a_socket_is(net: Net) -> object:
 
 
 @situation
+def values_that_are_no_plain_numbers(net: Net) -> object:
+    tcp, udp, six = net.tcp(), net.udp(), net.make(socket.AF_INET6, socket.SOCK_STREAM)
+    values: list[object] = [
+        *(5, -1, "x", 3.5, 2**40, memoryview(bytes(3)), memoryview(bytes(8))),
+        *("reno", memoryview(b"reno"), memoryview(bytes(16))[::2]),
+    ]
+    told: list[object] = []
+    for sock, level, name in ((udp, IP, socket.IP_ADD_MEMBERSHIP), (tcp, TCP, socket.TCP_CONGESTION)):
+        told.append([tell(lambda: sock.setsockopt(level, name, value)) for value in values])  # type: ignore[call-overload] # noqa: B023
+    for sock, level, name, value in (
+        (tcp, IP, socket.IP_TOS, 255), (udp, IP, socket.IP_TOS, 255), (six, IPV6, socket.IPV6_TCLASS, 255),
+        (tcp, SOL, socket.SO_RCVLOWAT, 0), (tcp, SOL, socket.SO_KEEPALIVE, memoryview(b"\1\0\0\0")),
+        (tcp, TCP, socket.TCP_SYNCNT, 3),
+    ):  # fmt: skip
+        sock.setsockopt(level, name, value)
+        told.append(sock.getsockopt(level, name))
+    told.append([tell(lambda: tcp.connect((host, 1))) for host in ("a\0b", b"a\0b", "127.0.0.1\0")])  # noqa: B023
+    return told
+
+
+def test_the_retransmissions_of_a_syn_are_those_of_the_option() -> None:
+    options = Options()
+    assert options.tcp().syn_retries is None
+    options.set(TCP, socket.TCP_SYNCNT, 3)
+    assert options.tcp().syn_retries == 3
+
+
+@situation
 def what_cannot_be_set(net: Net) -> object:
     options = (socket.SO_TYPE, socket.SO_PROTOCOL, socket.SO_DOMAIN, socket.SO_ACCEPTCONN, socket.SO_ERROR)
     told = [[tell(lambda: sock.setsockopt(SOL, option, 1)) for option in options] for sock in kinds(net)]  # noqa: B023

@@ -28,7 +28,7 @@ from ..errors import UnderlayError
 from ._bridge import FIRST_NUMBER, Bridge, StackPoller
 from ._net_spec import parse_network
 from ._reactor import ReactorLoop
-from ._stack_names import Names, library_getaddrinfo
+from ._stack_names import Names, library_getaddrinfo, library_gethostbyname, library_gethostbyname_ex
 from ._stack_network import open_network
 from ._stack_socket import StackSocket
 
@@ -194,6 +194,8 @@ def _hook_socket() -> None:
         _hooked = True
         socket.socket.__new__ = staticmethod(_allocate)  # type: ignore[assignment,method-assign]
         socket.getaddrinfo = _getaddrinfo
+        socket.gethostbyname = _gethostbyname
+        socket.gethostbyname_ex = _gethostbyname_ex
 
 
 def _allocate(
@@ -222,6 +224,32 @@ def _getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: in
     if isinstance(loop, StackLoop):
         return loop._names.getaddrinfo_now(host, port, family, type, proto, flags)
     return library_getaddrinfo(host, port, family, type, proto, flags)
+
+
+def _ipv4_of(host: Any) -> list[str] | None:
+    """The addresses that the running loop has for a name; None for what is the C library's to answer or to refuse."""
+    loop = events._get_running_loop()
+    if not isinstance(loop, StackLoop) or not isinstance(host, str | bytes | bytearray):
+        return None
+    name = host if isinstance(host, str) else bytes(host).decode("ascii", "replace")
+    if name in ("", "<broadcast>") or "\0" in name:
+        return None
+    infos = loop._names.getaddrinfo_now(name, None, socket.AF_INET, socket.SOCK_STREAM, 0, 0)
+    return [str(info[4][0]) for info in infos]
+
+
+@functools.wraps(library_gethostbyname)
+def _gethostbyname(hostname: Any, /) -> str:
+    found = _ipv4_of(hostname)
+    return library_gethostbyname(hostname) if found is None else found[0]
+
+
+@functools.wraps(library_gethostbyname_ex)
+def _gethostbyname_ex(hostname: Any, /) -> tuple[str, list[str], list[str]]:
+    found = _ipv4_of(hostname)
+    if found is None:
+        return library_gethostbyname_ex(hostname)
+    return hostname if isinstance(hostname, str) else bytes(hostname).decode("ascii"), [], found
 
 
 def running_bridge() -> Bridge:

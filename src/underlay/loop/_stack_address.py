@@ -46,6 +46,8 @@ def to_pair(address: Any, family: int, resolve: Resolve, call: str) -> Pair:
         host = host.decode("ascii")
     if not isinstance(host, str):
         raise TypeError(f"str, bytes or bytearray expected, not {type(host).__name__}")
+    if "\0" in host:
+        raise TypeError("host name must not contain null character")
     if host == "":
         return WILDCARD[socket.AddressFamily(family)], port
     if host == "<broadcast>" and family == socket.AF_INET:

@@ -308,6 +308,7 @@ class StreamCore:
         before = self._options.tcp()
         changed = self._options.copy()
         changed.set(level, name, value)
+        changed.drop_ecn(level, name)
         after = changed.tcp()  # which refuses what cannot be, before anything is changed
         self._options = changed
         if self._binding is not None:

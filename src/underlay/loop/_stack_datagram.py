@@ -145,6 +145,8 @@ class DatagramCore:
     def set_option(self, level: int, name: int, value: Any) -> None:
         """Set an option; it takes effect at once."""
         if level in (_IP, _IPV6) and name in _MEMBERSHIPS:
+            if isinstance(value, int):
+                raise refuse(errno.EINVAL)
             join, group = name in _JOINS, bytes(value)
             self._change_membership(join=join, group=group[:16] if level == _IPV6 else group[:4], whole=group)
             return

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import select
 import socket
-from collections.abc import Coroutine, Mapping, Sequence
+import types
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..wire import DNS_A, DNS_AAAA, DNS_NAME_ERROR, DnsMessage, WireError, build_dns_query, format_ip, parse_dns
@@ -36,6 +38,10 @@ _ADDRCONFIG: Final = int(socket.AI_ADDRCONFIG)
 
 # The C library's, which a loop of the stack puts its own in front of.
 library_getaddrinfo: Final = socket.getaddrinfo
+
+library_gethostbyname: Final = socket.gethostbyname
+library_gethostbyname_ex: Final = socket.gethostbyname_ex
+_READABLE: Final = select.POLLIN
 
 _RECORD: Final = {socket.AF_INET: DNS_A, socket.AF_INET6: DNS_AAAA}
 
@@ -92,7 +98,7 @@ class Names:
             if wait:
                 answers = await asyncio.gather(*asked, return_exceptions=True)
             else:
-                answers = [await _caught(each) for each in asked]
+                answers = self._together(asked)
             found = [address for answer in answers if not isinstance(answer, BaseException) for address in answer]
             failures = [answer for answer in answers if isinstance(answer, BaseException)]
             if failures and not found:
@@ -100,6 +106,27 @@ class Names:
         if not found:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return found
+
+    def _together(self, asked: Sequence[Coroutine[Any, None, list[bytes]]]) -> list[list[bytes] | BaseException]:
+        """What gather() gives with ``return_exceptions``, without a loop: all are asked at once."""
+        answers: list[list[bytes] | BaseException] = [[] for _ in asked]
+        left = dict(enumerate(asked))
+        while left:
+            paused: list[tuple[Any, float]] = []
+            for place, steps in list(left.items()):
+                try:
+                    paused.append(steps.send(None))
+                    continue
+                except StopIteration as done:
+                    answers[place] = done.value
+                except socket.gaierror as error:
+                    answers[place] = error
+                del left[place]
+            if paused:
+                limit_s = max(min(end_s for _, end_s in paused) - self._bridge.now(), 0.0)
+                socks = [sock for sock, _ in paused]
+                self._bridge.pump_until(lambda socks=socks: any(sock.readiness(_READABLE) for sock in socks), limit_s)  # type: ignore[misc]
+        return answers
 
     # --- the name server ------------------------------------------------------------------------------------
 
@@ -136,19 +163,23 @@ class Names:
                 return None
 
     async def _receive(self, sock: socket.socket, limit_s: float, *, wait: bool) -> bytes:
-        sock.settimeout(0.0 if wait else limit_s)
-        if not wait:
-            return sock.recv(_ANSWER_BYTES)
+        sock.settimeout(0.0)
+        end_s = self._bridge.now() + limit_s
+        while not wait:
+            try:
+                return sock.recv(_ANSWER_BYTES)
+            except BlockingIOError:
+                if self._bridge.now() >= end_s:
+                    raise TimeoutError from None
+                await _pause(sock, end_s)
         async with asyncio.timeout(limit_s):
             return await self._loop.sock_recv(sock, _ANSWER_BYTES)
 
 
-async def _caught(asked: Coroutine[object, object, list[bytes]]) -> list[bytes] | BaseException:
-    """What gather() gives for it with ``return_exceptions``."""
-    try:
-        return await asked
-    except socket.gaierror as error:
-        return error
+@types.coroutine
+def _pause(sock: socket.socket, end_s: float) -> Generator[tuple[socket.socket, float], None, None]:
+    """Let the other questions go on until `sock` has something, or it is `end_s`."""
+    yield sock, end_s
 
 
 def _numeric(host: Any, port: Any, family: int, type: int, proto: int, flags: int) -> list[Any]:

@@ -43,6 +43,8 @@ class Rule(NamedTuple):
             return min(max(value, self.least), self.most)
         if self.kind == _BACK_OFF:
             return next((sum(_BACK_OFFS_S[:n]) for n in range(len(_BACK_OFFS_S)) if sum(_BACK_OFFS_S[:n]) >= value), 0)
+        if self.kind == _LOW_WATER:
+            return self.most if value < 0 else value or 1
         if self.kind == _MINUS_ONE and value == -1:
             return self.default
         if not self.least <= value <= self.most:
@@ -54,6 +56,8 @@ class Rule(NamedTuple):
 # default (ip(7), ipv6(7)). Everything else outside of its limits is EINVAL.
 _SWITCH: Final = "switch"
 _SIZE: Final = "size"
+# Linux: sk_setsockopt() takes 0 for 1, and less for as much as can be.
+_LOW_WATER: Final = "low water"
 _MINUS_ONE: Final = "minus one is the default"
 # Seconds, brought up to a number of retransmissions: secs_to_retrans() and retrans_to_secs() of Linux's tcp.c.
 _BACK_OFF: Final = "back-off"
@@ -70,7 +74,7 @@ _RULES: Final[dict[tuple[int, int], Rule]] = {
     (_SOL, socket.SO_OOBINLINE): Rule(0, kind=_SWITCH),
     (_SOL, socket.SO_RCVBUF): Rule(131072, 1152, 6 << 20, _SIZE),
     (_SOL, socket.SO_SNDBUF): Rule(16384, 2304, 4 << 20, _SIZE),
-    (_SOL, socket.SO_RCVLOWAT): Rule(1),
+    (_SOL, socket.SO_RCVLOWAT): Rule(1, kind=_LOW_WATER),
     (_SOL, socket.SO_PRIORITY): Rule(0, 0, 6),
     (_TCP, socket.TCP_NODELAY): Rule(0, kind=_SWITCH),
     (_TCP, socket.TCP_KEEPIDLE): Rule(7200, 1, 32767),
@@ -126,7 +130,8 @@ class Options:
             # The kernel's field has no sign, and its clock an end: more than this is for ever.
             self.linger_s = (seconds if 0 <= seconds < _LONGEST_LINGER_S else _LONGEST_LINGER_S) if on else None
         elif (level, name) == (_TCP, socket.TCP_CONGESTION):
-            chosen = _CONGESTION.get(bytes(value).rstrip(b"\0"))
+            name_given = value.to_bytes(4, "little", signed=True) if isinstance(value, int) else bytes(value)
+            chosen = _CONGESTION.get(name_given.rstrip(b"\0"))
             if chosen is None:
                 raise refuse(errno.ENOENT)
             self.congestion = chosen
@@ -134,6 +139,11 @@ class Options:
             self._set[level, name] = _RULES[level, name].take(_number(level, value))
         else:
             raise refuse(errno.ENOPROTOOPT)
+
+    def drop_ecn(self, level: int, name: int) -> None:
+        """Of a stream's traffic class the two bits are TCP's own: __ip_sock_set_tos() of Linux."""
+        if (level, name) in ((_IP, socket.IP_TOS), (_IPV6, socket.IPV6_TCLASS)):
+            self._set[level, name] &= ~3
 
     def note_bound(self, address: bytes) -> None:
         """A socket bound to one IPv6 address is one of IPv6 only, and says so: inet6_bind() of Linux."""
@@ -166,6 +176,7 @@ class Options:
             keepalive_idle_s=float(self.value(_TCP, socket.TCP_KEEPIDLE)),
             keepalive_interval_s=float(self.value(_TCP, socket.TCP_KEEPINTVL)),
             keepalive_count=self.value(_TCP, socket.TCP_KEEPCNT),
+            syn_retries=self._set.get((_TCP, socket.TCP_SYNCNT)),
             user_timeout_s=self.value(_TCP, socket.TCP_USER_TIMEOUT) / 1e3 or None,  # milliseconds: tcp(7)
             linger_s=self.linger_s,
             congestion=self.congestion,
@@ -211,6 +222,21 @@ def _number(level: int, value: Any) -> int:
     if not -(2**31) <= value < 2**31:
         raise TypeError("an integer of a C int is required")  # as socketmodule.c, which then looks for a buffer
     return int(value)
+
+
+def given(value: Any) -> int | bytes:
+    """An option's value as setsockopt(2) is handed it: an int, or the bytes of any contiguous buffer."""
+    if isinstance(value, int):
+        if not -(2**31) <= value < 2**31:
+            raise TypeError("a bytes-like object is required, not 'int'")  # as socketmodule.c
+        return int(value)
+    try:
+        view = memoryview(value)
+    except TypeError:
+        raise TypeError(f"a bytes-like object is required, not '{type(value).__name__}'") from None
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")
+    return view.tobytes()
 
 
 def refuse(number: int) -> OSError:

@@ -43,6 +43,7 @@ from ._stack_message import (
     writable,
 )
 from ._stack_names import known_addresses
+from ._stack_options import given
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -418,7 +419,7 @@ class StackSocket(socket.socket):
         self._check_level(level)
         if value is None:
             raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))  # a null pointer: no option here is without a value
-        self._core.set_option(level, optname, value)
+        self._core.set_option(level, optname, given(value))
 
     def _check_level(self, level: int, number: int = errno.ENOPROTOOPT) -> None:
         if level not in _LEVELS[self._family] or (level in _TRANSPORTS and level != _PROTOCOL[self._kind]):

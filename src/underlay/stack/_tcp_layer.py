@@ -153,13 +153,13 @@ class TcpLayer:
             local_port = binding.port
             local = binding.address if any(binding.address) else None
         if not self.ip.is_unicast(remote):
-            raise OSError(errno.ENETUNREACH, "not the address of one host")
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
         hops = (options or self.config.options).source_route if len(remote) == 4 else ()  # IPv6: RFC 5095
         path = self.ip.path(hops[0] if hops else remote, local)
         if path is None:
             if local is not None and self.ip.path(remote) is not None:
                 raise OSError(errno.EADDRNOTAVAIL, "the local address is not ours")
-            raise OSError(errno.ENETUNREACH, "there is no route")
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
         if len(self._connections) >= self.config.max_connections:
             raise OSError(errno.ENOBUFS, "too many connections")
         source = path.source

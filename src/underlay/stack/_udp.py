@@ -461,7 +461,7 @@ class UdpLayer:
                 source = self._ip.source_on(socket.multicast_interface, destination)
         path = self._ip.path(destination, source)
         if path is None:
-            raise OSError(errno.ENETUNREACH, f"no route to {format_ip(destination)}")
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
         if not socket.broadcast and self._is_broadcast(destination):
             raise OSError(errno.EACCES, f"{format_ip(destination)} is a broadcast, which the socket does not allow")
         return path.source, path

@@ -6,6 +6,8 @@ import errno
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from underlay.stack import Events, IcmpError, IcmpKind, State, TcpConfig
 
@@ -178,3 +180,62 @@ def test_a_path_mtu_is_believed_only_down_to_a_limit() -> None:
     talk.heard()
     talk.layer.receive_icmp_error(error(talk, IcmpKind.PACKET_TOO_BIG, 1, 68), talk.now)
     assert connection.info().path_mtu_bytes == 552
+
+
+def test_what_the_peer_has_is_not_sent_again_when_the_path_shrinks() -> None:
+    talk, connection = accepted(sack=True)
+    connection.send(bytes(14_600), talk.now)
+    talk.heard()
+    talk.say(".", 1, 1, sack=[(1461, 14_601)])
+    talk.heard()
+    talk.layer.receive_icmp_error(error(talk, IcmpKind.PACKET_TOO_BIG, 1, 576), talk.now)
+    board = connection.board
+    assert board is not None
+    assert (board.sacked_bytes, board.lost_bytes) == (13_140, 1_460)
+    talk.wait(0.5)
+    assert set(talk.heard()) == {". 1:537 ack 1", ". 537:1073 ack 1", ". 1073:1461 ack 1"}
+
+
+@given(
+    sack=st.booleans(),
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("sack"), st.integers(0, 9), st.integers(1, 10)),
+            st.tuples(st.just("ack"), st.integers(0, 9), st.just(0)),
+            st.tuples(st.just("shrink"), st.integers(552, 1500), st.just(0)),
+            st.tuples(st.just("wait"), st.integers(1, 1000), st.just(0)),
+        ),
+        max_size=20,
+    ),
+)
+def test_the_pipe_is_what_a_count_of_the_segments_gives_however_the_path_shrinks(
+    sack: bool, steps: list[tuple[str, int, int]]
+) -> None:
+    talk, connection = accepted(sack=sack)
+    connection.send(bytes(14_600), talk.now)
+    talk.heard()
+    una = 1
+    for what, one, two in steps:
+        match what:
+            case "sack":
+                left = max(una, 1 + one * 1460)
+                right = min(1 + (one + two) * 1460, 14_601)
+                talk.say(".", 1, una, sack=[(left, right)] if sack and left < right else None)
+            case "ack":
+                una = max(una, 1 + one * 1460)
+                talk.say(".", 1, una)
+            case "shrink":
+                talk.layer.receive_icmp_error(error(talk, IcmpKind.PACKET_TOO_BIG, una, one), talk.now)
+            case _:
+                talk.wait(one / 1000)
+        talk.heard()
+        board = connection.board
+        if board is None or not board.active:
+            continue
+        assert not any(sent.sacked and (sent.lost or sent.out) for sent in board.queue)
+        pipe = sum(
+            (not sent.sacked and not sent.lost) * (sent.end - sent.start) + sent.out * (sent.end - sent.start)
+            for sent in board.queue
+        )
+        flight = connection.snd_nxt - connection.snd_una
+        assert board.in_network(flight) == pipe if sack else board.in_network(flight) >= 0

@@ -63,13 +63,16 @@ def _shrink(tcb: Tcb, error: IcmpError, now: float) -> None:
     if tcb.congestion is None or not tcb.queue or before <= mss:
         return
     board = scoreboard(tcb)
+    board.mss = mss
     index = 0
     while index < len(board.queue):
         sent = board.queue[index]
-        if len(sent.payload) > mss:
+        if sent.sacked:
+            pass  # the peer has it: larger ones passed while the path was wider
+        elif len(sent.payload) > mss:
             board.mark_lost(sent)
             board.split(index, sent.start + mss, keep_left=True)
-        elif sent.lost is False and not sent.sacked and len(sent.payload) > 0 and sent.times == 0:
+        elif not sent.lost and len(sent.payload) > 0 and sent.times == 0:
             board.mark_lost(sent)
         index += 1
     ordered = sorted((sent for sent in board.lost if sent.lost and not sent.out), key=lambda sent: sent.start)

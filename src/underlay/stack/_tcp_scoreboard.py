@@ -421,8 +421,11 @@ class Scoreboard:
         return bisect_left(self.queue, sent.start, key=_BY_START)
 
     def in_network(self, flight_bytes: int) -> int:
-        """Give the bytes in the network, "pipe" (RFC 6675 §4), of `flight_bytes` that are not acknowledged."""
-        return flight_bytes - self.sacked_bytes - self.lost_bytes + self.retrans_bytes
+        """Give the bytes in the network, "pipe" (RFC 6675 §4), of `flight_bytes` that are not acknowledged.
+
+        Without SACK what duplicates tell of is a guess, and may be what is then found lost: so never below 0.
+        """
+        return max(flight_bytes - self.sacked_bytes - self.lost_bytes + self.retrans_bytes, 0)
 
 
 def last_mss(board: Scoreboard) -> Sent:

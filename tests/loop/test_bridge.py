@@ -5,11 +5,13 @@ It knows the order of calls to epoll. How long they take is nobody's business he
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 
 import pytest
 
-from underlay.loop._bridge import Bridge, StackPoller
+from underlay.loop._bridge import FIRST_NUMBER, Bridge, StackPoller
+from underlay.loop._stack_socket import StackSocket
 from underlay.stack import Host
 
 LOOK_S = 0.001
@@ -127,3 +129,31 @@ def test_zero_is_to_sleep_whenever_there_is_nothing(made: Callable[..., Made]) -
 
 def test_a_network_without_a_device_never_looks() -> None:
     assert Bridge(Host(rng=FixedRng()), {}, Clock(), busy_poll_s=1.0).busy_poll_s == 0
+
+
+def numbers(bridge: Bridge, count: int = 3) -> list[int]:
+    """Register so many sockets, of which only the numbers matter."""
+    return [bridge.register(StackSocket.__new__(StackSocket)) for _ in range(count)]
+
+
+def test_no_two_sockets_of_the_process_have_one_number() -> None:
+    one, other = (Bridge(Host(rng=FixedRng()), {}, Clock()) for _ in range(2))
+    all_numbers = numbers(one) + numbers(other) + numbers(one)
+    assert len(set(all_numbers)) == 9
+    assert min(all_numbers) >= FIRST_NUMBER
+
+
+def test_a_socket_of_another_network_is_a_bad_descriptor() -> None:
+    one, other = (Bridge(Host(rng=FixedRng()), {}, Clock()) for _ in range(2))
+    theirs, kept = StackSocket.__new__(StackSocket), StackSocket.__new__(StackSocket)
+    number = one.register(theirs)
+    other.register(kept)
+    with pytest.raises(OSError) as refused:
+        other.watch(number, 1)
+    assert refused.value.errno == errno.EBADF
+
+
+def test_numbers_can_be_the_same_in_every_run() -> None:
+    for _ in range(2):
+        bridge = Bridge(Host(rng=FixedRng()), {}, Clock(), first_number=FIRST_NUMBER + 7)
+        assert numbers(bridge) == [FIRST_NUMBER + 7, FIRST_NUMBER + 8, FIRST_NUMBER + 9]

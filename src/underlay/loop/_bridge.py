@@ -11,6 +11,7 @@ a callback caused leaves with the next pump, together with all others of that tu
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import os
 import select
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 # Above every number that the kernel can give: fs.nr_open is 2**20 unless somebody raised it, and select(2), epoll(7)
 # and io_uring(7) say EBADF for what isn't open. Below 2**31, for those who put it into a C int.
 FIRST_NUMBER: Final = 1 << 30
+# One count for the process, as a kernel's: a socket that is shown to another network's loop is unknown there (EBADF),
+# rather than taken for one of its own.
+_numbers: Final = itertools.count(FIRST_NUMBER)
 
 # How long the end of a network waits for its peers. A kernel goes on for minutes, but a person waits for the prompt.
 LINGER_S: Final = 3.0
@@ -57,6 +61,8 @@ class Bridge:
     outlives the loops that drive it one after another, as a machine's network outlives programs; ``driver`` is the
     loop that runs it now. ``names`` and their addresses need no name server; ``name_servers`` are asked for others.
     A loop looks ``busy_poll_s`` long for the next frame before it sleeps, while frames come as often as that.
+    ``first_number`` lets its sockets' numbers begin there, for runs that are to repeat each other; else no socket of
+    the process has the number of another.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Bridge:
         names: Mapping[str, Sequence[str]] | None = None,
         name_servers: Sequence[str] = (),
         busy_poll_s: float = BUSY_POLL_S,
+        first_number: int | None = None,
     ) -> None:
         self.host = host
         self.devices = devices
@@ -87,7 +94,7 @@ class Bridge:
         # Numbers that dup() made of one, each with all of them.
         self._companions: dict[int, list[int]] = {}
         self._by_object: dict[TcpConnection | TcpListener | UdpSocket, int] = {}
-        self._next_number = FIRST_NUMBER
+        self._numbers = _numbers if first_number is None else itertools.count(first_number)
         self._watched: dict[int, int] = {}
         self._maybe_ready: set[int] = set()
         self._poll = select.poll()
@@ -101,8 +108,7 @@ class Bridge:
         """Give a new socket its number."""
         if self.closed:
             raise OSError(errno.ENETDOWN, "the user-space network of this socket is closed")
-        number = self._next_number
-        self._next_number += 1
+        number = next(self._numbers)
         self._sockets[number] = sock
         return number
 

@@ -7,7 +7,7 @@ from collections import deque
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from underlay.stack._tcp_scoreboard import Phase, Scoreboard, Sent
+from underlay.stack._tcp_scoreboard import SPARE_RANGES, Phase, Scoreboard, Sent
 
 MSS = 10
 
@@ -161,3 +161,31 @@ def test_a_partly_sacked_segment_counts_when_all_of_it_is() -> None:
     board.on_sack(1010, 1012, 1.0)
     assert [sent.sacked for sent in board.queue] == [False, True]
     check(board)
+
+
+class CountedList(list[int]):
+    """A list that counts how many elements its deletions and insertions move."""
+
+    moved = 0
+
+    def __delitem__(self, key: object) -> None:
+        before = len(self)
+        super().__delitem__(key)  # type: ignore[arg-type]
+        CountedList.moved += before if before != len(self) else 0
+
+    def __setitem__(self, key: object, value: object) -> None:
+        CountedList.moved += 1
+        super().__setitem__(key, value)  # type: ignore[call-overload]
+
+
+def test_a_peer_that_acknowledges_every_second_byte_is_heeded_as_far_as_there_are_segments() -> None:
+    """Each range would be kept until the end, and gone through then: four of them for one packet of the peer."""
+    board = board_of([1] * 200)
+    board.starts, board.stops = CountedList(), CountedList()
+    refused = sum(board.on_sack(place, place + 1, 1.0) < 0 for place in range(1001, 3000, 2))
+    assert len(board.starts) <= len(board.queue) + SPARE_RANGES + 1
+    assert refused == 1000 - (200 + SPARE_RANGES + 1)
+    CountedList.moved = 0
+    board.forget_ranges_before(2000)
+    assert CountedList.moved <= 2 * (200 + SPARE_RANGES + 1)
+    assert board.on_sack(2500, 2510, 1.0) == 10, "whoever is honest again is heard again"

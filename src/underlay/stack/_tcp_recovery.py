@@ -218,7 +218,11 @@ def _take_blocks(tcb: Tcb, board: Scoreboard, sack: tuple[tuple[int, int], ...],
     fresh = 0
     blocks.sort()  # the newest comes first; taken in that order it would look like reordering
     for start, end in blocks:
-        fresh += board.on_sack(start, end, now)
+        found = board.on_sack(start, end, now)
+        if found < 0:
+            tcb.layer.count("sack.too_many")
+        else:
+            fresh += found
     return fresh
 
 

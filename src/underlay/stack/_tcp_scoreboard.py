@@ -61,6 +61,10 @@ class Phase(enum.Enum):
     LOSS = "after a timeout"
 
 
+# Ranges beyond one for each segment: middleboxes cut segments anew, and a few pieces of them may come out of order.
+SPARE_RANGES: Final = 64
+
+
 class Scoreboard:
     """The fate of each segment in `queue`, which is the connection's own and stays in sequence order."""
 
@@ -155,15 +159,21 @@ class Scoreboard:
 
     def forget_ranges_before(self, una: int) -> None:
         """Drop SACKed ranges that the cumulative acknowledgment has passed."""
-        stops = self.stops
-        while stops and stops[0] <= una:
-            del stops[0], self.starts[0]
+        passed = bisect_right(self.stops, una)  # one slice: a list that is emptied from its front moves all the rest
+        if passed:
+            del self.stops[:passed], self.starts[:passed]
 
     def on_sack(self, start: int, end: int, now: float) -> int:
-        """The peer has [start, end), which lies within the queue; give the bytes that it had not told of before."""
+        """The peer has [start, end), which lies within the queue; give the bytes that it had not told of before.
+
+        -1 for a range that is one too many. A receiver's are whole segments, so there are no more of them than
+        segments; one who names single bytes would have us keep, and go through, a range for each.
+        """
         starts, stops = self.starts, self.stops
         low = bisect_left(stops, start)
         high = bisect_right(starts, end)
+        if low == high and len(starts) > len(self.queue) + SPARE_RANGES:
+            return -1
         # The holes that this block fills are between the ranges [low:high] that it touches.
         place = start
         fresh = 0

@@ -30,6 +30,8 @@ _MOST_MTU_BYTES: Final = 65521
 _MOST_BUSY_POLL_US: Final = 1_000_000
 
 _KIND: Final = re.compile("[^:,]*")
+# RFC 1122, 3.2.1.3: "this network" is a source only of who asks for an address; RFC 1112, section 4: class E.
+_RESERVED: Final = (ipaddress.ip_network("0.0.0.0/8"), ipaddress.ip_network("240.0.0.0/4"))
 EXAMPLE: Final = "tap:10.9.0.2/24,gw=10.9.0.1"
 
 
@@ -77,7 +79,8 @@ def parse_network(text: str) -> NetworkSpec:
         raise UsageError(f"there is no kind of network {kind!r}", remedy=f"{nearest(kind, KINDS)}, as in {EXAMPLE}")
     if kind == "lo":
         if text != "lo":
-            raise UsageError("the network lo has no further words", remedy="say `lo`, or give it a device: " + EXAMPLE)
+            what = "the network lo has the addresses 127.0.0.1 and ::1, and takes no other words"
+            raise UsageError(what, remedy=f"say `lo` alone, or a network with a device, as {EXAMPLE}")
         return NetworkSpec("lo")
     first, *words = rest.split(",") if text[len(kind) :].startswith(":") else [""]
     given: dict[str, list[str]] = {word: [] for word in _WORDS}
@@ -100,6 +103,8 @@ def parse_network(text: str) -> NetworkSpec:
         raise UsageError(f"the network {text!r} has an address twice", remedy="say it once")
     if len({":" in gateway for gateway in gateways}) < len(gateways):
         raise UsageError(f"the network {text!r} has two default gateways", remedy="say one for each IP version")
+    if len({peer.ip for peer in peers}) < len(peers):
+        raise UsageError(f"the network {text!r} has an address of the kernel's twice", remedy="say peer= once for each")
     for peer in peers:
         near = [address for address in addresses if peer.ip in address.network]
         if not near:
@@ -109,7 +114,7 @@ def parse_network(text: str) -> NetworkSpec:
         if peer.ip in {address.ip for address in addresses}:
             raise UsageError(f"{peer.ip} cannot be both the stack's and the kernel's", remedy="give peer= another")
     peers_are_given = bool(peers)
-    peers = peers or tuple(_default_peers(addresses, gateways))
+    peers = peers or _default_peers(addresses, gateways)
     if not peers:
         bits = 24 if addresses[0].version == 4 else 64
         raise UsageError(
@@ -121,7 +126,7 @@ def parse_network(text: str) -> NetworkSpec:
         addresses,
         gateways,
         peers,
-        tuple(_server(each) for each in given["dns"]),
+        tuple(_server(each, addresses) for each in given["dns"]),
         _mtu(given["mtu"][0], addresses) if given["mtu"] else None,
         given["dev"][0] if given["dev"] else "",
         _yes_or_no("offload", given["offload"]),
@@ -147,6 +152,9 @@ def _interface(text: str) -> _Interface:
     network = address.network
     if ip.is_multicast or ip.is_unspecified or ip.is_loopback:
         raise UsageError(f"{ip} cannot be a host's address on a link", remedy=f"an example: {EXAMPLE}")
+    for reserved in _RESERVED:
+        if ip in reserved:
+            raise UsageError(f"{ip} is no host's address: {reserved} is reserved", remedy=f"an example: {EXAMPLE}")
     _refuse_all_hosts(ip, network)
     return address
 
@@ -189,12 +197,16 @@ def _address(text: str) -> _Address | None:
         return None
 
 
-def _server(text: str) -> str:
+def _server(text: str, ours: tuple[_Interface, ...]) -> str:
     address = _address(text)
     if address is None:
         raise UsageError(f"the name server {text!r} is no address", remedy="an example: dns=10.9.0.1")
     if address.is_multicast or address.is_unspecified:
         raise UsageError(f"the name server {text} is no host's address", remedy="an example: dns=10.9.0.1")
+    if any(address == each.ip for each in ours):
+        raise UsageError(
+            f"the name server {text} is the stack's own address", remedy="name another host, or leave it out"
+        )
     return text
 
 
@@ -219,12 +231,16 @@ def _yes_or_no(word: str, values: list[str]) -> bool:
     return values != ["no"]
 
 
-def _default_peers(addresses: tuple[_Interface, ...], gateways: tuple[str, ...]) -> Iterator[_Interface]:
-    """The kernel's end: the gateway, where one is in the prefix, else the first address that isn't ours."""
+def _default_peers(addresses: tuple[_Interface, ...], gateways: tuple[str, ...]) -> tuple[_Interface, ...]:
+    """The kernel's end of each prefix: the gateway, where one is in it, else the first address that isn't ours."""
+    ours = {address.ip for address in addresses}
+    found: dict[_Address, _Interface] = {}
     for address in addresses:
         network = address.network
         inside = [ipaddress.ip_address(each) for each in gateways if ipaddress.ip_address(each) in network]
         candidates: Iterator[_Address] = iter(network.hosts())
-        peer = inside[0] if inside else next((each for each in candidates if each != address.ip), None)
-        if peer is not None:
-            yield ipaddress.ip_interface(f"{peer}/{network.prefixlen}")
+        peer = inside[0] if inside else next((each for each in candidates if each not in ours), None)
+        # Where two prefixes give the kernel one address, the shorter prefix reaches both.
+        if peer is not None and (peer not in found or found[peer].network.prefixlen > network.prefixlen):
+            found[peer] = ipaddress.ip_interface(f"{peer}/{network.prefixlen}")
+    return tuple(found.values())

@@ -29,6 +29,8 @@ from ._virtio_net import DATA_VALID, HEADER, HEADER_BYTES, NEEDS_CHECKSUM, PLAIN
 __all__ = ["NAME_BYTES", "Received", "TunTap", "check_addresses", "check_name"]
 
 _DEVICE: Final = "/dev/net/tun"
+# Documentation/admin-guide/devices.txt
+_DRIVER: Final = "the character device 10, 200"
 
 # linux/if_tun.h
 _TUNSETIFF: Final = 0x4004_54CA
@@ -150,8 +152,12 @@ class TunTap:
             offloads = _set_offload(fd, has_header=has_header)
             info = _bring_up(chosen, addresses, mtu_bytes, up=up, alias=alias)
             return cls(fd, info, is_ethernet=tap, offloads=offloads, has_header=has_header)
-        except BaseException:
+        except BaseException as error:
             os.close(fd)
+            if isinstance(error, OSError):
+                what = f"the {kind} device {name}" if name else f"a {kind} device"
+                remedy = f"is {_DEVICE} the kernel's (`ls -l` shows 10, 200), and does `ip tuntap add` make one?"
+                raise UsageError(f"{what} cannot be had: {error.strerror}", remedy=remedy) from error
             raise
 
     # --- frames ----------------------------------------------------------------------------------------
@@ -340,12 +346,19 @@ def _open_device() -> int:
         if error.errno in (errno.EACCES, errno.EPERM):
             remedy = f"as root: `chmod 666 {_DEVICE}`, as most systems have it"
             raise UsageError(f"this user may not open {_DEVICE}", remedy=remedy) from error
-        raise
+        what = f"{_DEVICE} cannot be opened: {error.strerror}"
+        raise UsageError(what, remedy=f"`ls -l {_DEVICE}` shows what it is; it should be {_DRIVER}") from error
 
 
 def _get_features(fd: int) -> int:
     features = array.array("I", [0])
-    fcntl.ioctl(fd, _TUNGETFEATURES, features)
+    try:
+        fcntl.ioctl(fd, _TUNGETFEATURES, features)
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EINVAL):
+            raise
+        remedy = f"it should be {_DRIVER}: as root, `rm {_DEVICE}; mknod -m 666 {_DEVICE} c 10 200`"
+        raise UsageError(f"{_DEVICE} is something else than the kernel's driver", remedy=remedy) from error
     return features[0]
 
 
@@ -439,6 +452,9 @@ def _add_address(kernel: Rtnetlink, info: LinkInfo, address: str) -> None:
         ):
             remedy = "is it turned off (sysctl net.ipv6.conf.all.disable_ipv6), or the MTU below 1280?"
             raise UsageError(f"{info.name} takes no IPv6 address such as {address}", remedy=remedy) from error
+        if error.errno == errno.EEXIST:  # IPv6: the same address with another prefix
+            remedy = f"say each address once; `ip address show dev {info.name}` shows what it has"
+            raise UsageError(f"{info.name} has the address {address} already", remedy=remedy) from error
         if error.errno in (errno.EINVAL, errno.EADDRNOTAVAIL):
             raise UsageError(
                 f"{info.name} cannot have the address {address}", remedy="choose a host's address"

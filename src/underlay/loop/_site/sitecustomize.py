@@ -161,7 +161,10 @@ def put_beneath(model: str, *, is_program: bool, net: str = "", capture: "str | 
         if undo is not None:
             begin()
     except (UnderlayError, OSError) as error:
-        said = error if isinstance(error, UnderlayError) else f"the model {model} cannot be had now: {error}"
+        said: object = error
+        if not isinstance(error, UnderlayError):
+            said = f"the network {net}" if net else f"the model {model}"
+            said = f"{said} cannot be had now: {error}"
         if sys.stderr is not None:
             print(f"underlay: {said}", file=sys.stderr, flush=True)
         if undo is not None:
@@ -169,7 +172,7 @@ def put_beneath(model: str, *, is_program: bool, net: str = "", capture: "str | 
         if is_program:
             # Not sys.exit, nor the exception: Python would call the one a fatal error, and after the other,
             # which it only prints, the program would run on the standard loop.
-            os._exit(getattr(error, "exit_status", 1))
+            os._exit(getattr(error, "exit_status", 2 if net else 1))
     except Exception as error:
         # Our own mistake. Python would print it and run the program on the kernel's network, which nobody asked for.
         if not (is_program and net):

@@ -262,7 +262,7 @@ asyncio.run(main())
         ("tap:10.9.0.2/24,dev=a/b", "'a/b' is no name for an interface"),
         ("tap:10.9.0.2/24,dev=..", "'..' is no name for an interface"),
         ("tap:10.9.0.2/32", "10.9.0.2/32 leaves no address for the kernel"),
-        ("lo,mtu=1400", "the network lo has no further words"),
+        ("lo,mtu=1400", "takes no other words"),
         (" tap:10.9.0.2/24", "has a space in it"),
         ("wifi:10.9.0.2/24", "there is no kind of network 'wifi'"),
     ],

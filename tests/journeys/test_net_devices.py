@@ -140,6 +140,56 @@ def test_a_standing_device_that_cannot_be_used_is_told_why(machine: Machine) -> 
     assert "many queues, and a program here takes one" in _refused(machine, "tap:10.8.0.2/24,dev=many0")
 
 
+def test_a_port_of_a_bridge_that_has_the_address_is_a_device_like_any_other(machine: Machine) -> None:
+    for words in (
+        "link add br0 type bridge",
+        "address add 10.9.5.1/24 dev br0",
+        "tuntap add dev t1 mode tap",
+        "link set t1 up",
+        "link set t1 master br0",
+        "link set br0 up",
+    ):
+        machine.run("ip", *words.split())
+    said = _refused(machine, "tap:10.9.5.2/24")
+    assert said == (
+        "this machine reaches 10.9.5.0/24 by br0, and would look for 10.9.5.2 there; say dev=t1 to run on that port of"
+        " br0, or choose another prefix"
+    )
+    net = "tap:10.9.5.2/24,peer=10.9.5.1/24,dev=t1"
+    with machine.serving(net, EXAMPLES / "echo.py", "--host", "10.9.5.2"):
+        machine.run("ping", "-c", "1", "-W", "5", "10.9.5.2")
+
+
+def test_of_two_devices_with_one_address_the_one_that_the_kernel_sends_to_is_used(machine: Machine) -> None:
+    _standing(machine, "first0")
+    _standing(machine, "second0")
+    with machine.serving("tap:10.9.0.2/24,dev=first0", EXAMPLES / "echo.py", "--host", "10.9.0.2"):
+        machine.run("ping", "-c", "1", "-W", "5", "10.9.0.2")
+        said = _refused(machine, "tap:10.9.0.3/24,dev=second0")
+        assert said == (
+            "this machine reaches 10.9.0.0/24 by first0, and would look for 10.9.0.3 there, not on second0; `ip address"
+            " del 10.9.0.1/24 dev first0`, or choose another prefix"
+        )
+    _state(machine, lambda state: state[0].count("NO-CARRIER") == 2)
+    assert "by first0" in (said := _refused(machine, "tap:10.9.0.3/24,dev=second0"))
+    assert said.endswith("not on second0; say dev=first0 to run on that device, or choose another prefix")
+
+
+def test_two_addresses_of_one_prefix_are_both_reached(machine: Machine) -> None:
+    with machine.serving("tap:10.9.0.2/24,ip=10.9.0.3/24", EXAMPLES / "echo.py", "--host", "10.9.0.3"):
+        for address in ("10.9.0.2", "10.9.0.3"):
+            machine.run("ping", "-c", "1", "-W", "5", address)
+
+
+def test_a_driver_that_is_none_is_one_sentence_about_the_device(machine: Machine) -> None:
+    words = [sys.executable, "-m", "underlay", "run", "--net", "tap:10.9.0.2/24", "-c", "print('ran')"]
+    covered = 'mount --bind /dev/null /dev/net/tun && exec "$@"'
+    child = machine.start("unshare", "--mount", "sh", "-c", covered, "sh", *words)
+    output, errors = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, output, errors.count("\n")) == (2, "", 1), errors
+    assert errors.startswith("underlay: /dev/net/tun is something else than the kernel's driver; it should be")
+
+
 # --- captures -------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
 
 import pytest
 from tests._kernel import needs_program, new_namespace
@@ -139,3 +140,27 @@ def test_the_thread_that_asks_stays_where_it_is() -> None:
         inside = namespace.run(lambda: os.stat("/proc/thread-self/ns/net").st_ino)
         assert inside == os.fstat(namespace.fd).st_ino != here
     assert os.stat("/proc/thread-self/ns/net").st_ino == here
+
+
+def test_a_route_is_told_by_the_interface_that_it_takes_and_a_bridge_by_its_ports() -> None:
+    ip = needs_program("ip")
+    with new_namespace() as namespace:
+
+        def work() -> None:
+            with Rtnetlink() as kernel:
+                assert kernel.route("10.9.0.2") is None
+                assert kernel.route("fd00::2") is None
+                kernel.create_veth("left", "right")
+                subprocess.run([ip, "link", "add", "br0", "type", "bridge"], check=True)
+                subprocess.run([ip, "link", "set", "left", "master", "br0"], check=True)
+                bridge, left, right = (kernel.link(name) for name in ("br0", "left", "right"))
+                assert (bridge.kind, left.master, right.master) == ("bridge", bridge.index, 0)
+                for link, addresses in (bridge, ["10.9.0.1/24"]), (right, ["10.9.1.1/24", "fd00::1/64"]):
+                    for address in addresses:
+                        kernel.add_address(link.index, address)
+                    kernel.set_up(link.index)
+                kernel.set_up(left.index)
+                found = [kernel.route(address) for address in ("10.9.0.2", "10.9.1.2", "fd00::2", "10.8.0.1")]
+                assert found == [bridge.index, right.index, right.index, None]
+
+        namespace.run(work)

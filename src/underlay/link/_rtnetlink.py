@@ -28,6 +28,7 @@ _GETLINK: Final = 18
 _NEWADDR: Final = 20
 _GETADDR: Final = 22
 _NEWROUTE: Final = 24
+_GETROUTE: Final = 26
 # linux/netlink.h
 _ERROR: Final = 2
 _DONE: Final = 3
@@ -40,6 +41,7 @@ _EXCLUSIVE: Final = 0x200
 _IFLA_ADDRESS: Final = 1
 _IFLA_IFNAME: Final = 3
 _IFLA_MTU: Final = 4
+_IFLA_MASTER: Final = 10
 _IFLA_LINKINFO: Final = 18
 _IFLA_IFALIAS: Final = 20
 _IFLA_NET_NS_FD: Final = 28
@@ -67,6 +69,16 @@ _RTPROT_STATIC: Final = 4
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
 _RTN_UNICAST: Final = 1
+
+# There is no route; it says unreachable, prohibit or blackhole; or this kernel has no IPv6.
+_NO_ROUTE: Final = {
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.EACCES,
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+    errno.EAFNOSUPPORT,
+}
 
 _HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE: Final = struct.Struct("=HH")  # struct rtattr: length, type
@@ -102,6 +114,8 @@ class LinkInfo:
     """``"tun"`` or ``"tap"`` where ``kind`` is ``"tun"``, which both are to the kernel."""
     many_queues: bool = False
     """A TUN or TAP whose frames are shared by several descriptors (IFF_MULTI_QUEUE)."""
+    master: int = 0
+    """The index of the bridge (or bond, or VRF) that it is a port of; 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +174,20 @@ class Rtnetlink:
             packed = attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS]
             found.append(InterfaceAddress(index, f"{ipaddress.ip_address(packed)}/{prefix_bits}"))
         return found
+
+    def route(self, address: str) -> int | None:
+        """The index of the interface by which the kernel would send to ``address``; None where it has no route."""
+        ip = ipaddress.ip_address(address)
+        family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+        body = _RTMSG.pack(family, ip.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, ip.packed)
+        try:
+            answers = self._ask(_GETROUTE, 0, body)
+        except OSError as error:
+            if error.errno in _NO_ROUTE:
+                return None
+            raise
+        found = dict(_attributes(answers[0], _RTMSG.size)).get(_RTA_OIF) if answers else None
+        return None if found is None else int(_U32.unpack(found)[0])
 
     # --- changes ---------------------------------------------------------------------------------------
 
@@ -295,4 +323,5 @@ def _link(body: bytes) -> LinkInfo:
         attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
         _TUN_MODES.get(tun.get(_IFLA_TUN_TYPE, b"\0")[0], ""),
         tun.get(_IFLA_TUN_MULTI_QUEUE, b"\0") != b"\0",
+        _U32.unpack(attributes.get(_IFLA_MASTER, bytes(4)))[0],
     )

@@ -63,8 +63,9 @@ def _open_device(spec: NetworkSpec) -> TunTap:
     with Rtnetlink() as kernel:
         links = {link.index: link for link in kernel.links()}
         held = [(links[each.index], ipaddress.ip_interface(each.text)) for each in kernel.addresses()]
+        routes = {str(each.ip): kernel.route(str(each.ip)) for each in spec.addresses}
     standing = next((link for link in links.values() if link.name == spec.device), None)
-    _check_addresses(spec, held)
+    _check_addresses(spec, held, links, standing, routes)
     if standing is None:
         return TunTap.open(
             spec.device,
@@ -75,7 +76,8 @@ def _open_device(spec: NetworkSpec) -> TunTap:
             exclusive=bool(spec.device),
         )
     if standing.kind == "tun" and standing.mode == spec.kind:
-        _check_standing(spec, standing, [address for link, address in held if link is standing])
+        ways = _ways(standing, links)
+        _check_standing(spec, standing, [address for link, address in held if link.index in ways])
     elif standing.kind == "tun" and standing.mode:
         remedy = f"say {standing.mode}: in the place of {spec.kind}:"
         raise UsageError(f"{standing.name} is a {standing.mode.upper()} device", remedy=remedy)
@@ -85,25 +87,53 @@ def _open_device(spec: NetworkSpec) -> TunTap:
 _Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 
-def _check_addresses(spec: NetworkSpec, held: Sequence[tuple[LinkInfo, _Interface]]) -> None:
-    """Refuse addresses that the kernel would never look for on the device."""
+def _check_addresses(
+    spec: NetworkSpec,
+    held: Sequence[tuple[LinkInfo, _Interface]],
+    links: Mapping[int, LinkInfo],
+    standing: LinkInfo | None,
+    routes: Mapping[str, int | None],
+) -> None:
+    """Refuse addresses that the kernel would never look for on the device.
+
+    ``routes`` tells by which interface it sends to each of them now.
+    """
+    ways = set() if standing is None else _ways(standing, links)
     for ours in spec.addresses:
+        in_the_way: dict[int, _Interface] = {}
         for link, theirs in held:
             if theirs.ip == ours.ip:
                 raise UsageError(
                     f"{ours.ip} is this machine's own, on {link.name}: it would answer itself",
                     remedy=f"choose another address for the stack, as {_free(spec, ours, held)}",
                 )
-            if link.name == spec.device or not link.is_up or ours.ip.is_link_local:
+            if link.index in ways or not link.is_up or ours.ip.is_link_local:
                 continue
             # Of two routes the kernel takes the longer prefix, and of two equal ones the older.
             if ours.ip in theirs.network and theirs.network.prefixlen >= ours.network.prefixlen:
-                what = f"this machine reaches {theirs.network} by {link.name}, and would look for {ours.ip} there"
-                if link.mode == spec.kind and not link.has_carrier:
-                    raise UsageError(
-                        what, remedy=f"say dev={link.name} to run on that device, or choose another prefix"
-                    )
-                raise UsageError(what, remedy="choose another prefix")
+                in_the_way.setdefault(link.index, theirs)
+        way = routes[str(ours.ip)]
+        if not in_the_way or way in ways:
+            continue
+        link = links[way if way in in_the_way else next(iter(in_the_way))]
+        what = (
+            f"this machine reaches {in_the_way[link.index].network} by {link.name}, and would look for {ours.ip} there"
+        )
+        remedy = "choose another prefix"
+        ports = [link, *(each for each in links.values() if link.kind == "bridge" and each.master == link.index)]
+        free = next((each for each in ports if each.mode == spec.kind and each.is_up and not each.has_carrier), None)
+        if free is not None:
+            where = "on that device" if free is link else f"on that port of {link.name}"
+            remedy = f"say dev={free.name} to run {where}, or choose another prefix"
+        elif standing is not None:
+            remedy = f"`ip address del {in_the_way[link.index]} dev {link.name}`, or choose another prefix"
+        raise UsageError(what if standing is None else f"{what}, not on {standing.name}", remedy=remedy)
+
+
+def _ways(standing: LinkInfo, links: Mapping[int, LinkInfo]) -> set[int]:
+    """The interfaces that lead to a device: itself, and the bridge that it is a port of, which has the address."""
+    bridge = links.get(standing.master)
+    return {standing.index} | ({bridge.index} if bridge is not None and bridge.kind == "bridge" else set())
 
 
 def _free(spec: NetworkSpec, ours: _Interface, held: Sequence[tuple[LinkInfo, _Interface]]) -> str:

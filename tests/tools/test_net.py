@@ -21,7 +21,7 @@ import pytest
 from tests._kernel import DEVICE, needs_program
 
 from underlay.link import CLONE_NEWNET, Rtnetlink, unshare
-from underlay.tools._net_records import Record, Records
+from underlay.tools._net_places import here
 
 LIMIT_S = 60
 CLONE_NEWNS = 0x0002_0000  # linux/sched.h
@@ -54,8 +54,8 @@ class Machine:
         os.mknod(device, 0o020666, os.makedev(10, 200))
         device.chmod(0o666)
         mount(str(device), str(DEVICE), "none", MS_BIND)
-        (self._scratch / "own").mkdir()
-        os.chown(self._scratch / "own", NOBODY, NOBODY)
+        Path("/run/own").mkdir()  # as /run/user/N: a user cannot pass through pytest's own directories
+        os.chown("/run/own", NOBODY, NOBODY)
 
     def do(self, work: Callable[[], _T]) -> _T:
         return self._thread.submit(work).result(LIMIT_S)
@@ -76,15 +76,17 @@ class Machine:
     def net(self, *words: str) -> Done:
         return self.python("from underlay.cli import entry; entry()", "net", *words)
 
-    def as_nobody(self, *words: str) -> Done:
+    def as_nobody(self, *words: str, apart: bool = False, home: bool = True) -> Done:
+        """Run it as a user, also ``apart`` in the namespaces of `net shell`, or without a ``home`` for records."""
         code = (
             "import os, sys; from underlay.cli import entry; import underlay.tools._net\n"
             f"os.setgroups([]); os.setresgid(*[{NOBODY}] * 3); os.setresuid(*[{NOBODY}] * 3)\n"
             # exec(2) makes a process readable in /proc again; here there is none: PR_SET_DUMPABLE
             "import ctypes; ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"
+            f"underlay.tools._net_shell._leave(False) if {apart} else None\n"
             "entry()"
         )
-        return self.python(code, "net", *words, environment={"XDG_RUNTIME_DIR": str(self._scratch / "own")})
+        return self.python(code, "net", *words, environment={"XDG_RUNTIME_DIR": "/run/own" if home else ""})
 
     def interfaces(self) -> set[str]:
         def work() -> set[str]:
@@ -161,6 +163,7 @@ def test_a_device_is_made_listed_and_removed(machine: Machine) -> None:
             "mtu_bytes": 9000,
             "owner": 0,
             "namespace": None,
+            "network": machine.do(here),
         }
     ]
     done = machine.net("down", "tap7")
@@ -492,23 +495,89 @@ def test_a_device_outside_a_namespace_has_no_shell(machine: Machine) -> None:
     assert "tap7 is up already, as it is" in sentence(machine.net("shell", "--tun", "tap7", "true"))
 
 
-# --- records ------------------------------------------------------------------------------------------
-
-RECORD = Record("tap7", "tap", ("10.9.0.1/24",), None, 0, None, False)
+# --- another network namespace, and the same /run ---
 
 
-def test_a_record_that_was_written_is_read_again_and_removed(tmp_path: Path) -> None:
-    records = Records(tmp_path)
-    with records.locked():
-        records.write(RECORD)
-    assert records.all() == [RECORD]
-    assert records.get("tap7") == RECORD
-    records.remove("tap7")
-    records.remove("tap7")
-    assert records.all() == []
+def _in(machine: Machine, *words: str) -> Done:
+    """Run `underlay net` in the namespace other, as `ip netns exec other` does."""
+    ip = needs_program("ip")
+    command = [ip, "netns", "exec", "other", sys.executable, "-m", "underlay", "net", *words]
+    return machine.do(lambda: subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"name": "tap7"}', '{"addresses": 5}'])
-def test_a_record_that_is_none_is_passed_over(tmp_path: Path, text: str) -> None:
-    (tmp_path / "tap7.json").write_text(text)
-    assert Records(tmp_path).all() == []
+@pytest.fixture
+def two(machine: Machine) -> Machine:
+    """A machine with tap7 in a second network namespace, called other."""
+    ip = needs_program("ip")
+    machine.do(lambda: subprocess.run([ip, "netns", "add", "other"], check=True))
+    assert _in(machine, "up", "tap7", "--address", "10.9.0.1/24").returncode == 0
+    return machine
+
+
+def test_a_device_of_another_namespace_is_told_and_not_forgotten(two: Machine) -> None:
+    assert [(each["name"], each["state"]) for each in listed(two)] == [("tap7", "elsewhere")]
+    row = two.net("list").stdout.splitlines()[1].split()
+    assert row == ["tap7", "tap", "elsewhere", "-", "10.9.0.1/24", "other", "root"]
+    for words in (["down", "tap7"], ["down", "--force", "tap7"]):
+        assert sentence(two.net(*words)) == (
+            "tap7 stands in another network namespace, other; say so there: `ip netns exec other underlay net down"
+            " tap7`"
+        )
+    assert " up " in _in(two, "list").stdout
+    assert _in(two, "down", "tap7").stdout == "tap7 is removed\n"
+    assert listed(two) == []
+
+
+def test_two_namespaces_may_have_a_device_of_one_name(two: Machine) -> None:
+    assert two.net("up", "tap7", "--address", "10.8.0.1/24").returncode == 0
+    assert sorted(str(each["state"]) for each in listed(two)) == ["elsewhere", "up"]
+    assert two.net("down", "tap7").stdout == "tap7 is removed\n"
+    assert [each["state"] for each in listed(two)] == ["elsewhere"]
+    assert _in(two, "down", "tap7").returncode == 0
+    assert listed(two) == []
+
+
+def test_a_device_whose_namespace_ended_is_gone_and_can_be_forgotten(two: Machine) -> None:
+    ip = needs_program("ip")
+    two.do(lambda: subprocess.run([ip, "netns", "delete", "other"], check=True))
+    assert [each["state"] for each in listed(two)] == ["gone"]
+    assert two.net("down", "tap7").returncode == 0
+    assert listed(two) == []
+
+
+def test_a_namespace_that_only_a_process_keeps_is_elsewhere(two: Machine) -> None:
+    ip = needs_program("ip")
+
+    def start() -> subprocess.Popen[str]:
+        words = [ip, "netns", "exec", "other", "sh", "-c", "echo here; read line"]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with two.do(start) as child:
+        assert child.stdout is not None and child.stdout.readline() == "here\n"
+        two.do(lambda: subprocess.run([ip, "netns", "delete", "other"], check=True))
+        assert [each["state"] for each in listed(two)] == ["elsewhere"]
+        said = sentence(two.net("down", "tap7"))
+        assert f"`nsenter --net=/proc/{child.pid}/ns/net underlay net down tap7`" in said
+        child.communicate("\n")
+
+
+def test_a_shell_of_a_user_sees_that_the_device_stands_elsewhere(machine: Machine) -> None:
+    machine.net("up", "tap7")
+    done = machine.as_nobody("list", apart=True)
+    if "lets users make no network" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stdout.splitlines()[1].split()[:3] == ["tap7", "tap", "elsewhere"]
+    for words in (["down", "tap7"], ["down", "--force", "tap7"]):
+        said = sentence(machine.as_nobody(*words, apart=True))
+        assert said.startswith("tap7 stands in another network namespace, net:[")
+    assert machine.as_nobody("up", "tap7", apart=True).returncode == 0  # gone with that network
+    assert sorted(str(each["state"]) for each in listed(machine)) == ["up"]
+    assert machine.net("down", "tap7").stdout == "tap7 is removed\n"
+
+
+def test_a_user_is_told_who_may_remove_what_root_made(machine: Machine) -> None:
+    machine.net("up", "tap7")
+    wanted = "no permission to remove tap7; become root, or the user who made it"
+    for home in (True, False):
+        assert sentence(machine.as_nobody("down", "tap7", home=home)) == wanted
+    assert listed(machine)[0]["state"] == "up"

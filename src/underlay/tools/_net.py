@@ -162,6 +162,7 @@ def _list(found: list[Device], *, as_json: bool) -> int:
                 "mtu_bytes": each.record.mtu_bytes,
                 "owner": each.record.owner,
                 "namespace": each.record.namespace,
+                "network": each.record.network,
             }
             for each in found
         ]
@@ -175,9 +176,10 @@ def _list(found: list[Device], *, as_json: bool) -> int:
         record = each.record
         cable = "in use" if each.in_use else "free"
         addresses = ", ".join(record.addresses) or "-"
-        lines.append(
-            (record.name, record.kind, each.state, cable, addresses, record.namespace or "-", _user(record.owner))
-        )
+        namespace = record.namespace or ("-" if each.place is None else str(each.place))
+        if each.state == "elsewhere":
+            cable = "-"  # what cannot be seen from here
+        lines.append((record.name, record.kind, each.state, cable, addresses, namespace, _user(record.owner)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -25,9 +25,10 @@ from ..link import (
     check_name,
     inhabitants,
 )
+from ._net_places import Place, here, place, same_network
 from ._net_records import Record, Records
 
-__all__ = ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "Device", "capable", "devices", "make", "remove"]
+__all__ = ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "Device", "capable", "devices", "make", "namespace_to_enter", "remove"]
 
 # What `ip link` shows as the alias of what we made; nothing else is ever deleted.
 _ALIAS: Final = "underlay net"
@@ -45,9 +46,12 @@ class Device:
 
     record: Record
     state: str
-    """``"up"``, ``"down"`` where somebody brought it down, ``"gone"`` where it is not there (any more)."""
+    """``"up"``, ``"down"`` where somebody brought it down, ``"gone"`` where it is not there (any more), and
+    ``"elsewhere"`` where it stands in a network namespace that cannot be looked into from this one."""
     in_use: bool
     """A program holds the cable."""
+    place: Place | None = None
+    """Where *elsewhere* is."""
 
 
 def capable(capability: int) -> bool:
@@ -66,6 +70,8 @@ def make(records: Records, record: Record) -> None:
     if record.namespace is not None:
         _check_namespace(record.namespace)
     _check_permission(record)
+    if record.namespace is None:
+        record = replace(record, network=here())
     with records.locked():
         standing = records.get(record.name)
         if standing is not None:
@@ -78,7 +84,7 @@ def make(records: Records, record: Record) -> None:
         try:
             _make(record)
         except Exception:
-            records.remove(record.name)
+            records.remove(record)
             raise
         except BaseException:
             _remove(records, record)  # interrupted, perhaps after the last step
@@ -88,12 +94,16 @@ def make(records: Records, record: Record) -> None:
 def remove(records: Records, name: str, *, force: bool = False) -> bool:
     """Remove a device and what was made for it; False when there is nothing of that name, which is no error.
 
-    ``UsageError`` where a program uses it, unless ``force`` takes it away all the same.
+    ``UsageError`` where a program uses it, unless ``force`` takes it away all the same; and where it stands in another
+    network namespace.
     """
+    standing = records.get(name) or _left(records, name)
+    if standing is not None and not records.may_remove(standing):
+        raise _not_allowed(standing)
     with records.locked():
-        record = records.get(name)
+        record = records.get(name) or _left(records, name)
         if record is not None:
-            if not force:
+            if not force and records.is_near(record):
                 _check_unused(records, record)
             _remove(records, record)
             return True
@@ -108,6 +118,9 @@ def devices(records: Records) -> list[Device]:
     """Every device that was made and not removed, and what has become of it."""
     found = []
     for record in records.all():
+        if not records.is_near(record):
+            found.append(_far(record))
+            continue
         try:
             link = _find(record)
         except OSError:  # another user's namespace may not be entered
@@ -116,6 +129,42 @@ def devices(records: Records) -> list[Device]:
         state = "gone" if link is None else "up" if link.is_up else "down"
         found.append(Device(record, state, link is not None and link.has_carrier))
     return found
+
+
+def namespace_to_enter(records: Records, name: str) -> str | None:
+    """The name of the namespace that has the device ``name``, where that is not this one."""
+    record = records.get(name)
+    if record is None or record.namespace is None or same_network(record.namespace):
+        return None
+    try:
+        return record.namespace if _find(record) is not None else None
+    except OSError:  # another user's, who may not look whether it is there
+        return record.namespace
+
+
+def _far(record: Record) -> Device:
+    found = place(record.network or "")
+    return Device(record, "gone" if found is None else "elsewhere", False, found)
+
+
+def _left(records: Records, name: str) -> Record | None:
+    """A device of this name whose network namespace ended; ``UsageError`` where one stands in another namespace.
+
+    An interface of the name that stands here is what was meant, and not what others have.
+    """
+    with Rtnetlink() as kernel:
+        if any(link.name == name for link in kernel.links()):
+            return None
+    devices = [_far(record) for record in records.elsewhere(name)]
+    for device in devices:
+        if device.place is not None:
+            remedy = f"say so there: `{device.place.command}underlay net down {name}`"
+            raise UsageError(f"{name} stands in another network namespace, {device.place}", remedy=remedy)
+    return devices[0].record if devices else None
+
+
+def _not_allowed(record: Record) -> UsageError:
+    return UsageError(f"no permission to remove {record.name}", remedy="become root, or the user who made it")
 
 
 def _make(record: Record) -> None:
@@ -158,7 +207,7 @@ def _remove(records: Records, record: Record) -> None:
                 kernel.delete_link(link.index)
 
     try:
-        if _find(record) is not None:
+        if records.is_near(record) and _find(record) is not None:
             _inside(record, work)
         if record.made_namespace and record.namespace is not None:
             heir = _heir(records, record)
@@ -166,10 +215,9 @@ def _remove(records: Records, record: Record) -> None:
                 records.write(replace(heir, made_namespace=True))  # the last one to leave removes it
             else:
                 Namespace.delete_named(record.namespace)
-        records.remove(record.name)
+        records.remove(record)
     except PermissionError as error:
-        what = f"no permission to remove {record.name}"
-        raise UsageError(what, remedy="become root, or the user who made it") from error
+        raise _not_allowed(record) from error
 
 
 def _check_unused(records: Records, record: Record) -> None:

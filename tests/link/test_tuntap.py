@@ -557,3 +557,14 @@ def test_a_user_without_permission_is_told_the_remedy() -> None:
             continue  # anybody may open it here
         done = subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=False)
         assert said in done.stdout, done.stderr
+
+
+def test_a_file_that_is_not_the_driver_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_DEVICE", "/dev/null")
+    with pytest.raises(UsageError, match=r"/dev/null is something else than the kernel's driver; .* c 10 200"):
+        TunTap.open("ours0")
+
+
+def test_an_address_twice_is_one_sentence() -> None:
+    with new_namespace() as namespace, pytest.raises(UsageError, match="has the address fd00::1/48 already; say each"):
+        namespace.run(lambda: TunTap.open("ours0", addresses=["fd00::1/64", "fd00::1/48"]))

@@ -6,6 +6,7 @@ It knows what a user sees, with `ip` and tshark. What the stack does is in tests
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import time
@@ -158,6 +159,33 @@ def test_a_port_of_a_bridge_that_has_the_address_is_a_device_like_any_other(mach
     net = "tap:10.9.5.2/24,peer=10.9.5.1/24,dev=t1"
     with machine.serving(net, EXAMPLES / "echo.py", "--host", "10.9.5.2"):
         machine.run("ping", "-c", "1", "-W", "5", "10.9.5.2")
+
+
+def test_two_stacks_with_one_address_are_warned_of_each_other(machine: Machine) -> None:
+    program = """
+import asyncio
+
+async def main():
+    while not asyncio.get_running_loop()._bridge.host.conflicts:
+        await asyncio.sleep(0.01)
+
+asyncio.run(main())
+"""
+    machine.run("ip", "link", "add", "br0", "type", "bridge")
+    machine.run("ip", "address", "add", "10.9.5.1/24", "dev", "br0")
+    for name in ("t1", "t2"):
+        machine.run("ip", "tuntap", "add", "dev", name, "mode", "tap")
+        machine.run("ip", "link", "set", name, "master", "br0", "up")
+    machine.run("ip", "link", "set", "br0", "up")
+    words = [sys.executable, "-m", "underlay", "run", "--net"]
+    net = "tap:10.9.5.2/24,dev="
+    children = [machine.start(*words, net + name, "-c", program) for name in ("t1", "t2")]
+    for child, name in zip(children, ("t1", "t2"), strict=True):
+        output, errors = child.communicate(timeout=PATIENCE_S)
+        assert (child.returncode, output) == (0, ""), errors
+        assert re.fullmatch(
+            rf"the station (..:){{5}}.. on {name} has the address 10\.9\.5\.2 too, which is this network's\n", errors
+        )
 
 
 def test_of_two_devices_with_one_address_the_one_that_the_kernel_sends_to_is_used(machine: Machine) -> None:

@@ -6,13 +6,16 @@ It knows the order of calls to epoll. How long they take is nobody's business he
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 
 import pytest
 
+from underlay.link import Received
 from underlay.loop._bridge import FIRST_NUMBER, Bridge, StackPoller
 from underlay.loop._stack_socket import StackSocket
 from underlay.stack import Host
+from underlay.wire import ARP_REQUEST, Frame, build_arp, build_ethernet
 
 LOOK_S = 0.001
 # What one look, one epoll_wait() that does not wait, takes here.
@@ -157,3 +160,42 @@ def test_numbers_can_be_the_same_in_every_run() -> None:
     for _ in range(2):
         bridge = Bridge(Host(rng=FixedRng()), {}, Clock(), first_number=FIRST_NUMBER + 7)
         assert numbers(bridge) == [FIRST_NUMBER + 7, FIRST_NUMBER + 8, FIRST_NUMBER + 9]
+
+
+class ScriptedDevice:
+    """A device that nothing is behind, but for the frames told."""
+
+    name = "ours0"
+
+    def __init__(self, frames: list[bytes]) -> None:
+        self.frames = frames
+        self.reader, self.writer = os.pipe()
+
+    def fileno(self) -> int:
+        return self.reader
+
+    def receive(self, max_frames: int) -> list[Received]:
+        return [Received(frame) for frame in self.frames]
+
+    def send(self, frame: Frame) -> bool:
+        return True
+
+    def close(self) -> None:
+        os.close(self.reader)
+        os.close(self.writer)
+
+
+def test_an_address_that_another_station_has_is_told_once_with_its_mac(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(rng=FixedRng())
+    interface = host.add_interface(["10.9.0.2/24"], mac=bytes.fromhex("020000000001"))
+    stranger, own = bytes.fromhex("020000000009"), bytes([10, 9, 0, 2])
+    body = build_arp(ARP_REQUEST, stranger, own, bytes(6), own)
+    device = ScriptedDevice([build_ethernet(b"\xff" * 6, stranger, 0x0806, body)])
+    bridge = Bridge(host, {interface: device}, Clock())  # type: ignore[dict-item]
+    for _ in range(3):
+        bridge.take(device.fileno())
+    said = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
+    sentence = "the station 02:00:00:00:00:09 on ours0 has the address 10.9.0.2 too, which is this network's"
+    assert said == [("asyncio", "WARNING", sentence)]
+    assert host.statistics().drops["address.conflict"] == 3
+    bridge.close()

@@ -73,6 +73,7 @@ def test_an_address_that_somebody_has_is_not_used(address: str) -> None:
     assert owner.is_local(ip(address))
     assert not late.is_local(ip(address))
     assert late._detection.lost == [ip(address)]
+    assert late.conflicts == {ip(address): mac(1)}
     assert late.statistics().drops["address.conflict"] >= 1
     assert ip(address) not in [each.address for each in late.addresses(1)]
 
@@ -120,6 +121,7 @@ def test_an_address_in_use_is_defended_at_most_every_ten_seconds_and_kept() -> N
     assert [claim_by_stranger(host, now) for now in (10.0, 11.0, 19.9, 20.0)] == [1, 0, 0, 1]
     assert host.is_local(ip("10.0.0.1"))
     assert host.statistics().drops == {"address.conflict": 4}
+    assert host.conflicts == {ip("10.0.0.1"): mac(9)}
     assert host.neighbour(1, ip("10.0.0.1")) is None
 
 
@@ -142,7 +144,7 @@ def test_every_row_of_the_table_is_walked_by_some_life() -> None:
         while (deadline := detection.next_deadline()) is not None:
             assert before is not None
             if conflict_at_s is not None and not told and deadline > conflict_at_s:
-                detection.conflict(b"\x0a\0\0\1", deadline)
+                detection.conflict(b"\x0a\0\0\1", None, deadline)
                 told = True
                 walked.add((before, ClaimEvent.CONFLICT))
                 continue
@@ -157,6 +159,6 @@ def test_every_row_of_the_table_is_walked_by_some_life() -> None:
 def test_a_conflict_about_a_strange_address_is_nothing() -> None:
     drops = Drops()
     detection = AddressDetection(CAREFUL, random.Random(1), drops, LocalAddresses())
-    detection.conflict(b"\x0a\0\0\\9", 1.0)
+    detection.conflict(b"\x0a\0\0\\9", None, 1.0)
     assert drops == {}
     assert detection.claim(b"\x0a\0\0\\9") is None

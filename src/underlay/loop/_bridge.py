@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakSet, WeakValueDictionary
 
 from ..stack import State
+from ..wire import format_ip, format_mac
 
 if TYPE_CHECKING:
     from ..clock import Clock
@@ -87,6 +88,7 @@ class Bridge:
         self.closed = False
         self.lost_devices = 0
         self.frames_without_device = 0
+        self._told_conflicts: set[bytes] = set()
         self._by_fd = {device.fileno(): (number, device) for number, device in devices.items()}
         # Weak, as the kernel's own table: a socket that its program forgot is closed, with a ResourceWarning.
         self._sockets: WeakValueDictionary[int, StackSocket] = WeakValueDictionary()
@@ -213,6 +215,18 @@ class Bridge:
             return
         for frame in frames:
             receive(interface, frame.data, now, checksum_valid=frame.checksum_valid)
+        if len(self.host.conflicts) > len(self._told_conflicts):
+            self._tell_conflicts(device.name)
+
+    def _tell_conflicts(self, device: str) -> None:
+        """Warn once of each address that another station has too: whom the link sends to is then chance."""
+        for address, mac in self.host.conflicts.items():
+            if address not in self._told_conflicts:
+                self._told_conflicts.add(address)
+                station = "another station" if mac is None else f"the station {format_mac(mac)}"
+                logger.warning(
+                    "%s on %s has the address %s too, which is this network's", station, device, format_ip(address)
+                )
 
     def settle(self) -> None:
         """Let what is due happen, and send what the host has to send."""

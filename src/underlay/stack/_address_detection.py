@@ -104,6 +104,8 @@ class AddressDetection:
         self._timers: Timers[bytes] = Timers()
         self.lost: list[bytes] = []
         """Addresses that somebody else turned out to have, in the order of finding out."""
+        self.conflicts: dict[bytes, bytes | None] = {}
+        """Addresses that were ever in conflict, and the MAC address of whoever was first; None where it told none."""
 
     def begin(self, address: bytes, announcer: Announcer, now: float) -> bool:
         """Claim an address; True where it is tentative, to be used only after it was found to be free."""
@@ -118,12 +120,13 @@ class AddressDetection:
         state = self._states.get(address)
         return state.claim if state is not None else None
 
-    def conflict(self, address: bytes, now: float) -> None:
+    def conflict(self, address: bytes, mac: bytes | None, now: float) -> None:
         """Take note that somebody else uses ``address``, or is about to."""
         state = self._states.get(address)
         if state is None:
             return
         self._drops.count("address.conflict")
+        self.conflicts.setdefault(address, mac)
         before = state.claim
         state.claim = CLAIM_TRANSITIONS.get((before, ClaimEvent.CONFLICT), before)
         if state.claim is Claim.LOST:

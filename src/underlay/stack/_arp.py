@@ -53,8 +53,8 @@ class Arp:
         self._output = output
         self._give_up = give_up
         self.cache = NeighbourCache(self, config, drops, "arp")
-        self.claimed: Callable[[bytes, float], None] | None = None
-        """Hears of each address of this interface that somebody else uses, or is about to."""
+        self.claimed: Callable[[bytes, bytes | None, float], None] | None = None
+        """Hears of each address of this interface that somebody else uses, or is about to, and by which MAC address."""
 
     def receive(self, data: bytes | memoryview, start: int, now: float) -> None:
         """Take an ARP packet (RFC 826, "Packet Reception"); a ``WireError`` goes to the caller, who counts it."""
@@ -73,11 +73,11 @@ class Arp:
         ours = self._is_ours(packet.target_ip)
         if self._is_ours(sender) or sender in own.tentative:
             if self.claimed is not None:
-                self.claimed(sender, now)
+                self.claimed(sender, mac, now)
             return  # never believed; RFC 5227 section 2.4 says what else to do
         if sender == ANY4 and packet.target_ip in own.tentative:
             if self.claimed is not None:  # another machine probes for it at this very time (RFC 5227 section 2.1.1)
-                self.claimed(packet.target_ip, now)
+                self.claimed(packet.target_ip, mac, now)
             return
         if sender == ANY4:
             if ours and packet.operation == ARP_REQUEST:  # a probe: the address is in use (RFC 5227 section 2.1.1)

@@ -11,7 +11,7 @@ at last ``poll_frames`` and ``poll_events``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -108,6 +108,8 @@ class Host:
             self._forwarder.forward if config.forwarding else None,
         )
         self._detection = AddressDetection(config, rng, drops, addresses)
+        self.conflicts: Final[Mapping[bytes, bytes | None]] = self._detection.conflicts
+        """The host's addresses that somebody else uses too, and the first one's MAC address where it told it."""
         self._deadlines: list[Callable[[], float | None]] = [
             self._input.fragments4.next_deadline,
             self._input.fragments6.next_deadline,

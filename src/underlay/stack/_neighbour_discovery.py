@@ -60,8 +60,8 @@ class NeighbourDiscovery:
         self._output = output
         self._give_up = give_up
         self.cache = NeighbourCache(self, config, drops, "nd")
-        self.claimed: Callable[[bytes, float], None] | None = None
-        """Hears of each address of this interface that somebody else uses, or is about to."""
+        self.claimed: Callable[[bytes, bytes | None, float], None] | None = None
+        """Hears of each address of this interface that somebody else uses, or is about to, and by which MAC address."""
 
     def receive(self, packet: Received, message: IcmpMessage, now: float) -> None:
         """Take a message of type 133 to 137; a ``WireError`` goes to the caller, who counts it."""
@@ -84,7 +84,7 @@ class NeighbourDiscovery:
             if mac is not None or not is_multicast(packet.destination):
                 self._drops.count("nd.probe_malformed")
             elif target in self._addresses.tentative:
-                self._claim(target, now)
+                self._claim(target, None, now)
             elif self._is_ours(target):
                 self._advertise(target, ALL_NODES6, multicast_mac(ALL_NODES6), solicited=False)
             return
@@ -104,7 +104,7 @@ class NeighbourDiscovery:
             self._drops.count("nd.solicited_to_many")  # RFC 4861 section 7.1.2
             return
         if self._is_ours(said.target) or said.target in self._addresses.tentative:
-            self._claim(said.target, now)
+            self._claim(said.target, said.options.target_mac, now)
             return
         mac = said.options.target_mac
         if mac is not None and mac[0] & 1:
@@ -152,9 +152,9 @@ class NeighbourDiscovery:
     def _is_ours(self, address: bytes) -> bool:
         return self._addresses.unicast.get(address) is self._interface
 
-    def _claim(self, address: bytes, now: float) -> None:
+    def _claim(self, address: bytes, mac: bytes | None, now: float) -> None:
         if self.claimed is not None:
-            self.claimed(address, now)
+            self.claimed(address, mac, now)
 
     def _advertise(self, address: bytes, destination: bytes, mac: bytes, *, solicited: bool) -> None:
         message = NeighborAdvertisement(address, False, solicited, True, NdOptions(target_mac=self._mac))

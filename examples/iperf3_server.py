@@ -3,7 +3,8 @@
     python examples/iperf3_server.py --host 0.0.0.0 --port 5201
 
 It speaks enough of iperf3's protocol for `iperf3 -c`, `-R`, `-P` and `-t`: a control connection on which states
-go to and fro as single bytes, and data connections that say the same cookie. A plain asyncio program.
+go to and fro as single bytes, and data connections that say the same cookie. What it does not do, `-u`, `--sctp` and
+`--bidir`, it refuses. A plain asyncio program.
 
 Source: iperf3's own code, src/iperf_api.h (the states) and src/iperf_server_api.c (their order).
 """
@@ -15,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import struct
 import sys
 import time
 from dataclasses import dataclass, field
@@ -24,6 +26,14 @@ TEST_START, TEST_RUNNING, TEST_END = 1, 2, 4
 PARAM_EXCHANGE, CREATE_STREAMS, EXCHANGE_RESULTS, DISPLAY_RESULTS, IPERF_DONE = 9, 10, 13, 14, 16
 # What one read or write moves at most; iperf3 itself takes 128 KiB.
 BLOCK_BYTES = 131072
+# As states go, -1 and -2 in a byte. iperf3 follows the second with two numbers, its own error and errno.
+ACCESS_DENIED, SERVER_ERROR = b"\xff", b"\xfe"
+# IEUNIMP of src/iperf_api.h, "an option you are trying to set is not supported", and errno 0.
+UNSUPPORTED = struct.pack("!II", 13, 0)
+# How long a client may take to make its connections; iperf3 makes them at once.
+PATIENCE_S = 10
+# What a client sent before its TEST_END may come after it, on another connection: we read until none came for so long.
+QUIET_S, MOST_QUIET_WAITS = 0.05, 20
 # No results of a client come near: it bounds what a stranger may make us keep.
 MOST_JSON_BYTES = 1 << 20
 
@@ -122,7 +132,7 @@ class Server:
                 test.complete.set()
             return
         if test is not None:
-            sink.transport.write(b"\xff")  # ACCESS_DENIED
+            sink.transport.write(ACCESS_DENIED)
             sink.transport.close()
             return
         reader = asyncio.StreamReader()
@@ -140,11 +150,17 @@ class Server:
         sending: list[asyncio.Task[None]] = []
         try:
             test.say(PARAM_EXCHANGE)
-            parameters = await test.hear_json()
+            async with asyncio.timeout(PATIENCE_S):
+                parameters = await test.hear_json()
+            for word in ("udp", "sctp", "bidirectional"):
+                if parameters.get(word):
+                    test.control.transport.write(SERVER_ERROR + UNSUPPORTED)
+                    return  # iperf3 tells its user
             test.wanted = max(1, min(128, int(str(parameters.get("parallel", 1)))))
             reverse = bool(parameters.get("reverse"))
             test.say(CREATE_STREAMS)
-            await test.complete.wait()
+            async with asyncio.timeout(PATIENCE_S):  # a client that went away makes none
+                await test.complete.wait()
             test.say(TEST_START)
             test.say(TEST_RUNNING)
             began = time.monotonic()
@@ -155,6 +171,8 @@ class Server:
             took = time.monotonic() - began
             for task in sending:
                 task.cancel()
+            if not reverse:
+                await quiet(test.streams)
             for stream in test.streams:  # a client that receives reads until their end
                 stream.transport.close()
             test.say(EXCHANGE_RESULTS)
@@ -165,7 +183,7 @@ class Server:
             with contextlib.suppress(asyncio.IncompleteReadError):
                 while (await test.reader.readexactly(1))[0] != IPERF_DONE:
                     pass
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError, ValueError) as error:
             print(f"a test was broken off: {error!r}", file=sys.stderr, flush=True)
         finally:
             for task in sending:
@@ -187,6 +205,15 @@ class _Control(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.reader.feed_eof()
+
+
+async def quiet(streams: list[Sink]) -> None:
+    """Wait until nothing more comes."""
+    for _ in range(MOST_QUIET_WAITS):
+        before = sum(stream.bytes for stream in streams)
+        await asyncio.sleep(QUIET_S)
+        if before == sum(stream.bytes for stream in streams):
+            return
 
 
 def results(test: Test, took: float) -> dict[str, object]:

@@ -105,15 +105,18 @@ async def tcp(place: Place) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def iperf3(place: Place) -> AsyncIterator[None]:
-    """Measure against it with the stock iperf3, in both directions."""
+    """Measure against it with the stock iperf3, in both directions, between clients that it refuses."""
     program = shutil.which("iperf3")
     if program is None:
         pytest.skip("iperf3 is not installed; remedy: apt-get install iperf3")
-    for words in ([], ["-R", "-P", "2"]):
+    for words in (["-u"], [], ["--bidir"], ["-R", "-P", "2"]):
         child = await asyncio.create_subprocess_exec(
             program, "-J", "-c", place[0], "-p", str(place[1]), "-n", "2M", *words, stdout=asyncio.subprocess.PIPE
         )
         told = json.loads((await child.communicate())[0])
+        if words in (["-u"], ["--bidir"]):
+            assert "you are trying to set is not" in told["error"], told
+            continue
         assert child.returncode == 0 and "error" not in told, told
         assert told["end"]["sum_received"]["bytes"] > 0
     yield

@@ -59,7 +59,14 @@ if __name__ == "__main__":
         context.load_cert_chain(options.cert, options.key)
         asyncio.run(serve(options.host, options.port, context, None))
     else:
-        import trustme
+        try:
+            import trustme
+        except ImportError:
+            parser.exit(
+                2,
+                "tls_echo.py: trustme, which makes the certificate, is not installed; in the clone of this repository "
+                "`python3 -m pip install '.[examples]'` installs it, or name a certificate by --cert\n",
+            )
 
         authority = trustme.CA()
         authority.issue_cert("localhost", options.host).configure_cert(context)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import os
 import signal
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -117,6 +120,20 @@ def test_tls_echo_makes_a_certificate_of_its_own_and_takes_it_away() -> None:
         assert ssl.create_default_context(cafile=trust).get_ca_certs()
         journey("standard", program, _clients.tls(program.place, str(trust)))
     assert not trust.parent.exists()
+
+
+def test_tls_echo_without_trustme_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "trustme.py").write_text("raise ImportError('as if it were not installed')")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "tls_echo.py"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "pip install '.[examples]'" in done.stderr
 
 
 @on_every_model

@@ -61,7 +61,7 @@ docs-costs: $(VENV)/.installed-test ## measure the costs that docs/models.md sho
 	@$(BIN)/python benchmarks/loops.py --rounds 5 --seconds 0.7 --markdown docs/figures/costs.md
 
 docs-stack: $(VENV)/.installed-test ## measure the user-space stack, as docs/stack.md shows it; as root
-	@$(BIN)/python benchmarks/stack.py --rounds 5 --seconds 1 --markdown docs/figures/stack.md
+	@$(BIN)/python benchmarks/stack.py --rounds 3 --seconds 0.7 --markdown docs/figures/stack.md
 
 docs-ledger: $(VENV)/.installed-test ## write docs/rfc9293.md anew: each MUST of TCP, and its tests
 	@$(BIN)/python -m tests.stack.ledger

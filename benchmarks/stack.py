@@ -1,7 +1,7 @@
 """How fast the user-space stack is beside the kernel's own: throughput, round trips, idle connections.
 
     python benchmarks/stack.py
-    python benchmarks/stack.py --rounds 5 --seconds 1 --markdown docs/figures/stack.md
+    python benchmarks/stack.py --rounds 3 --seconds 0.7 --markdown docs/figures/stack.md
     python benchmarks/stack.py --only tun,ping
 
 In each round each cell is measured once, in turn, next to its reference: the same two programs over a pair of veths

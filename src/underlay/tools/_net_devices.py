@@ -25,10 +25,10 @@ from ..link import (
     check_name,
     inhabitants,
 )
-from ._net_places import Place, here, place, same_network
+from ._net_places import Place, here, place
 from ._net_records import Record, Records
 
-__all__ = ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "Device", "capable", "devices", "make", "namespace_to_enter", "remove"]
+__all__ = ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "Device", "capable", "devices", "make", "remove"]
 
 # What `ip link` shows as the alias of what we made; nothing else is ever deleted.
 _ALIAS: Final = "underlay net"
@@ -129,17 +129,6 @@ def devices(records: Records) -> list[Device]:
         state = "gone" if link is None else "up" if link.is_up else "down"
         found.append(Device(record, state, link is not None and link.has_carrier))
     return found
-
-
-def namespace_to_enter(records: Records, name: str) -> str | None:
-    """The name of the namespace that has the device ``name``, where that is not this one."""
-    record = records.get(name)
-    if record is None or record.namespace is None or same_network(record.namespace):
-        return None
-    try:
-        return record.namespace if _find(record) is not None else None
-    except OSError:  # another user's, who may not look whether it is there
-        return record.namespace
 
 
 def _far(record: Record) -> Device:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Place", "here", "place", "same_network"]
+__all__ = ["Place", "here", "place"]
 
 _NAMED: Final = Path("/run/netns")
 """Where ip-netns(8) keeps the names."""
@@ -45,11 +45,6 @@ class Place:
 def here() -> str:
     """This thread's network namespace, as ``device:inode``."""
     return _number(Path("/proc/thread-self/ns/net")) or ""
-
-
-def same_network(name: str) -> bool:
-    """Whether the namespace that ip-netns(8) calls ``name`` is this one."""
-    return _number(_NAMED / name) == here()
 
 
 def place(network: str) -> Place | None:

@@ -19,6 +19,7 @@ import pytest
 
 from underlay.loop import stack_loop
 from underlay.loop._io_stack import StackLoop
+from underlay.loop._stack_options import Options
 from underlay.loop._stack_socket import StackSocket
 
 T = TypeVar("T")
@@ -130,6 +131,13 @@ def test_a_wrong_call_is_refused_as_by_the_kernel(call: Callable[[socket.socket]
     kernels = refusal()
     assert kernels is not None
     assert run(main()) == kernels
+
+
+def test_as_many_syns_are_sent_again_as_the_program_says() -> None:
+    options = Options()
+    assert options.tcp().syn_retries is None
+    options.set(TCP, socket.TCP_SYNCNT, 2)
+    assert options.tcp().syn_retries == 2
 
 
 def test_a_socket_whose_connection_was_refused_may_try_again() -> None:

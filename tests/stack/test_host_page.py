@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import enum
-import inspect
 import itertools
 import re
 from collections.abc import Mapping
@@ -44,8 +43,9 @@ TABLES = [
 def limit_rows(config: HostConfig | TcpConfig) -> list[str]:
     """Each setting with its default and the first paragraph of what stands below it."""
     rows = []
-    (made,) = ast.parse(inspect.getsource(type(config))).body
-    assert isinstance(made, ast.ClassDef)
+    file = "_host_config.py" if isinstance(config, HostConfig) else "_tcp_options.py"
+    source = ast.parse((STACK / file).read_text())
+    made = next(each for each in source.body if isinstance(each, ast.ClassDef) and each.name == type(config).__name__)
     for field, text in itertools.pairwise(made.body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             assert isinstance(field.target, ast.Name)

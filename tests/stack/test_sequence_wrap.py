@@ -51,7 +51,7 @@ def both_ways(
         options=TcpOptions(congestion=cell.congestion),
     )
     for host, chosen in zip(pair.hosts, (left, right), strict=True):
-        host.tcp.isn = chosen  # type: ignore[assignment]
+        host.tcp.isn = chosen
     pair.connect()
 
     def done() -> bool:

@@ -93,6 +93,15 @@ def test_data_queued_before_a_close_is_sent_before_the_fin() -> None:
     talk.expect("FP. 1461:2001 ack 1")
 
 
+def test_data_that_was_taken_is_sent_before_the_reset_of_a_close() -> None:
+    """As Linux, where send() itself sends."""
+    talk, connection = accepted(window=1460)
+    connection.configure(talk.now, linger_s=0)
+    connection.send(bytes(2000), talk.now)
+    connection.close(talk.now)
+    talk.expect(". 1:1461 ack 1", "R. 1461:1461 ack 1")
+
+
 def test_the_program_can_tell_a_close_from_an_abort() -> None:
     """MUST-12: it is told whether the peer closed or the connection was aborted."""
     talk, connection = accepted()

@@ -7,6 +7,7 @@ import errno
 import pytest
 
 from underlay.stack import Events, State, TcpConfig, TcpOptions
+from underlay.stack._tcp_isn import IsnGenerator
 
 from ._tcp_pair import states
 from ._tcp_script import PEER6, PLAIN, STRANGER, US, US6, Talk, accepted, connected
@@ -327,6 +328,7 @@ def test_the_window_of_a_syn_is_not_scaled() -> None:
 def test_initial_sequence_numbers_follow_a_clock_and_cannot_be_foretold() -> None:
     """MUST-8: the clock of 4 µs. MUST-9: the rest is keyed by a secret."""
     talk, other = Talk(), Talk()
+    assert isinstance(other.layer.isn, IsnGenerator)
     other.layer.isn._secret = bytes(16)
     key = (US, 1234, talk.peer, 80)
     first, _ = talk.layer.isn.numbers(key, 50.0)

@@ -18,11 +18,12 @@ import select
 import threading
 from asyncio.log import logger
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 from weakref import WeakSet, WeakValueDictionary
 
 from ..stack import State
 from ..wire import format_ip, format_mac
+from ._stack_core import StreamCore
 
 if TYPE_CHECKING:
     from ..clock import Clock
@@ -65,6 +66,12 @@ class Bridge:
     ``first_number`` lets its sockets' numbers begin there, for runs that are to repeat each other; else no socket of
     the process has the number of another.
     """
+
+    stream_core: ClassVar[type[StreamCore]] = StreamCore
+    """What a stream socket does."""
+
+    hosts_file = "/etc/hosts"
+    """Names that this machine's administrator gave, hosts(5); "" for none."""
 
     def __init__(
         self,
@@ -172,17 +179,23 @@ class Bridge:
 
     def ready(self) -> list[tuple[int, int]]:
         """Whoever is watched and ready now, level-triggered."""
+        maybe_ready = self._maybe_ready
         for below, _ in self.host.poll_events():
             number = self._by_object.get(below)
             if number is not None:
-                self._maybe_ready.add(number)
-                if self._companions:
-                    self._maybe_ready.update(self._companions.get(number, ()))
-        if not self._maybe_ready:
+                maybe_ready.add(number)
+        if len(maybe_ready) < 2:  # a dialogue: no need of lists
+            for number in maybe_ready:
+                events = self._watched.get(number)
+                sock = self._sockets.get(number)
+                mask = 0 if events is None or sock is None else sock.readiness(events)
+                if mask:
+                    return [(number, mask)]
+            maybe_ready.clear()
             return []
         found: list[tuple[int, int]] = []
         cold: list[int] = []
-        for number in self._maybe_ready:
+        for number in maybe_ready:
             events = self._watched.get(number)
             sock = self._sockets.get(number)
             mask = 0 if events is None or sock is None else sock.readiness(events)
@@ -190,7 +203,7 @@ class Bridge:
                 found.append((number, mask))
             else:
                 cold.append(number)
-        self._maybe_ready.difference_update(cold)
+        maybe_ready.difference_update(cold)
         found.sort()  # a set has no order that a run could repeat; sockets are told in the order they were made
         return found
 

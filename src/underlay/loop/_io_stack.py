@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import UnderlayError
 from ._bridge import FIRST_NUMBER, Bridge, StackPoller
 from ._net_spec import parse_network
-from ._reactor import ReactorLoop
+from ._reactor import Poller, ReactorLoop
 from ._stack_names import Names, library_getaddrinfo, library_gethostbyname, library_gethostbyname_ex
 from ._stack_network import open_network
 from ._stack_socket import StackSocket
@@ -49,12 +49,12 @@ class StackLoop(ReactorLoop):
     ``owns_network`` it ends with the loop.
     """
 
-    def __init__(self, bridge: Bridge, *, owns_network: bool = True) -> None:
+    def __init__(self, bridge: Bridge, *, owns_network: bool = True, poller: Poller | None = None) -> None:
         self._bridge = bridge
         self._owns_network = owns_network
         self._names = Names(bridge, self)
         self._warned = False
-        super().__init__(StackPoller(bridge, self._note_kernels))
+        super().__init__(poller or StackPoller(bridge, self._note_kernels))
         _hook_socket()
 
     @property
@@ -96,6 +96,10 @@ class StackLoop(ReactorLoop):
     ) -> Any:
         """As ``socket.getaddrinfo``, by the network's own names and name servers."""
         return await self._names.getaddrinfo(host, port, family, type, proto, flags)
+
+    def getaddrinfo_now(self, host: Any, port: Any, family: int, type: int, proto: int, flags: int) -> Any:
+        """The same for a call that cannot await: ``socket.getaddrinfo`` in a coroutine of this loop."""
+        return self._names.getaddrinfo_now(host, port, family, type, proto, flags)
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
         """As ``socket.getnameinfo``, numeric: the stack asks no server for an address's name."""
@@ -222,7 +226,7 @@ def _allocate(
 def _getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
     loop = events._get_running_loop()
     if isinstance(loop, StackLoop):
-        return loop._names.getaddrinfo_now(host, port, family, type, proto, flags)
+        return loop.getaddrinfo_now(host, port, family, type, proto, flags)
     return library_getaddrinfo(host, port, family, type, proto, flags)
 
 

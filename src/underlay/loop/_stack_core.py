@@ -148,7 +148,7 @@ class StreamCore:
         for listener in self._listeners:
             connection = listener.accept(self._bridge.now())
             if connection is not None:
-                core = StreamCore(self._bridge, self._family, connection)
+                core = type(self)(self._bridge, self._family, connection)
                 core._options = self._options.copy()
                 return core, connection.remote
         raise would_block()

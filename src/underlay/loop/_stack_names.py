@@ -92,8 +92,9 @@ class Names:
         return found
 
     async def _addresses(self, name: str, families: Sequence[socket.AddressFamily], *, wait: bool) -> list[bytes]:
-        found = [address for each in families for address in known_addresses(self._bridge.names, name, each)]
-        if not found and name:
+        bridge = self._bridge
+        found = [out for each in families for out in known_addresses(bridge.names, name, each, bridge.hosts_file)]
+        if not found and name and bridge.name_servers:
             asked = [self._ask(name, each, wait=wait) for each in families]
             if wait:
                 answers = await asyncio.gather(*asked, return_exceptions=True)
@@ -190,12 +191,14 @@ def _numeric(host: Any, port: Any, family: int, type: int, proto: int, flags: in
     return library_getaddrinfo(host, port, family, type, proto, (flags | socket.AI_NUMERICHOST) & ~_ADDRCONFIG)
 
 
-def known_addresses(names: Mapping[str, Sequence[str]], host: str, family: socket.AddressFamily) -> list[bytes]:
-    """What nobody need be asked for: ``localhost`` (RFC 6761, 6.3), the network's own ``names``, and /etc/hosts."""
+def known_addresses(
+    names: Mapping[str, Sequence[str]], host: str, family: socket.AddressFamily, hosts_file: str
+) -> list[bytes]:
+    """What nobody need be asked for: ``localhost`` (RFC 6761, 6.3), the network's own ``names``, and hosts(5)."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return [LOOPBACK[family]]
-    packed = (packed_ip(each) for each in (*names.get(name, ()), *_hosts_file().get(name, ())))
+    packed = (packed_ip(each) for each in (*names.get(name, ()), *_hosts_file(hosts_file).get(name, ())))
     return [each for each in packed if each is not None and len(each) == len(WILDCARD[family])]
 
 
@@ -232,8 +235,8 @@ def _addresses_in(message: DnsMessage, name: str, record: int) -> list[bytes]:
     ]
 
 
-def _hosts_file(path: str = "/etc/hosts") -> dict[str, list[str]]:
-    """Names and addresses of hosts(5); nothing where it can't be read."""
+def _hosts_file(path: str) -> dict[str, list[str]]:
+    """Names and addresses of hosts(5); nothing where it can't be read, or there is none ("")."""
     names: dict[str, list[str]] = {}
     try:
         with open(path, encoding="utf-8", errors="replace") as lines:

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from ._stack_address import Pair, to_pair, to_tuple
-from ._stack_core import IN, OUT, Core, StreamCore, would_block
+from ._stack_core import IN, OUT, Core, would_block
 from ._stack_datagram import DatagramCore
 from ._stack_message import (
     MOST_JOINED_BYTES,
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_KINDS: Final = {socket.SOCK_STREAM: StreamCore, socket.SOCK_DGRAM: DatagramCore}
 _PROTOCOL: Final[dict[int, int]] = {socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP}
 _FLAGS_OF_TYPE: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
@@ -105,7 +104,7 @@ class StackSocket(socket.socket):
         kind = socket.SOCK_STREAM if type == -1 else type & ~_FLAGS_OF_TYPE
         if family not in (socket.AF_INET, socket.AF_INET6):
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
-        if kind not in _KINDS:
+        if kind not in _PROTOCOL:
             raise OSError(errno.ESOCKTNOSUPPORT, os.strerror(errno.ESOCKTNOSUPPORT))
         if proto not in (-1, 0, _PROTOCOL[kind]):
             raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
@@ -114,7 +113,7 @@ class StackSocket(socket.socket):
         self._proto = max(proto, 0)
         self._timeout_s = 0.0 if flags & socket.SOCK_NONBLOCK else socket.getdefaulttimeout()
         self._bridge = bridge
-        self._core: Core = core or _KINDS[self._kind](bridge, self._family)
+        self._core: Core = core or (bridge.stream_core if kind == socket.SOCK_STREAM else DatagramCore)(bridge, family)
         self._number = bridge.register(self)
         self._closed = self._gone = False
         self._open = True
@@ -199,7 +198,7 @@ class StackSocket(socket.socket):
 
     def _resolve(self, host: str, family: int) -> bytes:
         """The address of a name that is known here, as no call of a socket asks a server; ``socket.gaierror``."""
-        known = known_addresses(self._bridge.names, host, socket.AddressFamily(family))
+        known = known_addresses(self._bridge.names, host, socket.AddressFamily(family), self._bridge.hosts_file)
         if not known:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return known[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from hashlib import blake2s
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ._contract import Rng
 from ._tcp_sequence import MASK
@@ -16,11 +16,18 @@ from ._tcp_sequence import MASK
 if TYPE_CHECKING:
     from ._tcp_tcb import Key
 
-__all__ = ["IsnGenerator"]
+__all__ = ["InitialNumbers", "IsnGenerator"]
 
 _PORTS: Final = struct.Struct("!HH")
 # RFC 9293 §3.4.1, MUST-8: the clock ticks every 4 µs.
 _TICKS_PER_S: Final = 250_000
+
+
+class InitialNumbers(Protocol):
+    """What a TCP layer asks for the numbers with which a connection begins."""
+
+    def hash(self, key: Key, extra: bytes = b"") -> int: ...
+    def numbers(self, key: Key, now: float) -> tuple[int, int]: ...
 
 
 class IsnGenerator:

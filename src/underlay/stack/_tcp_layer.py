@@ -22,7 +22,7 @@ from ._tcp_connection import TcpConnection
 from ._tcp_icmp import take_icmp_error
 from ._tcp_info import TcpStatistics
 from ._tcp_input import receive
-from ._tcp_isn import IsnGenerator
+from ._tcp_isn import InitialNumbers, IsnGenerator
 from ._tcp_listener import SynRequest, TcpListener
 from ._tcp_options import Congestion, TcpConfig, TcpOptions
 from ._tcp_output import arm_retransmission, flush, schedule, send_reset, send_syn, update_mss
@@ -65,7 +65,7 @@ class TcpLayer:
     ) -> None:
         self.ip = ip
         self.config = config if config is not None else TcpConfig()
-        self.isn = IsnGenerator(rng)
+        self.isn: InitialNumbers = IsnGenerator(rng)
         self.dirty: list[Tcb] = []
         self.segments_in = 0
         self.segments_out = 0

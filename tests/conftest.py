@@ -29,6 +29,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# A compiled module is imported before its source (`make compiled`): an old one would be tested in its place.
+_outdated = [
+    module.name
+    for module in (ROOT / "src" / "underlay").glob("*/*.so")
+    if module.stat().st_mtime < module.with_name(module.name.split(".")[0] + ".py").stat().st_mtime
+]
+if _outdated:
+    raise pytest.UsageError(
+        f"{', '.join(_outdated[:3])} are older than their source; say `make compiled`, or `make uncompiled`"
+    )
+
 # A command under test that runs longer than this hangs; nothing is measured by it.
 COMMAND_LIMIT_S = 60
 

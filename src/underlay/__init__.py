@@ -17,6 +17,7 @@ below its own line:
 ========================  ====================================================
 ``cli``                   the commands of ``underlay``
 ``tools``                 ``compare``, ``connect``, ``listen``, ``net``
+``sim``                   many hosts in virtual time, for tests of bad networks
 ``loop``                  the I/O models, each one an asyncio event loop
 ``trace``                 records what probes say, as pcapng
 ``stack``                 TCP/IP as pure state machines
@@ -28,7 +29,9 @@ below its own line:
 A room's ``__init__`` is its public face; files with an underscore are its own.
 This file is the front door. It knows where the rooms are and opens them only
 when asked, so that ``import underlay`` works on every operating system, and is
-quick. It refuses to know how any of them does its work.
+quick. It refuses to know how any of them does its work. (PYTEST_DONT_REWRITE:
+`underlay run -m pytest` imports it before pytest does, which then has nothing to
+warn of.)
 """
 
 from __future__ import annotations

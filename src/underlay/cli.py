@@ -60,6 +60,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Give it a network of its own": {
         "net": (".tools._net", "make a TAP or TUN device with an address, and remove it again"),
     },
+    "Break the network beneath it": {
+        "sim": (".sim._cli", "run a scenario on a simulated internet, from a seed"),
+    },
     "Talk to a program by hand": {
         "connect": (".tools._connect", "open a connection and join it to this terminal"),
         "listen": (".tools._listen", "wait for a connection and join it to this terminal"),
@@ -74,6 +77,7 @@ _EXAMPLES = (
     ("underlay run --io uring -m uvicorn app:app", "the same for a module"),
     ("underlay run --net tap:10.9.0.2/24 app.py", "on a TCP/IP stack of its own"),
     ("underlay compare examples/echo.py", "which model suits it best?"),
+    ("underlay sim scenario.py --seed 7", "a bad network, replayed"),
     ("underlay connect localhost:8888", "talk to it yourself"),
 )
 

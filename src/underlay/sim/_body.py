@@ -1,0 +1,96 @@
+"""A test's own coroutine, which may walk from host to host.
+
+This file knows how one coroutine is run by several event loops, one after another: each stretch between two moves is
+a task of the loop of the host where it stands. It refuses to know what a host is, but that it has a loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from typing import Any, Generic, Protocol, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Place(Protocol):
+    """Where a stretch can run."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+
+class Move:
+    """Awaited by the body: run what follows there."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def __await__(self) -> Generator[Move, None, None]:
+        yield self
+
+
+class Body(Generic[_T]):
+    """The coroutine; ``done`` is called when it has returned or raised."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, _T], done: Callable[[], None]) -> None:
+        self._coroutine = coroutine
+        self._done = done
+        self._context: Context = copy_context()
+        self.is_done = False
+        self.result: _T | None = None
+        self.error: BaseException | None = None
+        self.place: Place | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def run_on(self, place: Place) -> None:
+        """Let the next stretch run there."""
+        self.place = place
+        self.task = place.loop.create_task(self._stretch(), context=self._context)
+
+    async def _stretch(self) -> None:
+        await _Steps(self)
+
+    def _finish(self, result: _T | None, error: BaseException | None) -> None:
+        self.is_done, self.result, self.error = True, result, error
+        self._done()
+
+    def close(self) -> None:
+        """Let go of a coroutine that did not come to its end."""
+        if not self.is_done:
+            self._coroutine.close()
+
+
+class _Steps:
+    """What a stretch awaits: the body's own steps, up to the next move."""
+
+    def __init__(self, body: Body[Any]) -> None:
+        self._body = body
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        body = self._body
+        coroutine = body._coroutine
+        value: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                awaited = coroutine.send(value) if error is None else coroutine.throw(error)
+            except StopIteration as stop:
+                body._finish(stop.value, None)
+                return
+            except BaseException as failure:
+                body._finish(None, failure)
+                return
+            if type(awaited) is Move:
+                body.run_on(awaited.place)
+                return
+            value = error = None
+            try:
+                value = yield awaited
+            except GeneratorExit:
+                raise
+            except BaseException as thrown:
+                error = thrown

@@ -1,0 +1,127 @@
+"""The bridge of a simulated host: `underlay.loop`'s, with the world's time and internet in place of a device.
+
+This file knows when a host's stack is settled: once its program has done all it can at an instant; and that a read
+may end anywhere in a stream. It refuses to know what is sent where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from ..loop._bridge import Bridge
+from ..loop._stack_core import StreamCore
+from ._clock import HostClock
+from ._refusals import refusal
+
+if TYPE_CHECKING:
+    from .. import stack
+    from ..loop._stack_address import Pair
+    from ..loop._stack_socket import StackSocket
+    from ..wire import Frame
+
+# One read in so many, on the average, gives less than what is there.
+WHOLE_READS: Final = 32
+
+
+class SimStreamCore(StreamCore):
+    """A TCP socket that now and then gives a part of what is there; the rest is for the next read.
+
+    A stream has no messages. On a real machine their ends and those of reads agree for as long as the machine is
+    fast and the network idle, and part one day: a segment came alone, a window was full, a proxy cut otherwise.
+    """
+
+    _bridge: SimBridge
+
+    def receive(self, max_bytes: int) -> tuple[bytes, Pair | None]:
+        """At most `max_bytes` of what arrived, b"" at the end."""
+        bridge = self._bridge
+        bridge.whole_reads -= 1
+        if bridge.whole_reads < 0:
+            max_bytes = bridge.part_of(max_bytes, self._connection.unread_bytes if self._connection else 0)
+        return super().receive(max_bytes)
+
+
+class SimBridge(Bridge):
+    """A host's sockets, and the way its packets take: ``send(name, packet)``; ``rng`` says where reads end."""
+
+    stream_core = SimStreamCore
+    hosts_file = ""  # the machine that runs the tests is no part of a world
+
+    def __init__(
+        self,
+        host: stack.Host,
+        clock: HostClock,
+        name: str,
+        send: Callable[[str, Frame], None],
+        interface: int,
+        rng: Random,
+        first_number: int,
+    ) -> None:
+        super().__init__(host, {}, clock, first_number=first_number)
+        self._rng = rng
+        self.whole_reads = int(rng.random() * WHOLE_READS)
+        self._name = name
+        self._send = send
+        self._interface = interface
+        # For what leaves by a card in a LAN.
+        self.send_elsewhere: Callable[[int, Frame], None] | None = None
+        # When the stack wants its turn, in the host's time; of the last `settle`.
+        self.deadline_s: float | None = None
+
+    def part_of(self, max_bytes: int, unread_bytes: int) -> int:
+        """Draw how much a read gives of what is there, and after how many it is so again."""
+        there = min(max_bytes, unread_bytes)
+        if there < 2:
+            self.whole_reads = 0  # nothing to part: the next one, then
+            return max_bytes
+        self.whole_reads = int(self._rng.random() * 2 * WHOLE_READS)
+        return 1 + int(self._rng.random() * (there - 1))
+
+    def send_by(self, send: Callable[[str, Frame], None]) -> None:
+        """Let packets take this way from now on."""
+        self._send = send
+
+    def close_sockets(self) -> None:
+        """The program has ended: its sockets are closed, as a kernel does it, and nobody is told that it did not."""
+        for sock in list(self._sockets.values()):
+            sock.close()
+
+    def end(self) -> None:
+        """The machine is off: its sockets are dead, and say nothing of not having been closed."""
+        for sock in list(self._sockets.values()):
+            sock._closed = sock._gone = True
+        self._end()
+
+    def touch(self, sock: StackSocket) -> None:
+        """Something may be ready on a socket that the stack does not know."""
+        self._maybe_ready.add(sock.fileno())
+
+    def pump_until(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
+        """For a call that would block: whatever is not there at once would come only when the host has waited."""
+        self.settle()
+        if condition():
+            return True
+        raise refusal(
+            f"a call of a socket on the simulated host {self._name} would block all of it",
+            "setblocking(False) and await loop.sock_*(), or use asyncio's streams",
+        )
+
+    def settle(self) -> None:
+        """Send what the host has to send, let what is due happen, and note what is due next."""
+        host, send, name = self.host, self._send, self._name
+        now = self.now()
+        while True:
+            for interface, frame in host.poll_frames(now):
+                if interface == self._interface:
+                    send(name, frame)
+                elif self.send_elsewhere is not None:
+                    self.send_elsewhere(interface, frame)
+                else:
+                    self.frames_without_device += 1
+            deadline_s = host.next_deadline()
+            if deadline_s is None or deadline_s > now:
+                self.deadline_s = deadline_s
+                return
+            host.handle_timers(now)

@@ -1,0 +1,68 @@
+"""The clock of one host: the world's time, as this machine tells it.
+
+This file knows offset and drift. It refuses to know what is done with the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ._schedule import Schedule
+
+# What CLOCK_MONOTONIC of a machine says that was started a moment ago: not 0, which some programs take for "never".
+BOOTED_S: Final = 1000.0
+# The time of day of every world at its begin, 2030-01-01 00:00 UTC: fixed, that a run can be repeated any day.
+EPOCH_S: Final = 1_893_456_000.0
+
+
+class HostClock:
+    """Monotonic time and time of day of a host; ``drift`` 1e-6 is fast by a microsecond a second.
+
+    Code that takes time (`Host.take`) runs at once, and the clock is ahead of the world by what it took: it stands at
+    ``ahead_s``, in its own time, until the world is there too. ``changed(offset_s, drift)`` is told of what is made
+    wrong, None of what is not.
+    """
+
+    __slots__ = ("_changed", "_from_s", "_monotonic_s", "_offset_s", "_schedule", "ahead_s", "drift")
+
+    def __init__(self, schedule: Schedule, changed: Callable[[float | None, float | None], None] | None = None) -> None:
+        self._changed = changed
+        self._schedule = schedule
+        self._from_s = schedule.now
+        self._monotonic_s = BOOTED_S + schedule.now
+        self.drift = 0.0
+        self._offset_s = 0.0
+        self.ahead_s = 0.0
+
+    def time(self) -> float:
+        """Seconds of the host's CLOCK_MONOTONIC."""
+        time_s = self._monotonic_s + (self._schedule.now - self._from_s) * (1.0 + self.drift)
+        return time_s if time_s > self.ahead_s else self.ahead_s
+
+    @property
+    def offset_s(self) -> float:
+        """How far the time of day is ahead of the right one."""
+        return self._offset_s
+
+    @offset_s.setter
+    def offset_s(self, offset_s: float) -> None:
+        self._offset_s = offset_s
+        if self._changed is not None:
+            self._changed(offset_s, None)
+
+    def time_of_day(self) -> float:
+        """Seconds since 1970, as the host has them: right but for ``offset_s`` and what the drift made of it."""
+        return self.time() - BOOTED_S + EPOCH_S + self._offset_s
+
+    def world_s(self, host_s: float) -> float:
+        """When the world has the time that this clock will show as `host_s`."""
+        return self._from_s + (host_s - self._monotonic_s) / (1.0 + self.drift)
+
+    def set_drift(self, drift: float) -> None:
+        """Go faster or slower from now on."""
+        elapsed_s = (self._schedule.now - self._from_s) * (1.0 + self.drift)
+        self._monotonic_s, self._from_s = self._monotonic_s + elapsed_s, self._schedule.now
+        self.drift = drift
+        if self._changed is not None:
+            self._changed(None, drift)

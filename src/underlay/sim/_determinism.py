@@ -1,0 +1,220 @@
+"""Whether a seed gives the same run twice, and the first event that differs where it doesn't.
+
+This file knows which events tell a run: each packet, each turn of a host's program, each number that is drawn, and
+how a run ended. It refuses to know why two runs differ; the event before says where to look.
+
+A run is any length, so that it is kept as digests of blocks of events. Where two runs differ in a block, two more are
+made that write down the events of it. (What differs by chance may differ elsewhere then, and is looked for again.)
+
+Two runs in one process have one PYTHONHASHSEED, and much of memory in the same places: that a program goes through a
+set of its own, of texts or of objects without a number, differs between processes only. asyncio's sets of tasks and
+futures are in the order of their making, everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from ..link import FRAME
+from . import _turn
+from ._loop import SimLoop
+
+if TYPE_CHECKING:
+    from ._host import Host
+    from ._test import SimTest
+
+# Events in a block at first, and blocks at most: then two become one, and blocks are twice as long. So a run's digests
+# take 64 KiB at most, and what is written down of a run of a million events is 128 of them.
+BLOCK_EVENTS: Final = 64
+MOST_BLOCKS: Final = 8192
+# A difference that moves is looked for so often.
+_ATTEMPTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where two runs of one seed part: the event's number, what it was in each run (None: it had ended), and before."""
+
+    number: int
+    first: str | None
+    second: str | None
+    before: str | None
+
+    def __str__(self) -> str:
+        lines = [f"the runs differ from event {self.number:,} on:"]
+        if self.before is not None:
+            lines.append(f"    before: {self.before}")
+        lines.append(f"    first:  {self.first or 'had ended'}")
+        lines.append(f"    second: {self.second or 'had ended'}")
+        return "\n".join(lines)
+
+
+class Recorder:
+    """The events of one run: digests of all, and the text of those from number `from_` up to `to`."""
+
+    def __init__(self, from_: int = 0, to: int = 0) -> None:
+        self.from_ = from_
+        self.to = to
+        self.count = 0
+        self.block_events = BLOCK_EVENTS
+        self.texts: list[str] = []
+        self._digests = array("Q")
+        self._rolling = hashlib.blake2b(digest_size=8)
+
+    def note(self, event: str) -> None:
+        """One event happened."""
+        if self.from_ <= self.count < self.to:
+            self.texts.append(event)
+        self._rolling.update(event.encode("utf-8", "backslashreplace") + b"\n")
+        self.count += 1
+        if self.count % self.block_events == 0:
+            self._digests.append(self._digest())
+            if len(self._digests) == MOST_BLOCKS:
+                self._digests = self._digests[1::2]
+                self.block_events *= 2
+
+    def _digest(self) -> int:
+        return int.from_bytes(self._rolling.digest(), "big")  # of all events up to here
+
+    def part_from(self, other: Recorder) -> range | None:
+        """The numbers of events among which this run and the other part; None where they are equal."""
+        if self.count == other.count and self._digest() == other._digest():
+            return None
+        # A longer run may have longer blocks; the shorter run's are then looked at by as many.
+        events = max(self.block_events, other.block_events)
+        pairs = zip(self._ends(events), other._ends(events), strict=False)
+        equal = 0
+        for mine, others in pairs:
+            if mine != others:
+                break
+            equal += 1
+        return range(equal * events, (equal + 1) * events)
+
+    def _ends(self, block_events: int) -> array[int]:
+        step = block_events // self.block_events
+        return self._digests[step - 1 :: step]
+
+
+class NotedRandom(Random):
+    """Chance that notes each draw, and draws the same."""
+
+    _noted_for: str | None = None  # not before it is seeded
+
+    def random(self) -> float:
+        """As ever."""
+        value = super().random()
+        self._note(value)
+        return value
+
+    def getrandbits(self, k: int, /) -> int:
+        """As ever."""
+        value = super().getrandbits(k)
+        self._note(value)
+        return value
+
+    def note_for(self, purpose: str) -> NotedRandom:
+        """Note draws from now on."""
+        self._noted_for = purpose
+        return self
+
+    def _note(self, value: object) -> None:
+        if self._noted_for is not None and _recorder is not None:
+            _recorder.note(f"chance for {self._noted_for}: {value!r}")
+
+
+_recorder: Recorder | None = None
+
+
+def rng(seed: int, purpose: str) -> Random:
+    """Chance of a world's seed for one purpose; noted, where somebody records."""
+    text = f"{seed} {purpose}"
+    return Random(text) if _recorder is None else NotedRandom(text).note_for(purpose)
+
+
+@contextmanager
+def recording(recorder: Recorder) -> Iterator[Recorder]:
+    """Let the recorder hear what happens in worlds that are made and run meanwhile; others pay nothing for it."""
+    global _recorder
+    turn = SimLoop.turn
+
+    def frame(name: str, direction: str, data: bytes, now: float | None, comment: str) -> None:
+        digest = hashlib.blake2b(data, digest_size=6).hexdigest()
+        what = f" ({comment})" if comment else ""
+        recorder.note(f"{now or 0.0:.9f} s: {name} {direction} {len(data)} bytes {digest}{what}")
+
+    def noted_turn(loop: SimLoop) -> float | None:
+        host: Host | None = _turn.host
+        ready = len(loop._ready)
+        sleeps_s = turn(loop)
+        if host is not None:
+            now = host.world.now
+            recorder.note(f"{now:.9f} s: turn of {host.name}, {ready} callbacks, then sleeps {sleeps_s!r} s")
+        return sleeps_s
+
+    _recorder = recorder
+    SimLoop.turn = noted_turn  # type: ignore[method-assign,assignment]
+    try:
+        with FRAME.listening(frame):
+            yield recorder
+    finally:
+        SimLoop.turn = turn  # type: ignore[method-assign]
+        _recorder = None
+
+
+def check(
+    sim_test: SimTest, seed: int, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
+) -> Difference | None:
+    """Run one seed of a test twice; give the first event that differs, None where the runs are equal.
+
+    A run may fail, if it fails in the same way twice; its error is not raised.
+
+    >>> import asyncio
+    >>> from underlay import sim
+    >>> calls = []
+    >>> async def test(world):
+    ...     calls.append("a thing that outlives the world")
+    ...     async with world.host("a"):
+    ...         await asyncio.sleep(len(calls))
+    >>> difference = check(sim.SimTest(test), seed=1)
+    >>> print(difference.second)
+    0.000000000 s: turn of a, 1 callbacks, then sleeps 4.0 s
+    """
+
+    def run(from_: int = 0, to: int = 0) -> Recorder:
+        with recording(Recorder(from_, to)) as recorder:
+            try:
+                result = sim_test.run_seed(seed, *args, **(kwargs or {}))
+            except Exception as error:
+                recorder.note(f"the test ended with {type(error).__name__}")
+            else:
+                recorder.note(f"the test ended with {type(result).__name__}")
+        return recorder
+
+    first, second = run(), run()
+    number = 0
+    for _ in range(_ATTEMPTS):
+        part = first.part_from(second)
+        if part is None:
+            return None
+        number, start = part.start, max(part.start - 1, 0)
+        first, second = run(start, part.stop), run(start, part.stop)
+        found = _first_difference(first, second)
+        if found is not None:
+            return found
+    return Difference(number, "somewhere else each time", "somewhere else each time", None)
+
+
+def _first_difference(first: Recorder, second: Recorder) -> Difference | None:
+    ours, theirs = first.texts, second.texts
+    for index in range(max(len(ours), len(theirs))):
+        one = ours[index] if index < len(ours) else None
+        other = theirs[index] if index < len(theirs) else None
+        if one != other:
+            return Difference(first.from_ + index, one, other, ours[index - 1] if index else None)
+    return None

@@ -1,0 +1,460 @@
+"""The internet of a world: every host at one end of a way to every other, each direction with conditions of its own.
+
+This file knows which way a packet takes, when it arrives, what is held or dropped, and what is under way. It refuses
+to know what is in a packet, but for its addresses, and who the hosts are.
+
+What happens to a way happens also to the packets under way on it. Cut, they are lost; held, they stand still, and go
+on with what was left of their way; and changed conditions are met by each of them once (`Internet.change`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, TypeAlias
+
+from ..link import FRAME, Impairment, Passage, Rate, finished, segments
+from ..wire import Frame
+from ._conditions import Conditions
+from ._schedule import Moment, Schedule
+
+LIMIT_FRAMES: Final = 100_000
+"""How many frames may be under way or held in one world; what exceeds it is dropped and counted (``in_flight``)."""
+
+Receive: TypeAlias = Callable[[bytes | memoryview, bool, bool], None]
+Arrive: TypeAlias = "Callable[[tuple[Way, Frame]], None]"
+
+
+@dataclass(frozen=True, slots=True)
+class WayStatistics:
+    """What one direction carried, and what it dropped, by reason."""
+
+    sent_frames: int
+    sent_bytes: int
+    arrived_frames: int
+    drops: dict[str, int]
+
+
+class Way:
+    """One direction between two hosts."""
+
+    __slots__ = (
+        "arrive",
+        "arrived_frames",
+        "conditions",
+        "cuts",
+        "delay_s",
+        "drops",
+        "held",
+        "is_cut",
+        "is_ethernet",
+        "is_held",
+        "is_silent",
+        "label",
+        "last_due",
+        "last_tie",
+        "must_cut",
+        "receive",
+        "refusal",
+        "rng",
+        "sender",
+        "sent_bytes",
+        "sent_frames",
+        "stages",
+        "target",
+        "undisturbed",
+    )
+
+    def __init__(self, sender: str, target: str, receive: Receive, arrive: Arrive) -> None:
+        self.sender = sender
+        self.target = target
+        self.label = f"{sender}->{target}"
+        self.receive = receive
+        # What happens at its end: a host receives it, or it goes on by another way.
+        self.arrive = arrive
+        self.is_ethernet = False
+        self.is_silent = False  # somebody else shows its frames to those who capture
+        self.must_cut = False
+        self.refusal: bool | None = None
+        self.last_due = -1.0
+        self.last_tie = 0.0
+        self.is_cut = False
+        self.is_held = False
+        self.undisturbed: Conditions | None = None
+        # What stands still, and how much of its way is left; None for what was sent meanwhile, which has it all.
+        self.held: deque[tuple[Frame, float | None]] = deque()
+        self.sent_frames = self.sent_bytes = self.arrived_frames = 0
+        self.drops: Counter[str] = Counter()
+
+    def become(self, conditions: Conditions, rng: Random) -> None:
+        """Be like this from now on."""
+        self.conditions = conditions
+        self.rng = rng
+        self.delay_s = conditions.delay_s
+        self.cuts = conditions.is_per_frame or self.must_cut
+        self.stages: tuple[Impairment, ...] = conditions.stages(rng)
+
+    def clear(self) -> None:
+        """Nothing is on the way any more, nor waits for its rate; nobody is behind anybody."""
+        self.last_due = -1.0
+        self.stages = self.conditions.stages(self.rng)
+
+    def statistics(self) -> WayStatistics:
+        """What it carried and dropped so far."""
+        return WayStatistics(self.sent_frames, self.sent_bytes, self.arrived_frames, dict(self.drops))
+
+    def __repr__(self) -> str:
+        state = " cut" if self.is_cut else " held" if self.is_held else ""
+        return f"<Way {self.label}{state} {self.conditions}>"
+
+
+class Internet:
+    """All ways of a world. A way comes to be when the first packet takes it, or conditions are named for it."""
+
+    def __init__(self, schedule: Schedule, rng_for: Callable[[str], Random], conditions: Conditions) -> None:
+        self._schedule = schedule
+        self._rng_for = rng_for
+        self.conditions = conditions
+        self._names: dict[bytes, str] = {}
+        self._receivers: dict[str, Receive] = {}
+        self._ways: dict[tuple[str, str], Way] = {}
+        self._by_address: dict[str, dict[bytes, Way]] = {}
+        self.under_way = 0
+        self.drops: Counter[str] = Counter()
+        self._deliver_one: Final = self._deliver
+        self._routers: set[str] = set()
+        self._accesses: dict[str, tuple[Way, Way]] = {}
+        self._regions: dict[str, str] = {}
+        self._between: dict[tuple[str, str], Conditions] = {}
+
+    def join(self, name: str, addresses: Iterable[bytes], receive: Receive) -> None:
+        """Let `name` be reached at its addresses; `receive` takes a packet, whether its checksums hold, and
+        whether another comes at the same instant.
+        """
+        self._receivers[name] = receive
+        self._by_address.setdefault(name, {})
+        for address in addresses:
+            self._names[address] = name
+
+    def reach_by(self, name: str, addresses: Iterable[bytes]) -> None:
+        """Let what is for these addresses be taken by `name`, a router, that knows more; where nobody has them."""
+        for address in addresses:
+            self._names.setdefault(address, name)
+
+    def cut_for(self, router: str) -> None:
+        """Let a router have packets as long as they are on a wire: it must tell senders of those that are too long."""
+        self._routers.add(router)
+        for way in self._ways.values():
+            if way.target == router:
+                way.must_cut = way.cuts = True
+
+    def receive_by(self, name: str, receive: Receive) -> None:
+        """Let packets for `name` be taken by another function from now on."""
+        self._receivers[name] = receive
+        for way in self._ways.values():
+            if way.target == name:
+                way.receive = receive
+
+    def has_way(self, sender: str, target: str) -> bool:
+        """Whether there is a way from one to the other, or would be when it is used."""
+        return (sender, target) in self._ways or (sender in self._receivers and target in self._receivers)
+
+    def wire(self, sender: str, target: str, arrive: Arrive, conditions: Conditions) -> Way:
+        """Make a way for Ethernet frames, one end of which is a switch."""
+        way = self._ways[sender, target] = Way(sender, target, _nobody, arrive)
+        way.is_ethernet = way.is_silent = True  # the switch shows them
+        way.must_cut = target in self._routers
+        way.become(conditions, self._rng_for(f"way {way.label}"))
+        return way
+
+    def access(self, name: str, up: Conditions, down: Conditions) -> None:
+        """Let all that `name` sends pass one way first, and all that it is sent pass one way last."""
+        known = self._accesses.get(name)
+        if known is not None:
+            for way, conditions in zip(known, (up, down), strict=True):
+                self._change(way, conditions)
+            return
+        uplink = Way(name, f"access of {name}", _nobody, self._leave_uplink)
+        downlink = Way(f"access of {name}", name, self._receivers[name], self._deliver_one)
+        downlink.is_silent = True
+        for way, conditions in ((uplink, up), (downlink, down)):
+            self._ways[way.sender, way.target] = way
+            way.become(conditions, self._rng_for(f"way {way.label}"))
+        self._accesses[name] = uplink, downlink
+        self._by_address[name] = _Uplink(uplink)
+        for way in self._ways.values():
+            self._use_accesses(way)
+
+    def _use_accesses(self, way: Way) -> None:
+        if way.sender in self._accesses and way.arrive is self._deliver_one:
+            way.is_silent = True
+        if way.target in self._accesses and way is not self._accesses[way.target][1]:
+            way.arrive = self._enter_downlink
+
+    def wan(self, between: dict[tuple[str, str], Conditions], regions: dict[str, str]) -> None:
+        """Let ways between hosts of two regions have these conditions, those included that are not yet."""
+        self._between.update(between)
+        self._regions.update(regions)
+        for way in self.ways():
+            conditions = self._conditions_between(way.sender, way.target)
+            if conditions is not None:
+                self._change(way, conditions)
+
+    def _conditions_between(self, sender: str, target: str) -> Conditions | None:
+        regions = self._regions
+        if sender not in regions or target not in regions:
+            return None
+        return self._between.get((regions[sender], regions[target]))
+
+    def way(self, sender: str, target: str) -> Way:
+        """The way from one host to another."""
+        way = self._ways.get((sender, target))
+        if way is None:
+            way = self._ways[sender, target] = Way(sender, target, self._receivers[target], self._deliver_one)
+            way.must_cut = target in self._routers
+            if self._accesses:
+                self._use_accesses(way)
+            conditions = self._conditions_between(sender, target) if self._regions else None
+            way.become(conditions or self.conditions, self._rng_for(f"way {way.label}"))
+        return way
+
+    def ways(self) -> tuple[Way, ...]:
+        """All ways that came to be."""
+        return tuple(self._ways.values())
+
+    def change(self, sender: str, target: str, conditions: Conditions) -> None:
+        """Let the way from `sender` to `target` be like this from now on, for what is under way too.
+
+        What is under way meets once what is new: a share of it is lost, doubled, held, damaged; what is too long for
+        a new MTU vanishes; what still waits for the rate waits on at the new one; and each packet arrives as much
+        earlier or later as the way became shorter or longer, though not before now. None overtakes another by that.
+        """
+        self._change(self.way(sender, target), conditions)
+
+    def _change(self, way: Way, conditions: Conditions) -> None:
+        before = way.conditions
+        if before == conditions:
+            return
+        under_way = self._withdraw(way)
+        way.become(conditions, self._rng_for(f"way {way.label} {self._schedule.now!r}"))
+        way.last_due = -1.0
+        if under_way:
+            self._meet(way, under_way, before)
+
+    def _meet(self, way: Way, under_way: list[Moment], before: Conditions) -> None:
+        """Let what was under way meet what is new; it was taken out of the schedule."""
+        now, conditions = self._schedule.now, way.conditions
+        new = conditions.since(before)
+        longer_s = conditions.delay_s - before.delay_s
+        stages = new.stages(way.rng)
+        rate = next((stage for stage in way.stages if isinstance(stage, Rate)), None)
+        for due, _, _, _, (_, frame) in under_way:
+            for piece in self._pieces(way, frame) if new.is_per_frame else [frame]:
+                # What has not left its queue yet; a jitter that it may have met is not known.
+                waits = before.rate_bits_per_s is not None and due - before.delay_s > now
+                again = (rate,) if waits and rate is not None else ()
+                passage = Passage(piece, now + conditions.delay_s if again else max(now, due + longer_s))
+                for out in self._through(way, (*again, *stages), passage):
+                    self._enter(way, out[0], out[1], held=out[2])
+
+    # --- a packet ---------------------------------------------------------------------------------------------
+
+    def send(self, sender: str, frame: Frame) -> None:
+        """Take a packet of `sender`'s."""
+        head = frame[0]
+        destination = head[16:20] if head[0] >> 4 == 4 else head[24:40]
+        ways = self._by_address[sender]
+        way = ways.get(destination)
+        if way is None:
+            target = self._names.get(destination)
+            if target is None:
+                self.drops["nobody"] += 1
+                return
+            way = ways[destination] = self.way(sender, target)
+        self.enter(way, frame)
+
+    def arrived(self, way: Way) -> None:
+        """A frame has come to the end of a way that ends at no host."""
+        self.under_way -= 1
+        way.arrived_frames += 1
+
+    def _leave_uplink(self, passage: tuple[Way, Frame]) -> None:
+        uplink, frame = passage
+        self.arrived(uplink)
+        head = frame[0]
+        target = self._names.get(head[16:20] if head[0] >> 4 == 4 else head[24:40])
+        if target is None:
+            self.drops["nobody"] += 1
+        else:
+            self.enter(self.way(uplink.sender, target), frame)
+
+    def _enter_downlink(self, passage: tuple[Way, Frame]) -> None:
+        way, frame = passage
+        self.arrived(way)
+        self.enter(self._accesses[way.target][1], frame)
+
+    def enter(self, way: Way, frame: Frame) -> None:
+        """Take a packet for a way."""
+        way.sent_frames += 1
+        way.sent_bytes += len(frame[0]) + len(frame[1])
+        if FRAME.listeners and not way.is_silent:
+            FRAME(way.sender, "out", _for_capture(frame), self._schedule.now, "dropped: cut" if way.is_cut else "")
+        if way.is_cut:
+            way.drops["cut"] += 1
+        elif way.is_held:
+            self._hold(way, frame)
+        elif way.cuts:
+            for piece in self._pieces(way, frame):
+                self._carry(way, piece)
+        else:
+            self._carry(way, frame)
+
+    def _hold(self, way: Way, frame: Frame) -> None:
+        if self.under_way >= LIMIT_FRAMES:
+            way.drops["in_flight"] += 1
+            return
+        self.under_way += 1
+        way.held.append((kept(frame), None))
+
+    def _pieces(self, way: Way, frame: Frame) -> list[Frame]:
+        """Cut a super-frame, as each of its segments has a fate of its own."""
+        segment_bytes, start, offset = frame[2], frame[3], frame[4]
+        if not segment_bytes:
+            return [frame]
+        pieces = segments(frame, is_ethernet=way.is_ethernet, checksums=False)
+        if pieces is None:
+            way.drops["bad_segments"] += 1
+            return []
+        # A piece is a super-frame of one segment: whoever needs its checksum, as a corrupting stage does, makes it.
+        return [Frame(head, payload, segment_bytes, start, offset) for head, payload, *_ in pieces]
+
+    def _carry(self, way: Way, frame: Frame) -> None:
+        due = self._schedule.now + way.delay_s
+        if way.stages:
+            for passage in self._through(way, way.stages, Passage(frame, due)):
+                self._enter(way, passage[0], passage[1], held=passage[2])
+        else:
+            self._enter(way, frame, due, held=False)
+
+    def _through(self, way: Way, stages: tuple[Impairment, ...], passage: Passage) -> list[Passage]:
+        passages = [passage]
+        for stage in stages:
+            passages = [out for each in passages for out in stage.apply(each, is_ethernet=way.is_ethernet)]
+            if not passages:
+                way.drops[stage.name] += 1
+                if FRAME.listeners and not way.is_ethernet:
+                    now = self._schedule.now
+                    FRAME(way.sender, "out", _for_capture(passage[0]), now, f"dropped: {stage.name}")
+                break
+        return passages
+
+    def _enter(self, way: Way, frame: Frame, due: float, *, held: bool) -> None:
+        if self.under_way >= LIMIT_FRAMES:
+            way.drops["in_flight"] += 1
+            return
+        self.under_way += 1
+        schedule = self._schedule
+        if not held:
+            # No frame overtakes another on its way, also where both arrive at one instant.
+            if due <= way.last_due:
+                due = way.last_due
+                schedule.behind(due, way.last_tie, way.arrive, (way, kept(frame)))
+                return
+            way.last_due = due
+            way.last_tie = schedule.tie()
+            schedule.behind(due, way.last_tie, way.arrive, (way, kept(frame)))
+        else:
+            schedule.at(due, way.arrive, (way, kept(frame)))
+
+    def _deliver(self, passage: tuple[Way, Frame]) -> None:
+        way, frame = passage
+        self.under_way -= 1
+        way.arrived_frames += 1
+        if FRAME.listeners:
+            FRAME(way.target, "in", _for_capture(frame), self._schedule.now, "")
+        head, payload = frame[0], frame[1]
+        following = self._schedule.peek()
+        more = (
+            following is not None
+            and following[3] is self._deliver_one
+            and following[0] == self._schedule.now
+            and following[4][0].target == way.target
+        )
+        # A checksum that is still open has met nothing that could have damaged what it covers.
+        way.receive(head + payload if payload else head, frame[3] > 0, more)
+
+    # --- faults -----------------------------------------------------------------------------------------------
+
+    def cut(self, sender: str, target: str) -> None:
+        """Let nothing pass any more; what is under way or held is lost too."""
+        way = self.way(sender, target)
+        way.is_cut = True
+        way.drops["cut"] += len(self._withdraw(way)) + len(way.held)
+        self.under_way -= len(way.held)
+        way.held.clear()
+        way.clear()
+
+    def mend(self, sender: str, target: str) -> None:
+        """Let packets pass again."""
+        self.way(sender, target).is_cut = False
+
+    def hold(self, sender: str, target: str) -> None:
+        """Keep what is sent and what is under way until `release`."""
+        way = self.way(sender, target)
+        if way.is_held:
+            return
+        way.is_held = True
+        now = self._schedule.now
+        way.held.extend((moment[4][1], moment[0] - now) for moment in self._withdraw(way))
+        self.under_way += len(way.held)
+        way.clear()
+
+    def release(self, sender: str, target: str) -> None:
+        """Let what was held go on with what is left of its way, and behind it what was sent meanwhile, in its order."""
+        way = self.way(sender, target)
+        way.is_held = False
+        held, way.held = way.held, deque()
+        self.under_way -= len(held)
+        now = self._schedule.now
+        for frame, left_s in held:
+            if left_s is not None:
+                self._enter(way, frame, now + left_s, held=False)
+            else:
+                for piece in self._pieces(way, frame) if way.cuts else [frame]:
+                    self._carry(way, piece)
+
+    def _withdraw(self, way: Way) -> list[Moment]:
+        """Take what is under way out of the schedule, in the order of arrival."""
+        moments = self._schedule.withdraw(lambda moment: type(moment[4]) is tuple and moment[4][0] is way)
+        self.under_way -= len(moments)
+        return moments
+
+
+def _nobody(packet: bytes | memoryview, checksum_valid: bool, more: bool) -> None:
+    raise AssertionError("a way that ends at no host has no receiver")
+
+
+class _Uplink(dict[bytes, Way]):
+    """By whichever address: the one way that all packets of a host take first."""
+
+    def __init__(self, way: Way) -> None:
+        super().__init__()
+        self._way = way
+
+    def get(self, address: bytes, default: Any = None, /) -> Way:
+        return self._way
+
+
+def kept(frame: Frame) -> Frame:
+    """The frame with bytes that nobody changes before it arrives."""
+    payload = frame[1]
+    if type(payload) is memoryview and not payload.readonly:
+        return frame._replace(payload=bytes(payload))
+    return frame
+
+
+def _for_capture(frame: Frame) -> bytes:
+    pieces = finished(frame, is_ethernet=False) if not frame[2] or len(frame[1]) <= frame[2] else None
+    return pieces[0].to_bytes() if pieces else frame.to_bytes()

@@ -1,0 +1,379 @@
+"""The event loop of one simulated host: asyncio as ever, where waiting is to hand the time back to the world.
+
+This file knows what a loop does at one instant, and that threads, descriptors and processes are not to be had. It
+refuses to know when the next instant is: that is `World`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import sys
+from _thread import get_ident as _get_ident
+from asyncio import events
+from asyncio.events import _set_running_loop
+from asyncio.sslproto import SSLProtocol
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sized
+from concurrent.futures import Executor
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, Unpack
+from weakref import WeakValueDictionary
+
+from ..errors import UnderlayError
+from ..loop._bridge import FIRST_NUMBER
+from ..loop._io_stack import StackLoop
+from ..loop._reactor import READ, WRITE
+from ..loop._transport import StreamTransport
+from ._bridge import SimBridge
+from ._names import look_up
+from ._refusals import refusal
+from ._unix import bound
+
+if TYPE_CHECKING:
+    from ..loop._stack_names import Names
+    from ..loop._stack_socket import StackSocket
+    from ._host import Host
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+# Turns of one loop at one instant. A program that calls itself soon for ever makes no time pass; a million turns are
+# seconds of a real machine's.
+MOST_TURNS: Final = 1_000_000
+
+# What it costs a host to hand a call to a thread and its result back, unless told otherwise: two switches of threads
+# and a write to the loop's pipe, as the design's figures have them.
+THREAD_COST_S: Final = 50e-6
+
+
+# Of turns with callbacks that wait anyway, one in eight looks at the sockets; a power of two less one.
+_LOOKS_EVERY: Final = 7
+
+
+class SimPoller:
+    """A ``Poller`` that never waits: it notes that the loop would."""
+
+    def __init__(self, bridge: SimBridge) -> None:
+        self._bridge = bridge
+
+    def add(self, fd: int, events: int) -> None:
+        """Watch a socket of the host's."""
+        if fd < FIRST_NUMBER:
+            raise refusal(
+                f"a simulated host was asked to watch the descriptor {fd} of the real machine",
+                "pipes, files and sockets made outside of the simulation would make a run impossible to repeat",
+            )
+        self._bridge.watch(fd, events)
+
+    modify = add
+
+    def remove(self, fd: int) -> None:
+        """Forget it."""
+        if fd >= FIRST_NUMBER:
+            try:
+                self._bridge.watch(fd, 0)
+            except OSError:
+                pass  # it is closed, and forgotten already
+
+    def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
+        """Never called: `SimLoop.turn` asks the bridge itself."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """There is nothing."""
+
+
+class SimLoop(StackLoop):
+    """asyncio on a simulated host. It is run by its world, never by itself."""
+
+    _transports: WeakValueDictionary[int, StreamTransport]
+    _thread_id: int | None
+    _asyncgens: Sized
+
+    def __init__(self, bridge: SimBridge, host: Host) -> None:
+        self._host = host
+        super().__init__(bridge, owns_network=False, poller=SimPoller(bridge))
+        self.time = bridge.now  # type: ignore[method-assign]
+        self.create_future = partial(SimFuture, loop=self)  # type: ignore[method-assign]
+        self.set_task_factory(_make_task)
+        self.signal_callbacks: dict[int, tuple[Callable[..., object], tuple[object, ...]]] = {}
+        self._ready_in_turn = self._ready
+        self._ready_outside = self._ready = _Waking(host)
+
+    # Nobody writes to a loop from another thread, so there is no pipe to be woken by.
+
+    def _make_self_pipe(self) -> None:
+        self._internal_fds = 0
+
+    def _close_self_pipe(self) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        self._host.wake()
+
+    # --- one instant ----------------------------------------------------------------------------------------
+
+    def turn(self) -> float | None:
+        """Do all that can be done without time passing; give the seconds until a timer is due, None for never."""
+        bridge, host = self._bridge, self._host
+        ready = self._ready_in_turn
+        if self._ready_outside:
+            ready.extend(self._ready_outside)
+            self._ready_outside.clear()
+        self._ready = ready
+        self._thread_id = _get_ident()
+        _set_running_loop(self)
+        try:
+            for number in range(MOST_TURNS):
+                # `ReactorLoop._run_once`, but that callbacks which wait go before a look at the sockets: at one instant
+                # nothing comes but from the host itself. Now and then it looks all the same, lest a program that spins
+                # until it is told something is never told.
+                if not ready or not ~number & _LOOKS_EVERY:
+                    self._queue_sockets(bridge.ready())
+                if self._scheduled:
+                    self._queue_due_timers()
+                if not ready:
+                    bridge.settle()
+                    self._queue_sockets(bridge.ready())  # the host may have sent itself something
+                    if not ready:
+                        return self._next_timer_s(None) if self._scheduled else None
+                self._run_ready()
+                if host.is_busy or self._stopping:
+                    return None
+        finally:
+            _set_running_loop(None)
+            self._thread_id = None
+            self._ready = self._ready_outside
+        raise UnderlayError(
+            f"the program on {self._host.name} ran {MOST_TURNS:,} turns of its loop at one instant",
+            remedy="it calls itself again and again without awaiting time or the network; asyncio.sleep(0) is neither",
+        )
+
+    def _queue_sockets(self, found: list[tuple[int, int]]) -> None:
+        for fd, mask in found:
+            if mask & ~WRITE and fd in self._readers:
+                self._ready_in_turn.append(self._readers[fd])
+            if mask & ~READ and fd in self._writers:
+                self._ready_in_turn.append(self._writers[fd])
+
+    def _run_ready(self) -> None:
+        if self._debug:
+            self._run_ready_and_time_it()
+            return
+        ready = self._ready_in_turn
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            try:
+                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._report_callback(handle, error)
+
+    def end(self) -> list[asyncio.Task[Any]]:
+        """The machine is off: nothing runs any more. Gives the tasks that had not ended, for `bury`."""
+        tasks = sorted(asyncio.all_tasks(self), key=hash)
+        for transport in list(self._transports.values()):
+            transport._sock, transport._closing = None, True  # it was not closed, and that is no news
+            protocol = transport.get_protocol()
+            if isinstance(protocol, SSLProtocol) and protocol._app_transport is not None:
+                protocol._app_transport._closed = True
+        for task in tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self.close()
+        return tasks
+
+    def bury(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """Let go of tasks that will never end, now, and not whenever garbage is collected, in another's turn."""
+        _set_running_loop(self)
+        try:
+            for task in tasks:
+                try:
+                    task.get_coro().close()
+                except Exception:
+                    pass  # a `finally` block on a machine that is off: whatever it says is no news
+        finally:
+            _set_running_loop(None)
+
+    def run_forever(self) -> None:
+        """Refused: the world runs the loops of its hosts."""
+        raise UnderlayError(
+            f"a program on the simulated host {self._host.name} ran its own loop",
+            remedy="give the host a coroutine function as start=, not one that calls asyncio.run()",
+        )
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
+    ) -> events.TimerHandle:
+        """As ever; and from another host's code, let the world know that there is work."""
+        if self._thread_id is None:
+            self._host.wake()
+        return super().call_at(when, callback, *args, context=context)
+
+    @property
+    def names(self) -> Names:
+        """Who answers ``getaddrinfo``."""
+        return self._names
+
+    def socket_of(self, number: int) -> StackSocket:
+        """The host's socket of that number; EBADF where there is none."""
+        return self._bridge.socket(number)
+
+    # --- names ----------------------------------------------------------------------------------------------
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> Any:
+        """As ``socket.getaddrinfo``, by the world's names."""
+        return look_up(self._host, host, port, family, type, proto, flags)
+
+    def getaddrinfo_now(self, host: Any, port: Any, family: int, type: int, proto: int, flags: int) -> Any:
+        """The same for ``socket.getaddrinfo`` itself."""
+        return look_up(self._host, host, port, family, type, proto, flags)
+
+    async def create_unix_server(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        path: Any = None,
+        *,
+        sock: Any = None,
+        **options: Any,
+    ) -> asyncio.AbstractServer:
+        """As ever; but asyncio would look for a file of that name on the real machine, and remove it."""
+        if path is not None and sock is None:
+            sock = bound(os.fspath(path))
+            path = None
+        if sys.version_info >= (3, 13):
+            options["cleanup_socket"] = False
+        return await super().create_unix_server(protocol_factory, path, sock=sock, **options)
+
+    # --- signals and processes ------------------------------------------------------------------------------
+
+    def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
+        """Call it when the program sends itself that signal; nobody else can."""
+        if asyncio.iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        self._check_signal(sig)  # type: ignore[attr-defined]
+        self._check_closed()
+        self.signal_callbacks[sig] = callback, args
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Forget it; False where there is none."""
+        self._check_signal(sig)  # type: ignore[attr-defined]
+        return self.signal_callbacks.pop(sig, None) is not None
+
+    async def _make_subprocess_transport(self, *args: object, **kwargs: object) -> asyncio.SubprocessTransport:
+        raise refusal(
+            f"a process was started on the simulated host {self._host.name}",
+            "let another host do it, whose program is a coroutine: world.host(name, start=...)",
+        )
+
+    # --- asynchronous generators ----------------------------------------------------------------------------
+
+    @property
+    def has_generators(self) -> bool:
+        """Whether some began, and have not ended."""
+        return bool(len(self._asyncgens))
+
+    def note_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """It began here."""
+        self._asyncgen_firstiter_hook(generator)  # type: ignore[attr-defined]
+
+    def close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Nobody goes on with it."""
+        self._asyncgen_finalizer_hook(generator)  # type: ignore[attr-defined]
+
+    # --- threads --------------------------------------------------------------------------------------------
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]:
+        """Call it here and now; what came of it is told after what a thread would have cost."""
+        self._check_closed()
+        future: asyncio.Future[_T] = self.create_future()
+        cost_s = self._host.thread_cost_s
+        with self._host.thread() as took_s:
+            try:
+                tell, outcome = _succeed, func(*args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                tell, outcome = _fail, error  # type: ignore[assignment]
+        self.call_later(cost_s + took_s(), tell, future, outcome)
+        return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """There are no threads to wait for."""
+
+
+class _Waking(deque[events.Handle]):
+    """Callbacks that were queued while the loop has no turn, by another host's code (a test's shared Event)."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__()
+        self._host = host
+
+    def append(self, handle: events.Handle, /) -> None:
+        super().append(handle)
+        self._host.wake()
+
+
+# --- tasks and futures -----------------------------------------------------------------------------------------------
+# asyncio keeps them in sets, in the order of their hashes: addresses in memory, different in each process. Their
+# numbers are the same in each run.
+
+_numbers = itertools.count(1)
+
+
+def restart_numbers() -> None:
+    """Count tasks and futures from 1 again: a world begins."""
+    global _numbers
+    _numbers = itertools.count(1)
+
+
+def next_number() -> int:
+    """The next of the numbers by which asyncio's objects are hashed."""
+    return next(_numbers)
+
+
+class SimFuture(asyncio.Future[Any]):
+    """A future that is hashed by a number, which it gets when it is first hashed."""
+
+    _number = 0
+
+    def __hash__(self) -> int:
+        if not self._number:
+            self._number = next(_numbers)
+        return self._number
+
+
+class SimTask(asyncio.Task[Any]):
+    """A task that is hashed by a number, which it gets when it is first hashed: asyncio keeps all tasks in a set."""
+
+    _number = 0
+
+    def __hash__(self) -> int:
+        if not self._number:
+            self._number = next(_numbers)
+        return self._number
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T], **options: Any
+) -> asyncio.Task[_T]:
+    return SimTask(coro, loop=loop, **options)
+
+
+def _succeed(future: asyncio.Future[_T], result: _T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[_T], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

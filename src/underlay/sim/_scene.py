@@ -1,0 +1,189 @@
+"""What a world looks like at one moment, as data and as two tables: its hosts, and the ways between them.
+
+This file knows columns. It refuses to know when somebody looks. ``rich`` is imported only to draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ._conditions import Conditions
+    from ._host import Host
+    from ._internet import Way
+    from ._world import World
+
+
+@dataclass(frozen=True)
+class HostScene:
+    """A host: whether it runs, how often it booted, its TCP connections, what its links carried."""
+
+    name: str
+    address: str
+    state: str
+    boots: int
+    connections: int
+    sent_bytes: int
+    received_frames: int
+
+
+@dataclass(frozen=True)
+class WayScene:
+    """One direction between two hosts: what it is like, what it carried, what it dropped, by reason."""
+
+    sender: str
+    target: str
+    conditions: dict[str, float | int]
+    state: str
+    sent_frames: int
+    sent_bytes: int
+    arrived_frames: int
+    drops: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All of a world at one moment."""
+
+    seed: int
+    now_s: float
+    hosts: tuple[HostScene, ...]
+    ways: tuple[WayScene, ...]
+    last_fault: str
+
+    def as_json(self) -> dict[str, Any]:
+        """For a file."""
+        return asdict(self)
+
+
+def scene_of(world: World) -> Scene:
+    """Look at a world."""
+    ways = world.internet.ways()
+    return Scene(
+        world.seed,
+        world.now,
+        tuple(_host(host, ways) for host in world.hosts.values()),
+        tuple(_way(way) for way in ways),
+        str(world.faults.applied[-1]) if world.faults.applied else "",
+    )
+
+
+def _host(host: Host, ways: Iterable[Way]) -> HostScene:
+    state = "down" if not host.is_up else "paused" if host.is_paused else "up" if host.has_program else "idle"
+    return HostScene(
+        host.name,
+        host.address,
+        state,
+        host.boots,
+        host.stack.tcp.statistics().connections if host.is_up else 0,
+        sum(way.sent_bytes for way in ways if way.sender == host.name),
+        sum(way.arrived_frames for way in ways if way.target == host.name),
+    )
+
+
+def _way(way: Way) -> WayScene:
+    statistics = way.statistics()
+    return WayScene(
+        way.sender,
+        way.target,
+        _said(way.conditions),
+        "cut" if way.is_cut else "held" if way.is_held else "",
+        statistics.sent_frames,
+        statistics.sent_bytes,
+        statistics.arrived_frames,
+        statistics.drops,
+    )
+
+
+def _said(conditions: Conditions) -> dict[str, float | int]:
+    """Those that are not as nothing was said."""
+    default = type(conditions)()
+    fields = conditions.__dataclass_fields__
+    return {name: getattr(conditions, name) for name in fields if getattr(conditions, name) != getattr(default, name)}
+
+
+# --- drawn ----------------------------------------------------------------------------------------------------------
+
+_SHORT = {
+    "delay_s": "",
+    "jitter_s": "±",
+    "loss": "loss ",
+    "rate_bits_per_s": "",
+    "duplicate": "dup ",
+    "corrupt": "bad ",
+}
+_STYLES = {"down": "red", "cut": "red", "paused": "yellow", "held": "yellow", "up": "green"}
+
+
+def draw(scene: Scene, most_rows: int, *, status: str = "") -> RenderableType:
+    """The two tables, of at most so many rows in all; what does not fit is counted."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    # The ways need more rows than the hosts; what hosts leave over is theirs.
+    most_hosts = min(len(scene.hosts), max(1, most_rows // 2, most_rows - len(scene.ways)))
+    most_ways = max(1, most_rows - most_hosts)
+    hosts = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in ("host", "address", "state"):
+        hosts.add_column(name, no_wrap=True, overflow="ellipsis", max_width=20)
+    for name in ("boots", "tcp", "sent", "packets in"):
+        hosts.add_column(name, justify="right", no_wrap=True)
+    for host in scene.hosts[:most_hosts]:
+        state = Text(host.state, style=_STYLES.get(host.state, ""))
+        figures = (str(host.boots), str(host.connections), _bytes(host.sent_bytes), f"{host.received_frames:,}")
+        hosts.add_row(host.name, host.address, state, *figures)
+    ways = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in ("way", "like", "state"):
+        ways.add_column(name, no_wrap=True, overflow="ellipsis", max_width=26)
+    for name in ("packets", "arrived", "lost"):
+        ways.add_column(name, justify="right", no_wrap=True)
+    for way in scene.ways[:most_ways]:
+        lost = sum(way.drops.values())
+        ways.add_row(
+            f"{way.sender} → {way.target}",
+            _like(way.conditions),
+            Text(way.state, style=_STYLES.get(way.state, "")),
+            f"{way.sent_frames:,}",
+            f"{way.arrived_frames:,}",
+            f"{lost:,}" if lost else "",
+        )
+    lines: list[RenderableType] = [Text(f"seed {scene.seed}, {scene.now_s:.3f} s of virtual time{status}"), hosts]
+    if scene.ways:
+        lines.append(ways)
+    unshown = [
+        f"{count} more {what}"
+        for count, what in ((len(scene.hosts) - most_hosts, "hosts"), (len(scene.ways) - most_ways, "ways"))
+        if count > 0
+    ]
+    if unshown:
+        lines.append(Text(f"and {' and '.join(unshown)}; --json tells all"))
+    if scene.last_fault:
+        lines.append(Text(f"last fault: {scene.last_fault}", no_wrap=True, overflow="ellipsis"))
+    return Group(*lines)
+
+
+def _like(conditions: dict[str, float | int]) -> str:
+    parts = []
+    for name, value in conditions.items():
+        if name in ("delay_s", "jitter_s"):
+            parts.append(f"{_SHORT[name]}{value * 1000:g} ms")
+        elif name == "rate_bits_per_s":
+            parts.append(f"{value / 1e6:g} Mbit/s")
+        elif name in _SHORT:
+            parts.append(f"{_SHORT[name]}{value * 100:g} %")
+    return ", ".join(parts)
+
+
+def _bytes(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

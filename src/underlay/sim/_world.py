@@ -1,0 +1,467 @@
+"""A world: hosts, the ways between them, and one virtual time, from one seed.
+
+This file knows who is there and whose turn it is. It refuses to know how a packet travels (``_internet.py``) and what
+a host does in its turn (``_host.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from random import Random
+from types import MappingProxyType
+from typing import Any, Final, TypeVar, Unpack, cast
+
+from ..errors import UnderlayError, UsageError, nearest
+from . import _chance, _determinism, _polling, _signals, _sockets, _stand_ins, _threads, _time, _turn  # noqa: F401
+from ._body import Body, Move
+from ._chaos import Chaos, ChaosWords
+from ._conditions import Conditions, Words
+from ._faults import Calm, Disturb, FaultLog, Heal, Hold, LinkChange, Partition, Release
+from ._host import MTU_BYTES, Host, Start
+from ._internet import Internet
+from ._lan import Lan
+from ._loop import restart_numbers
+from ._order import COLLECT_EVERY, collect
+from ._quantities import seconds
+from ._schedule import Schedule
+from ._topology import INTERNET, Topology
+
+_T = TypeVar("_T")
+
+# A day of virtual time: whatever a test waits for has come by then, or never comes.
+TIME_LIMIT_S: Final = 86_400.0
+# Every way's, unless told otherwise: hosts of one data centre.
+DELAY_S: Final = 0.0005
+# Of a LAN's wire, unless told otherwise: 100 m of it, and what a card and half a switch take.
+WIRE_DELAY_S: Final = 25e-6
+# As many as 192.168.0.0/16 has networks of 254.
+MOST_LANS: Final = 255
+# How long cancelled programs have to say goodbye when the test is over: more than servers wait for their clients.
+GOODBYE_S: Final = 30.0
+# Where a test's own lines run outside of any host's block.
+OUTSIDE: Final = "the test"
+
+
+class World:
+    """Many hosts in one process, each with its own loop, clock and TCP/IP stack, in virtual time, from a seed.
+
+    ``conditions`` are those of every way that `link` says nothing of. ``time_limit`` bounds the virtual time. Of the
+    faults that `chaos` draws, ``only_faults`` applies those of these numbers: so a schedule is shrunk.
+
+    >>> import asyncio
+    >>> async def shout(reader, writer):
+    ...     writer.write((await reader.readline()).upper())
+    ...     writer.close()
+    >>> async def serve():
+    ...     async with await asyncio.start_server(shout, port=7) as server:
+    ...         await server.serve_forever()
+    >>> async def test(world):
+    ...     world.host("server", start=serve)
+    ...     async with world.host("client"):
+    ...         await asyncio.sleep(1)
+    ...         reader, writer = await asyncio.open_connection("server", 7)
+    ...         writer.write(b"across the internet\\n")
+    ...         answer = await reader.read()
+    ...         writer.close()
+    ...         return answer
+    >>> World(seed=1).run(test)
+    b'ACROSS THE INTERNET\\n'
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        time_limit: float | str = TIME_LIMIT_S,
+        only_faults: Collection[int] | None = None,
+        **conditions: Unpack[Words],
+    ) -> None:
+        self.seed = seed
+        self.time_limit_s = seconds(time_limit, "time_limit")
+        self.schedule: Final = Schedule(self.rng_for("schedule"))
+        self.faults: Final = FaultLog(self.schedule, only_faults)
+        self.names: dict[str, Sequence[str]] = {}
+        self.internet: Final = Internet(self.schedule, self.rng_for, Conditions(delay_s=DELAY_S).changed(**conditions))
+        self.topology: Final = Topology()
+        self._hosts: dict[str, Host] = {}
+        self._chaoses = 0
+        self._outside: Final = Host(self, OUTSIDE, 0, None)
+        self._places: list[Host] = []
+        self._body: Body[Any] | None = None
+        self._failure: BaseException | None = None
+        self._is_over = False
+        # Called before each step, outside of any host's turn; set before the run.
+        self.watch: Callable[[], None] | None = None
+
+    @property
+    def now(self) -> float:
+        """Seconds since the world began."""
+        return self.schedule.now
+
+    @property
+    def current(self) -> Host | None:
+        """The host whose turn it is; None outside of any."""
+        host = _turn.host
+        return host if host is not None and host.world is self else None
+
+    @property
+    def hosts(self) -> MappingProxyType[str, Host]:
+        """All hosts by name."""
+        return MappingProxyType(self._hosts)
+
+    def rng_for(self, purpose: str) -> Random:
+        """Chance for one purpose: of the seed, and independent of what is drawn for others."""
+        return _determinism.rng(self.seed, purpose)
+
+    # --- what there is --------------------------------------------------------------------------------------
+
+    def host(
+        self,
+        name: str,
+        start: Start | None = None,
+        *,
+        on: str | Lan | tuple[str | Lan, ...] = INTERNET,
+        forwards: bool = False,
+    ) -> Host:
+        """The host of that name, made and booted where there is none; ``start`` is its program.
+
+        It is on the internet, unless ``on`` names a LAN, or several segments; ``forwards`` makes it a router.
+        """
+        known = self._hosts.get(name)
+        if known is not None:
+            if start is not None:
+                raise UsageError(f"the host {name!r} is there already", remedy="give it its program when it is made")
+            return known
+        if not name or name == OUTSIDE or not name.isprintable() or " " in name:
+            raise UsageError(f"{name!r} is no name for a host", remedy="it is as in http://NAME/")
+        if name == INTERNET or name in self.topology.lans:
+            raise UsageError(f"{name!r} names a network already", remedy="give the host another name")
+        host = Host(self, name, len(self._hosts) + 1, start, self.topology.segments(on), forwards=forwards)
+        self._hosts[name] = host
+        if host.on != (INTERNET,) or forwards:
+            self._join(host)
+        self.names[name.lower()] = [host.address]  # one: a client would try another, and tell of two errors
+        host.boot()
+        return host
+
+    def _join(self, host: Host) -> None:
+        """Plug a host into its LANs, and let everybody know the routes that it opens."""
+        topology, internet = self.topology, self.internet
+        if host.forwards:
+            internet.cut_for(host.name)
+        for segment in host.on:
+            if segment != INTERNET:
+                card = topology.lans[segment].plug(host.name, host.cards.take)
+                host.cards.by_lan[segment] = card
+                if INTERNET not in host.on and len(host.cards.by_lan) == 1:
+                    host.address, host.address6 = card.address, card.address6
+        topology.join(host)
+        if host.forwards:
+            for other in self._hosts.values():
+                other.cards.add_routes()
+        for target, segment, router in topology.hops((INTERNET,)):
+            assert segment == INTERNET
+            internet.reach_by(router.name, topology.behind(target))
+
+    def lan(self, name: str, *, prefix: str | None = None, **conditions: Unpack[Words]) -> Lan:
+        """Make an Ethernet LAN, for hosts that are made with ``on=name``; ``conditions`` are each wire's, both ways.
+
+        An ``mtu`` is that of its hosts' cards: they send nothing longer, and a router says so to others.
+
+        Its hosts reach each other; and others where a `router` joins it to the internet or to another LAN. Of its
+        wires one speaks as of other ways, ``world.link("pc", "office", loss=0.01)``.
+
+        >>> async def test(world):
+        ...     world.lan("office")
+        ...     world.router("gateway", "office", "internet")
+        ...     pc, web = world.host("pc", on="office"), world.host("web")
+        ...     return pc.address, world.host("gateway").address, web.address
+        >>> World().run(test)
+        ('192.168.1.2', '10.0.0.1', '10.0.0.3')
+        """
+        lans = self.topology.lans
+        if name in self._hosts or name in lans or name == INTERNET:
+            raise UsageError(f"{name!r} names something already", remedy="give the LAN another name")
+        if len(lans) >= MOST_LANS:
+            raise UsageError(f"a world has no more than {MOST_LANS} LANs", remedy="put more hosts into each")
+        wires = Conditions(delay_s=WIRE_DELAY_S).changed(**conditions)
+        mtu_bytes, wires = wires.mtu_bytes or MTU_BYTES, wires.changed(mtu=None)
+        lans[name] = lan = Lan(
+            name, len(lans) + 1, self.internet, self.schedule, wires, prefix=prefix, mtu_bytes=mtu_bytes
+        )
+        return lan
+
+    def router(self, name: str, *segments: str | Lan) -> Host:
+        """Make a host that passes packets on between LANs, or between a LAN and the "internet"."""
+        if len(segments) < 2:
+            raise UsageError(f"the router {name!r} is on one segment only", remedy="name two at least")
+        return self.host(name, on=segments, forwards=True)
+
+    def wan(self, between: dict[tuple[str, str], float | str | Words], **regions: Iterable[str]) -> None:
+        """Say what the ways between the hosts of two regions are like: a delay, or conditions, in both directions.
+
+        ``regions`` name their hosts, which may be made later. A region with itself is a pair too.
+
+        >>> async def test(world):
+        ...     world.wan({("eu", "us"): "40ms", ("eu", "eu"): dict(delay="2ms", loss="0.1%")}, eu=["a", "b"], us=["c"])
+        ...     a, b, c = world.host("a"), world.host("b"), world.host("c")
+        ...     return [world.internet.way(*ends).conditions for ends in (("a", "c"), ("b", "a"))]
+        >>> World().run(test)
+        [Conditions(delay_s=0.04), Conditions(delay_s=0.002, loss=0.001)]
+        """
+        pairs: dict[tuple[str, str], Conditions] = {}
+        for (one, other), said in between.items():
+            for region in (one, other):
+                if region not in regions:
+                    raise UsageError(f"there is no region {region!r}", remedy=f"name its hosts: {region}=[…]")
+            words: Words = said if isinstance(said, dict) else {"delay": said}
+            pairs[one, other] = pairs[other, one] = self.internet.conditions.changed(**words)
+        self.internet.wan(pairs, {host: region for region, hosts in regions.items() for host in hosts})
+
+    def access(
+        self,
+        host: str | Host,
+        *,
+        up: float | str | None = None,
+        down: float | str | None = None,
+        **conditions: Unpack[Words],
+    ) -> None:
+        """Let a host be joined to the internet by one link that all its traffic shares, such as ``up="1mbit"``.
+
+        ``up`` and ``down`` are its rates, where it has two; ``conditions`` are of both directions.
+        """
+        (name,) = self._named(host)
+        if INTERNET not in self._hosts[name].on:
+            raise UsageError(f"{name} is not on the internet itself", remedy="say what its wire is like, by link()")
+        both = Conditions().changed(**conditions)
+        self.internet.access(
+            name, both if up is None else both.changed(rate=up), both if down is None else both.changed(rate=down)
+        )
+
+    def link(self, one: str | Host, other: str | Host, *, one_way: bool = False, **conditions: Unpack[Words]) -> None:
+        """Say what the way between two hosts is like, in both directions, or from `one` to `other` only."""
+        for sender, target in self._ways([one], [other], one_way=one_way):
+            self.internet.change(sender, target, self.internet.conditions.changed(**conditions))
+        words = cast("dict[str, float | str | None]", conditions)
+        self.faults.note(LinkChange(*self._ends(one, other), one_way, tuple(words.items())))
+
+    # --- faults ---------------------------------------------------------------------------------------------
+
+    def partition(
+        self,
+        one: str | Host | Iterable[str | Host],
+        *others: str | Host,
+        to: str | Host | Iterable[str | Host] | None = None,
+    ) -> None:
+        """Let no packet pass between `one` and the others (all hosts, where none is named), those under way included.
+
+        With ``to`` only in one direction: what `one` sends to them is lost, what they send arrives.
+        """
+        ones, targets = self._sides(one, others, to)
+        for sender, target in self._pairs(ones, targets, one_way=to is not None):
+            if self.internet.has_way(sender, target):
+                self.internet.cut(sender, target)
+            elif sender in self._hosts and target in self._hosts:
+                self._hosts[target].cards.block(self._hosts[sender].cards.addresses)
+        self.faults.note(Partition(tuple(ones), tuple(targets), to is not None))
+
+    def heal(
+        self,
+        one: str | Host | Iterable[str | Host] | None = None,
+        *others: str | Host,
+        to: str | Host | Iterable[str | Host] | None = None,
+    ) -> None:
+        """Undo every partition; or let packets pass again where `partition` with the same words cut them off."""
+        if one is None:
+            for way in self.internet.ways():
+                self.internet.mend(way.sender, way.target)
+            if self.topology.lans:
+                for host in self._hosts.values():
+                    host.cards.unblock()
+            self.faults.note(Heal())
+            return
+        ones, targets = self._sides(one, others, to)
+        for sender, target in self._pairs(ones, targets, one_way=to is not None):
+            if self.internet.has_way(sender, target):
+                self.internet.mend(sender, target)
+            elif sender in self._hosts and target in self._hosts:
+                self._hosts[target].cards.unblock(self._hosts[sender].cards.addresses)
+        self.faults.note(Heal(tuple(ones), tuple(targets), to is not None))
+
+    def hold(self, one: str | Host, other: str | Host, *, one_way: bool = False) -> None:
+        """Keep all packets between them, those under way included, until `release`."""
+        for sender, target in self._ways([one], [other], one_way=one_way):
+            self.internet.hold(sender, target)
+        self.faults.note(Hold(*self._ends(one, other), one_way))
+
+    def release(self, one: str | Host, other: str | Host, *, one_way: bool = False) -> None:
+        """Send what was held on its way, in its order."""
+        for sender, target in self._ways([one], [other], one_way=one_way):
+            self.internet.release(sender, target)
+        self.faults.note(Release(*self._ends(one, other), one_way))
+
+    def disturb(
+        self, one: str | Host, other: str | Host, *, one_way: bool = False, **conditions: Unpack[Words]
+    ) -> None:
+        """Make a way worse in some respects and leave all others as they are, until `calm`."""
+        for sender, target in self._ways([one], [other], one_way=one_way):
+            way = self.internet.way(sender, target)
+            way.undisturbed = way.undisturbed or way.conditions
+            self.internet.change(sender, target, way.conditions.changed(**conditions))
+        words = cast("dict[str, float | str | None]", conditions)
+        self.faults.note(Disturb(*self._ends(one, other), one_way, tuple(words.items())))
+
+    def calm(self, one: str | Host, other: str | Host, *, one_way: bool = False) -> None:
+        """Let a way be again as it was before it was disturbed."""
+        for sender, target in self._ways([one], [other], one_way=one_way):
+            way = self.internet.way(sender, target)
+            if way.undisturbed is not None:
+                before, way.undisturbed = way.undisturbed, None
+                self.internet.change(sender, target, before)
+        self.faults.note(Calm(*self._ends(one, other), one_way))
+
+    def chaos(self, *kinds: str, **words: Unpack[ChaosWords]) -> Chaos:
+        """Let random faults befall hosts and the ways between them, for a while; all is healed at its end.
+
+        ``kinds`` are some of `Chaos.KINDS`, all unless told otherwise. The faults are drawn now, from the seed.
+
+        >>> async def test(world):
+        ...     world.host("db"), world.host("api")
+        ...     chaos = world.chaos("crash", "partition", duration="60s", every="20s")
+        ...     await chaos.over()
+        ...     return [str(fault) for fault in chaos.faults]
+        >>> for line in World(seed=1).run(test):
+        ...     print(line)
+        at 29.05 s partition db | api, until 29.2964 s
+        at 46.9802 s partition db | api, until 54.3337 s
+        at 58.2021 s crash db, until 60 s
+        """
+        self._chaoses += 1
+        chaos = Chaos(self, self.rng_for(f"chaos {self._chaoses}"), kinds, **words)
+        chaos.begin()
+        return chaos
+
+    def _sides(
+        self,
+        one: str | Host | Iterable[str | Host],
+        others: Iterable[str | Host],
+        to: str | Host | Iterable[str | Host] | None,
+    ) -> tuple[list[str], list[str]]:
+        ones = self._named(one)
+        targets = [*(each for other in others for each in self._named(other)), *(self._named(to) if to else ())]
+        return ones, targets or [name for name in self._hosts if name not in ones]
+
+    def _ends(self, one: str | Host, other: str | Host) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple(self._named(one)), tuple(self._named(other))
+
+    def _named(self, hosts: str | Host | Iterable[str | Host]) -> list[str]:
+        if isinstance(hosts, str | Host):
+            hosts = [hosts]
+        names = [each.name if isinstance(each, Host) else each for each in hosts]
+        known = [*self._hosts, *self.topology.lans] if self.topology.lans else self._hosts
+        for name in names:
+            if name not in known:
+                raise UsageError(f"there is no host {name!r}", remedy=nearest(name, known))
+        return names
+
+    def _ways(
+        self, ones: Iterable[str | Host], others: Iterable[str | Host], *, one_way: bool
+    ) -> list[tuple[str, str]]:
+        """The pairs of ends, each of which has a way."""
+        pairs = self._pairs(ones, others, one_way=one_way)
+        for sender, target in pairs:
+            if not self.internet.has_way(sender, target):
+                on = [name for host in (sender, target) if host in self._hosts for name in self._hosts[host].on]
+                lan = next((name for name in on if name != INTERNET), "its LAN")
+                raise UsageError(
+                    f"no way of their own joins {sender} and {target}",
+                    remedy=f'name the wire of one of them, as in world.link("{sender}", "{lan}")',
+                )
+        return pairs
+
+    def _pairs(
+        self, ones: Iterable[str | Host], others: Iterable[str | Host], *, one_way: bool
+    ) -> list[tuple[str, str]]:
+        pairs = [(a, b) for a in self._named(ones) for b in self._named(others) if a != b]
+        if not pairs:
+            raise UsageError("a way has two ends, and only one host was named", remedy="name another")
+        return pairs if one_way else [pair for a, b in pairs for pair in ((a, b), (b, a))]
+
+    # --- a run ----------------------------------------------------------------------------------------------
+
+    def run(self, test: Callable[[World], Coroutine[Any, Any, _T]]) -> _T:
+        """Run ``test(world)`` to its end, in virtual time; give what it returns, raise what it or a program raised.
+
+        Raises `Stalled` where it waits for what cannot come. A world is run once.
+        """
+        if self._is_over or self._body is not None:
+            raise UsageError("this world has been run", remedy="make another of the same seed")
+        with _turn.of_a_world(), _stand_ins.in_place():
+            return self._run(test)
+
+    def _run(self, test: Callable[[World], Coroutine[Any, Any, _T]]) -> _T:
+        restart_numbers()
+        self._outside.boot()
+        self._body = body = Body(test(self), lambda: None)
+        try:
+            body.run_on(self._outside)
+            schedule = self.schedule
+            step, limit_s = schedule.step if self.watch is None else self._watched_step, self.time_limit_s
+            while not body.is_done and self._failure is None:
+                if not step():
+                    raise Stalled(self, "nothing is left to happen")
+                if not schedule.taken % COLLECT_EVERY:
+                    collect(schedule.taken)
+                if schedule.now > limit_s:
+                    raise Stalled(self, f"the time limit of {limit_s:g} s has passed")
+            error = self._failure or body.error
+            if error is not None:
+                raise error
+            return body.result  # type: ignore[return-value]
+        finally:
+            self._end()
+
+    def _watched_step(self) -> bool:
+        if self.watch is not None:
+            self.watch()
+        return self.schedule.step()
+
+    def fail(self, error: BaseException) -> None:
+        """A program ended by an error that it did not catch: the run ends with it."""
+        if self._failure is None and not self._is_over:
+            self._failure = error
+
+    def move_to(self, host: Host) -> Move:
+        """Awaited by the test: run what follows on that host."""
+        self._places.append(host)
+        return Move(host)
+
+    def move_back(self) -> Move:
+        """Awaited by the test: run what follows where it was before."""
+        self._places.pop()
+        return Move(self._places[-1] if self._places else self._outside)
+
+    def _end(self) -> None:
+        self._is_over = True
+        if self._body is not None:
+            self._body.close()
+        hosts = (*self._hosts.values(), self._outside)
+        for host in hosts:
+            host.shut_down()
+        last_s = self.schedule.now + GOODBYE_S
+        while (when := self.schedule.next_at()) is not None and when < last_s:
+            if all(host.is_idle for host in hosts):
+                break
+            self.schedule.step()
+        for host in hosts:
+            host.switch_off()
+
+
+class Stalled(UnderlayError):
+    """The test waits, and nothing is left that could wake it."""
+
+    def __init__(self, world: World, reason: str) -> None:
+        super().__init__(
+            f"{reason} at {world.now:.6f} s, and the test has not ended",
+            remedy="it waits for what cannot come: an answer that nobody sends, a lock that nobody releases",
+        )

@@ -14,7 +14,7 @@ DEMO_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-ledger docs-stack golden bench coverage build clean
+.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-errors docs-ledger docs-sim docs-stack golden bench coverage compiled uncompiled test-compiled build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 18
@@ -63,6 +63,12 @@ docs-costs: $(VENV)/.installed-test ## measure the costs that docs/models.md sho
 docs-stack: $(VENV)/.installed-test ## measure the user-space stack, as docs/stack.md shows it; as root
 	@$(BIN)/python benchmarks/stack.py --rounds 3 --seconds 0.7 --markdown docs/figures/stack.md
 
+docs-errors: $(VENV)/.installed-test ## play docs/sim-errors.md anew, on two kernels and on the simulator; as root
+	@$(BIN)/python -m tests.sim.errors_page
+
+docs-sim: $(VENV)/.installed-test ## measure simulated hosts, as docs/sim.md shows them
+	@$(BIN)/python benchmarks/sim.py --rounds 3 --markdown docs/figures/sim.md
+
 docs-ledger: $(VENV)/.installed-test ## write docs/rfc9293.md anew: each MUST of TCP, and its tests
 	@$(BIN)/python -m tests.stack.ledger
 
@@ -75,6 +81,15 @@ bench: $(VENV)/.installed-test ## measure the loops beside uvloop and the standa
 coverage: $(VENV)/.installed-test ## which lines and branches the tests reach
 	@$(PYTEST) --cov --cov-report=
 	@$(BIN)/python -m coverage report
+
+compiled: $(VENV)/.installed-dev ## compile wire and stack in place by mypyc: the same, in half the time; needs a C compiler
+	@$(BIN)/python hatch_build.py
+
+uncompiled: ## remove what `make compiled` made
+	@python3 hatch_build.py --clean
+
+test-compiled: compiled ## the tests of wire and stack on their compiled form, which is removed again
+	@$(PYTEST) tests/wire tests/stack tests/sim; status=$$?; $(MAKE) --no-print-directory uncompiled; exit $$status
 
 build: $(VENV)/.installed-dev ## the wheel and the source archive, into dist
 	@$(BIN)/python -m hatchling build -d dist

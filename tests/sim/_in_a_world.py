@@ -57,9 +57,12 @@ def play(situation: type[Situation], seed: int = 1) -> dict[str, list[str]]:
             client_is_over.set()
 
         client_is_over = asyncio.Event()
-        world.host("server", start=serve)
+        on = "internet"
+        if not situation.knows_macs:
+            on = world.lan("cable", prefix="10.0.0.0/24").name
+        world.host("server", start=serve, on=on)
         await is_ready.wait()
-        world.host("client", start=ask)
+        world.host("client", start=ask, on=on)
         await client_is_over.wait()
         await asyncio.sleep(GRACE_S)
         is_over.set()

@@ -15,20 +15,7 @@ import pytest
 from underlay.errors import UnderlayError, UsageError
 from underlay.sim import World, current_host
 
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    writer.close()
-
-
-async def serve_echo() -> None:
-    async with await asyncio.start_server(echo, port=7) as server:
-        await server.serve_forever()
+from ._echo import serve_echo
 
 
 async def ask(message: bytes = b"hello") -> bytes:

@@ -18,22 +18,9 @@ from underlay.errors import UsageError
 from underlay.link import FRAME
 from underlay.sim import Conditions, World
 
+from ._echo import serve_echo
+
 _T = TypeVar("_T")
-
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    writer.close()
-
-
-async def serve() -> None:
-    async with await asyncio.start_server(echo, port=7) as server:
-        await server.serve_forever()
 
 
 async def ask(host: str, message: bytes = b"hello") -> bytes:
@@ -76,10 +63,10 @@ def office(world: World) -> None:
     world.lan("office")
     world.lan("lab")
     for name in ("pc1", "pc2"):
-        world.host(name, start=serve, on="office")
+        world.host(name, start=serve_echo, on="office")
     for name in ("rig1", "rig2"):
-        world.host(name, start=serve, on="lab")
-    world.host("web", start=serve)
+        world.host(name, start=serve_echo, on="lab")
+    world.host("web", start=serve_echo)
 
 
 # --- a LAN -----------------------------------------------------------------------------------------------------------
@@ -101,7 +88,7 @@ def test_hosts_of_a_lan_reach_each_other_by_name_over_a_switch_and_arp() -> None
 def test_a_round_trip_in_a_lan_takes_its_four_wires() -> None:
     async def test(world: World) -> float:
         world.lan("office", delay="1ms")
-        world.host("pc1", start=serve, on="office")
+        world.host("pc1", start=serve_echo, on="office")
         async with world.host("pc2", on="office"):
             await asyncio.sleep(1)
             return await round_trip_s(world, "pc1")
@@ -122,7 +109,7 @@ def test_ipv6_works_in_a_lan_by_neighbour_discovery() -> None:
 def test_large_transfers_pass_a_lossy_wire() -> None:
     async def test(world: World) -> bool:
         world.lan("office", loss=0.02, corrupt=0.01)
-        world.host("pc1", start=serve, on="office")
+        world.host("pc1", start=serve_echo, on="office")
         data = bytes(range(256)) * 2000
         async with world.host("pc2", on="office"):
             await asyncio.sleep(1)
@@ -178,7 +165,7 @@ def test_two_hosts_of_a_lan_may_be_parted_while_both_reach_a_third() -> None:
     async def test(world: World) -> list[object]:
         world.lan("office")
         for name in ("a", "b", "c"):
-            world.host(name, start=serve, on="office")
+            world.host(name, start=serve_echo, on="office")
         await asyncio.sleep(1)
         world.partition("a", "b")
         said: list[object] = []
@@ -227,7 +214,7 @@ def test_a_lan_that_is_made_later_is_reached_too_and_so_is_a_host_that_reboots()
         await asyncio.sleep(1)
         world.lan("late")
         world.router("late-gateway", "late", "lab")
-        world.host("late1", start=serve, on="late")
+        world.host("late1", start=serve_echo, on="late")
         for name in ("core", "late1", "web"):
             world.host(name).reboot()
         async with world.host("pc1"):
@@ -266,7 +253,7 @@ def test_the_path_mtu_is_learned_from_a_router_and_large_transfers_pass() -> Non
         world.lan("far")
         world.router("r1", "near", "narrow")
         world.router("r2", "narrow", "far")
-        world.host("server", start=serve, on="far")
+        world.host("server", start=serve_echo, on="far")
         data = bytes(range(256)) * 1000
         async with world.host("client", on="near") as client:
             await asyncio.sleep(1)
@@ -357,7 +344,7 @@ def test_a_topology_that_cannot_be_is_refused(make: Callable[[World], object], c
 
 def test_regions_are_as_far_apart_as_was_said_also_for_hosts_that_come_later() -> None:
     async def test(world: World) -> list[float]:
-        world.host("paris", start=serve)
+        world.host("paris", start=serve_echo)
         world.wan({("eu", "us"): "40ms", ("eu", "asia"): {"delay": "70ms"}}, eu=["paris"], us=["ny"], asia=["tokyo"])
         took = []
         for name in ("ny", "tokyo"):
@@ -420,8 +407,8 @@ def test_all_traffic_of_a_host_shares_its_access_link() -> None:
 
 def test_an_access_link_delays_both_directions_and_ways_behind_it_may_be_cut() -> None:
     async def test(world: World) -> tuple[float, float]:
-        world.host("server", start=serve)
-        world.host("home", start=serve)
+        world.host("server", start=serve_echo)
+        world.host("home", start=serve_echo)
         world.access("home", delay="10ms")
         async with world.host("home"):
             await asyncio.sleep(1)
@@ -440,7 +427,7 @@ def test_an_access_link_delays_both_directions_and_ways_behind_it_may_be_cut() -
 
 def test_what_passes_an_access_link_is_captured_once_at_each_end() -> None:
     async def test(world: World) -> list[tuple[str, str]]:
-        world.host("server", start=serve)
+        world.host("server", start=serve_echo)
         seen: list[tuple[str, str]] = []
         async with world.host("home"):
             world.access("home", delay="10ms")

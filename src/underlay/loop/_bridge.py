@@ -184,14 +184,7 @@ class Bridge:
             number = self._by_object.get(below)
             if number is not None:
                 maybe_ready.add(number)
-        if len(maybe_ready) < 2:  # a dialogue: no need of lists
-            for number in maybe_ready:
-                events = self._watched.get(number)
-                sock = self._sockets.get(number)
-                mask = 0 if events is None or sock is None else sock.readiness(events)
-                if mask:
-                    return [(number, mask)]
-            maybe_ready.clear()
+        if not maybe_ready:
             return []
         found: list[tuple[int, int]] = []
         cold: list[int] = []

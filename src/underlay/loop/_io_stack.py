@@ -238,7 +238,7 @@ def _ipv4_of(host: Any) -> list[str] | None:
     name = host if isinstance(host, str) else bytes(host).decode("ascii", "replace")
     if name in ("", "<broadcast>") or "\0" in name:
         return None
-    infos = loop._names.getaddrinfo_now(name, None, socket.AF_INET, socket.SOCK_STREAM, 0, 0)
+    infos = loop.getaddrinfo_now(name, None, socket.AF_INET, socket.SOCK_STREAM, 0, 0)
     return [str(info[4][0]) for info in infos]
 
 

@@ -6,6 +6,7 @@ refuses to know how a fault is brought about (``_world.py``, ``_host.py``), and 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -51,6 +52,20 @@ class _OfWays(Fault):
     def __str__(self) -> str:
         sign = "->" if self.one_way else "|"
         return f"{self.kind} {', '.join(self.ones)} {sign} {', '.join(self.others)}"
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Each of the hosts with each of the others."""
+        return itertools.product(self.ones, self.others)
+
+
+@dataclass(frozen=True)
+class _OfConditions(_OfWays):
+    """A fault of what ways are like; ``words`` are those of `World.link`, as pairs."""
+
+    words: tuple[tuple[str, float | str | None], ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join([super().__str__(), *(f"{word}={value}" for word, value in self.words)])
 
 
 @dataclass(frozen=True)
@@ -106,9 +121,8 @@ class Hold(_OfWays):
 
     def apply(self, world: World) -> None:
         """By `World.hold`."""
-        for one in self.ones:
-            for other in self.others:
-                world.hold(one, other, one_way=self.one_way)
+        for one, other in self.pairs():
+            world.hold(one, other, one_way=self.one_way)
 
     def undoing(self) -> Fault:
         """Releasing the same ways."""
@@ -123,59 +137,48 @@ class Release(_OfWays):
 
     def apply(self, world: World) -> None:
         """By `World.release`."""
-        for one in self.ones:
-            for other in self.others:
-                world.release(one, other, one_way=self.one_way)
+        for one, other in self.pairs():
+            world.release(one, other, one_way=self.one_way)
 
 
 @dataclass(frozen=True)
-class LinkChange(_OfWays):
-    """A way has other conditions; ``words`` are those of `World.link`, as pairs.
+class LinkChange(_OfConditions):
+    """A way has other conditions.
 
     >>> print(LinkChange(("db",), ("api",), words=(("delay", "2s"), ("loss", 0.1))))
     link db | api delay=2s loss=0.1
     """
 
     kind: ClassVar[str] = "link"
-    words: tuple[tuple[str, float | str | None], ...] = ()
 
     def apply(self, world: World) -> None:
         """By `World.link`."""
-        for one in self.ones:
-            for other in self.others:
-                world.link(one, other, one_way=self.one_way, **dict(self.words))  # type: ignore[arg-type]
+        for one, other in self.pairs():
+            world.link(one, other, one_way=self.one_way, **dict(self.words))  # type: ignore[arg-type]
 
     def undoing(self) -> Fault:
         """The world's own conditions; who changes a link that had conditions of its own knows better."""
         return LinkChange(self.ones, self.others, self.one_way)
 
-    def __str__(self) -> str:
-        return " ".join([super().__str__(), *(f"{word}={value}" for word, value in self.words)])
-
 
 @dataclass(frozen=True)
-class Disturb(_OfWays):
-    """A way becomes worse in some respects, and stays as it is in all others; ``words`` are those of `World.link`.
+class Disturb(_OfConditions):
+    """A way becomes worse in some respects, and stays as it is in all others.
 
     >>> print(Disturb(("db",), ("api",), words=(("loss", 0.1),)), Disturb(("db",), ("api",)).undoing(), sep="; ")
     disturb db | api loss=0.1; calm db | api
     """
 
     kind: ClassVar[str] = "disturb"
-    words: tuple[tuple[str, float | str | None], ...] = ()
 
     def apply(self, world: World) -> None:
         """By `World.disturb`."""
-        for one in self.ones:
-            for other in self.others:
-                world.disturb(one, other, one_way=self.one_way, **dict(self.words))  # type: ignore[arg-type]
+        for one, other in self.pairs():
+            world.disturb(one, other, one_way=self.one_way, **dict(self.words))  # type: ignore[arg-type]
 
     def undoing(self) -> Fault:
         """Its being as it was."""
         return Calm(self.ones, self.others, self.one_way)
-
-    def __str__(self) -> str:
-        return " ".join([super().__str__(), *(f"{word}={value}" for word, value in self.words)])
 
 
 @dataclass(frozen=True)
@@ -186,9 +189,8 @@ class Calm(_OfWays):
 
     def apply(self, world: World) -> None:
         """By `World.calm`."""
-        for one in self.ones:
-            for other in self.others:
-                world.calm(one, other, one_way=self.one_way)
+        for one, other in self.pairs():
+            world.calm(one, other, one_way=self.one_way)
 
 
 @dataclass(frozen=True)

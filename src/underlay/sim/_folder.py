@@ -23,8 +23,6 @@ from ._timeline import LIMIT_LINES, Timeline
 if TYPE_CHECKING:
     from ._world import World
 
-FOLDER: Final = ".underlay"
-"""Where the folders are, unless told otherwise."""
 KEPT_FOLDERS: Final = 50
 """How many are kept, the newest."""
 CAPTURE_BYTES: Final = 64 << 20

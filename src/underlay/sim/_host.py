@@ -269,7 +269,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         if loop is None:
             raise UsageError(f"no program runs on {self.name}", remedy="restart() it first")
         if loop.is_running():  # it kills itself: it is dead before it has another turn
-            self.world.schedule.at(self.world.now, Host._kill_late, (self, loop))
+            self._later(Host.kill, loop)
             return
         self.world.faults.note(Kill(self.name))
         self._stopped = 0
@@ -287,7 +287,7 @@ class Host(AbstractAsyncContextManager["Host"]):
             raise UsageError(f"the host {self.name} is down already", remedy="restart() it first")
         loop = self._loop
         if loop is not None and loop.is_running():
-            self.world.schedule.at(self.world.now, Host._crash_late, (self, loop))
+            self._later(Host.crash, loop)
             return
         self.world.faults.note(Crash(self.name))
         if self._disk is not None:
@@ -310,17 +310,14 @@ class Host(AbstractAsyncContextManager["Host"]):
         if self._visitors:
             raise UsageError(f"{self.name} cannot {fate}: the test itself runs on it", remedy="leave its block first")
 
-    @staticmethod
-    def _kill_late(process: tuple[Host, SimLoop]) -> None:
-        host, loop = process
-        if host._loop is loop:
-            host.kill()
+    def _later(self, end: Callable[[Host], None], loop: SimLoop) -> None:
+        """Call it at this instant, behind the turn that the program has; never where another process runs by then."""
 
-    @staticmethod
-    def _crash_late(process: tuple[Host, SimLoop]) -> None:
-        host, loop = process
-        if host._loop is loop:
-            host.crash()
+        def end_it(host: Host) -> None:
+            if host._loop is loop:
+                end(host)
+
+        self.world.schedule.at(self.world.now, end_it, self)
 
     def restart(self) -> None:
         """Start it again with the same program: the machine after a crash, the process where only that has ended."""

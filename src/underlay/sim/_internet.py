@@ -57,7 +57,6 @@ class Way:
         "last_tie",
         "must_cut",
         "receive",
-        "refusal",
         "rng",
         "sender",
         "sent_bytes",
@@ -77,7 +76,6 @@ class Way:
         self.is_ethernet = False
         self.is_silent = False  # somebody else shows its frames to those who capture
         self.must_cut = False
-        self.refusal: bool | None = None
         self.last_due = -1.0
         self.last_tie = 0.0
         self.is_cut = False

@@ -29,7 +29,7 @@ from ..loop._reactor import READ, WRITE
 from ..loop._transport import StreamTransport
 from ._bridge import SimBridge
 from ._names import look_up
-from ._refusals import refusal
+from ._refusals import USE_A_HOST, refusal
 from ._unix import bound
 
 if TYPE_CHECKING:
@@ -48,13 +48,12 @@ MOST_TURNS: Final = 1_000_000
 # and a write to the loop's pipe, as the design's figures have them.
 THREAD_COST_S: Final = 50e-6
 
-
 # Of turns with callbacks that wait anyway, one in eight looks at the sockets; a power of two less one.
 _LOOKS_EVERY: Final = 7
 
 
 class SimPoller:
-    """A ``Poller`` that never waits: it notes that the loop would."""
+    """A ``Poller`` that watches a host's own sockets, and none of the real machine's; nobody waits by it."""
 
     def __init__(self, bridge: SimBridge) -> None:
         self._bridge = bridge
@@ -270,7 +269,7 @@ class SimLoop(StackLoop):
     async def _make_subprocess_transport(self, *args: object, **kwargs: object) -> asyncio.SubprocessTransport:
         raise refusal(
             f"a process was started on the simulated host {self._host.name}",
-            "let another host do it, whose program is a coroutine: world.host(name, start=...)",
+            USE_A_HOST,
         )
 
     # --- asynchronous generators ----------------------------------------------------------------------------
@@ -298,13 +297,15 @@ class SimLoop(StackLoop):
         future: asyncio.Future[_T] = self.create_future()
         cost_s = self._host.thread_cost_s
         with self._host.thread() as took_s:
+            result: _T | None = None
+            failure: BaseException | None = None
             try:
-                tell, outcome = _succeed, func(*args)
+                result = func(*args)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                tell, outcome = _fail, error  # type: ignore[assignment]
-        self.call_later(cost_s + took_s(), tell, future, outcome)
+                failure = error
+        self.call_later(cost_s + took_s(), _tell, future, result, failure)
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
@@ -341,8 +342,8 @@ def next_number() -> int:
     return next(_numbers)
 
 
-class SimFuture(asyncio.Future[Any]):
-    """A future that is hashed by a number, which it gets when it is first hashed."""
+class _Numbered:
+    """Something that is hashed by a number, which it gets when it is first hashed."""
 
     _number = 0
 
@@ -352,15 +353,12 @@ class SimFuture(asyncio.Future[Any]):
         return self._number
 
 
-class SimTask(asyncio.Task[Any]):
-    """A task that is hashed by a number, which it gets when it is first hashed: asyncio keeps all tasks in a set."""
+class SimFuture(_Numbered, asyncio.Future[Any]):
+    """A future that is hashed by its number."""
 
-    _number = 0
 
-    def __hash__(self) -> int:
-        if not self._number:
-            self._number = next(_numbers)
-        return self._number
+class SimTask(_Numbered, asyncio.Task[Any]):
+    """A task that is hashed by its number: asyncio keeps all tasks in a set."""
 
 
 def _make_task(
@@ -369,11 +367,10 @@ def _make_task(
     return SimTask(coro, loop=loop, **options)
 
 
-def _succeed(future: asyncio.Future[_T], result: _T) -> None:
-    if not future.done():
+def _tell(future: asyncio.Future[Any], result: object, failure: BaseException | None) -> None:
+    if future.done():
+        return
+    if failure is not None:
+        future.set_exception(failure)
+    else:
         future.set_result(result)
-
-
-def _fail(future: asyncio.Future[_T], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)

@@ -11,13 +11,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..loop._bridge import FIRST_NUMBER
-from ._refusals import refusal
+from ._refusals import USE_LOOP, refusal
 from ._stand_ins import replace
 
 if TYPE_CHECKING:
     from ._host import Host
 
-_USE_LOOP: Final = "the loop of a host waits; await asyncio's streams or loop.sock_*()"
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 _WRITABLE: Final = select.POLLOUT | select.POLLERR
 
@@ -74,7 +73,7 @@ def _number(host: Host, fd: Any) -> int:
     if number < 0:
         raise ValueError(f"file descriptor cannot be a negative integer ({number})")
     if number < FIRST_NUMBER:
-        raise refusal(f"the real descriptor {number} was looked at on the simulated host {host.name}", _USE_LOOP)
+        raise refusal(f"the real descriptor {number} was looked at on the simulated host {host.name}", USE_LOOP)
     return number
 
 
@@ -86,7 +85,7 @@ def _ready(host: Host, number: int, wanted: int) -> int:
 
 
 def _refuse_to_wait(host: Host) -> None:
-    raise refusal(f"sockets were waited for by select or poll on the simulated host {host.name}", _USE_LOOP)
+    raise refusal(f"sockets were waited for by select or poll on the simulated host {host.name}", USE_LOOP)
 
 
 replace(select.select, _select)

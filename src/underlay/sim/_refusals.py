@@ -34,7 +34,7 @@ _PACKAGES: Final = ("site-packages", "dist-packages")
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 _USE_COROUTINES: Final = "make it a coroutine, or hand the call to asyncio.to_thread(), which costs time and no thread"
-_USE_A_HOST: Final = "let another host do it, whose program is a coroutine: world.host(name, start=...)"
+USE_A_HOST: Final = "let another host do it, whose program is a coroutine: world.host(name, start=...)"
 # Whoever asks a person on behalf of a debugger.
 _DEBUGGERS: Final = frozenset({"cmd", "code", "pdb"})
 
@@ -80,16 +80,16 @@ for _name in ("start_new_thread", "start_new", "start_joinable_thread"):
     if hasattr(_thread, _name):
         replace(getattr(_thread, _name), _thread_refused)
 
-_process_refused: Final = _refuse("a process was started", _USE_A_HOST)
+_process_refused: Final = _refuse("a process was started", USE_A_HOST)
 for _name in ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "execv", "execve"):
     if hasattr(os, _name):
         replace(getattr(os, _name), _process_refused)
 replace(_posixsubprocess.fork_exec, _process_refused)
-replace_method(subprocess.Popen, "__init__", _refuse_method("a process was started", _USE_A_HOST))
+replace_method(subprocess.Popen, "__init__", _refuse_method("a process was started", USE_A_HOST))
 
 _selector: Final = "a selector was made"
-_USE_LOOP: Final = "the loop of a host waits; await asyncio's streams or loop.sock_*()"
-replace_method(selectors._BaseSelectorImpl, "__init__", _refuse_method(_selector, _USE_LOOP))
+USE_LOOP: Final = "the loop of a host waits; await asyncio's streams or loop.sock_*()"
+replace_method(selectors._BaseSelectorImpl, "__init__", _refuse_method(_selector, USE_LOOP))
 
 
 def _second_loop(host: Host, original: object, self: Any, *args: object, **kwargs: object) -> None:

@@ -1,4 +1,4 @@
-"""Compile the pure rooms, `wire` and `stack`, from their own source by mypyc: the same TCP/IP in half the time.
+"""Compile the pure rooms, `wire` and `stack`, from their own source by mypyc: the same TCP/IP, faster.
 
     python hatch_build.py          compile in place, beside the source (`make compiled`)
     python hatch_build.py --clean  remove what that made (`make uncompiled`)

@@ -8,11 +8,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 
 from underlay.link import Received
-from underlay.loop._bridge import FIRST_NUMBER, Bridge, StackPoller
+from underlay.loop._bridge import BUSY_POLL_S, FIRST_NUMBER, Bridge, StackPoller
+from underlay.loop._net_spec import parse_network
+from underlay.loop._stack_network import open_network
 from underlay.loop._stack_socket import StackSocket
 from underlay.stack import Host
 from underlay.wire import ARP_REQUEST, Frame, build_arp, build_ethernet
@@ -199,3 +202,22 @@ def test_an_address_that_another_station_has_is_told_once_with_its_mac(caplog: p
     assert said == [("asyncio", "WARNING", sentence)]
     assert host.statistics().drops["address.conflict"] == 3
     bridge.close()
+
+
+@pytest.mark.parametrize(
+    ("word", "busy_poll_s"), [("", BUSY_POLL_S), (",busy_poll=3000", 0.003), (",busy_poll=0", 0.0)]
+)
+def test_the_network_says_how_long_its_loop_looks(
+    monkeypatch: pytest.MonkeyPatch, word: str, busy_poll_s: float
+) -> None:
+    reading, writing = os.pipe()
+    device = SimpleNamespace(
+        fileno=lambda: reading, mac=None, mtu_bytes=1500, offload=False, name="tun7", close=lambda: os.close(reading)
+    )
+    monkeypatch.setattr("underlay.loop._stack_network._open_device", lambda spec: device)
+    bridge = open_network(parse_network("tun:10.9.0.2/24" + word), Clock())
+    try:
+        assert bridge.busy_poll_s == pytest.approx(busy_poll_s)
+    finally:
+        bridge.close()
+        os.close(writing)

@@ -5,7 +5,9 @@ It knows `explore`. What pytest makes of it is in `test_plugin.py`.
 
 from __future__ import annotations
 
+import itertools
 import queue
+import signal
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
@@ -53,6 +55,23 @@ def test_processes_find_the_test_by_its_name_and_get_its_arguments() -> None:
     exploration = explore(unlucky, range(14, 60), jobs=2, kwargs={"also": 20}, most_failures=None)
     assert [failure.seed for failure in exploration.failures] == [17, 20]
     assert exploration.explored == 46
+
+
+def test_an_interruption_waits_until_the_executor_has_its_locks_back() -> None:
+    done = []
+
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            if len(done) == 3:
+                signal.raise_signal(signal.SIGINT)  # a lock may be held here
+            future = super().submit(*args, **kwargs)
+            done.append(future)
+            return future
+
+    with Interrupted(2) as executor, pytest.raises(KeyboardInterrupt):
+        explore(unlucky, itertools.repeat(1), executor=executor)
+    assert len(done) >= 4 and all(future.done() for future in done)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_no_seed_is_explored_that_is_not_asked_for() -> None:

@@ -12,13 +12,14 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, ParamSpec, TypeVar
+from types import FrameType, ModuleType
+from typing import Any, Final, ParamSpec, TypeVar
 
 from ..errors import UsageError
 from ._test import SimTest, sim_test_of
@@ -162,6 +163,8 @@ def _pickled(value: object) -> bytes | None:
 
 # --- processes ------------------------------------------------------------------------------------------------------
 
+_INTERRUPTION: Final = {signal.SIGINT}
+
 
 class Processes(ProcessPoolExecutor):
     """Processes that begin anew, each with the hash seed 0, and leave an interruption to the one that started them."""
@@ -170,12 +173,14 @@ class Processes(ProcessPoolExecutor):
         super().__init__(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
 
     def submit(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        """As ever; a process that is started for it gets PYTHONHASHSEED=0."""
+        """As ever; a process that is started for it gets PYTHONHASHSEED=0, and no interruption from its first line."""
         before = os.environ.get("PYTHONHASHSEED")
         os.environ["PYTHONHASHSEED"] = "0"
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTION)  # who is started inherits it
         try:
             return super().submit(function, *args, **kwargs)
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if before is None:
                 del os.environ["PYTHONHASHSEED"]
             else:
@@ -195,3 +200,32 @@ class Processes(ProcessPoolExecutor):
 
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTION)
+
+
+@contextmanager
+def interrupted_by(put: Callable[[None], object]) -> Iterator[Sequence[int]]:
+    """The first Ctrl-C is a None that ``put`` gets, and ``KeyboardInterrupt`` at the end; it gives those that came.
+
+    An executor takes its locks in Python: ``KeyboardInterrupt`` may come between a lock that was taken and the line
+    that would give it back, and then whoever ends the executor waits for ever. A second Ctrl-C is one as ever. Where
+    signals are somebody else's (another thread, a handler of the program's own) nothing is changed.
+    """
+    came: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        came.append(number)
+        put(None)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import queue
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from ..errors import UnderlayError, UsageError
-from ._elsewhere import Processes, Work, work_of
+from ._elsewhere import Processes, Work, interrupted_by, work_of
 from ._test import SimTest, sim_test_of
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -185,18 +186,22 @@ class _Dealer:
         self._pending: dict[Future[Chunk], tuple[int, Sequence[int]]] = {}
         self._dealt = 0
         self._last_place: int | None = None
+        # Those that are done, and None for an interruption. It is the one queue that may be put to from a signal's
+        # handler or in the middle of itself; `concurrent.futures.wait` holds the locks of all it waits for.
+        self._news: queue.SimpleQueue[Future[Chunk] | None] = queue.SimpleQueue()
 
     def deal(self) -> Exploration:
         """Do it; whatever ends it, nothing is left with the executor that could still be taken back."""
         try:
-            while True:
-                while self._last_place is None and len(self._pending) < self._in_flight and self._hand_out():
-                    pass
-                if not self._pending:
-                    break
-                done, _ = concurrent.futures.wait(self._pending, return_when=concurrent.futures.FIRST_COMPLETED)
-                for future in sorted(done, key=lambda each: self._pending[each][0]):
-                    self._take(future)
+            with interrupted_by(self._news.put) as interruptions:
+                while not interruptions:
+                    while self._last_place is None and len(self._pending) < self._in_flight and self._hand_out():
+                        pass
+                    if not self._pending:
+                        break
+                    for future in sorted(self._done(), key=lambda each: self._pending[each][0]):
+                        if future in self._pending:  # an earlier one may have made it needless
+                            self._take(future)
         finally:
             for future in self._pending:
                 future.cancel()
@@ -211,7 +216,19 @@ class _Dealer:
         future = self._executor.submit(run_chunk, self._work, seeds, self._most_failures)
         self._pending[future] = (self._dealt, seeds)
         self._dealt += 1
+        future.add_done_callback(self._news.put)
         return True
+
+    def _done(self) -> set[Future[Chunk]]:
+        """Wait for one that is done, and take all that are by then; none if an interruption came."""
+        done: set[Future[Chunk]] = set()
+        while not done or not self._news.empty():
+            future = self._news.get()
+            if future is None:
+                return set()
+            if future in self._pending:
+                done.add(future)
+        return done
 
     def _take(self, future: Future[Chunk]) -> None:
         place, seeds = self._pending.pop(future)

@@ -40,6 +40,12 @@ def test_every_row_names_files_that_exist_and_a_way_to_break_it() -> None:
         assert {broken.file for broken in each.breaks} <= {str(f.relative_to(SOURCE)) for f in SOURCE.rglob("*.py")}
 
 
+def test_what_is_taken_out_stands_in_the_code() -> None:
+    for each in REQUIREMENTS:
+        for number, one in enumerate(each.breaks, 1):
+            assert one.old in (SOURCE / one.file).read_text(), f"break {number} of {each.name}"
+
+
 def test_the_page_is_what_the_data_and_the_docstrings_make() -> None:
     assert PAGE.read_text() == page(), "run `make docs-ledger`"
 

@@ -1,0 +1,162 @@
+"""The asyncio face of an end: the same calls, awaited, on any event loop that can watch a descriptor.
+
+This file knows futures, readers and writers of a loop. It refuses to know how a message is carried, and shares with the
+synchronous face all that does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from ._channel import SLICE_S
+from ._errors import EndOfMessages
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from ._channel import Channel
+    from ._contract import Incoming, Outgoing
+    from ._life import Life
+
+
+class AsyncChannel:
+    """An end whose `send` and `receive` are awaited; ``async for`` ends when the other side closes.
+
+    A call that is cancelled has taken no message from the channel. One task at a time may send and one may receive;
+    time-outs are asyncio's own.
+
+    >>> import asyncio
+    >>> from underlay import ipc
+    >>> async def main():
+    ...     receiver, sender = ipc.pair("pipe")
+    ...     with receiver, sender:
+    ...         async with asyncio.timeout(1):
+    ...             await sender.aio.send(b"hello")
+    ...             return await receiver.aio.receive()
+    >>> asyncio.run(main())
+    b'hello'
+    """
+
+    def __init__(self, channel: Channel, life: Life) -> None:
+        self._channel = channel
+        self._life = life
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: dict[int, asyncio.Future[None]] = {}  # by the event of poll(2)
+        self._watched: dict[int, int] = {}  # descriptors, by the event
+        self._watched_life: set[int] = set()
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def send(self, message: Buffer, *, priority: int = 0) -> None:
+        """Send one message, whole; wait while there is no room. Raises as `Channel.send` does."""
+        channel = self._channel
+        outgoing, what = channel.begin_send(message)
+        taken = channel.try_send(outgoing, what, priority)
+        while not taken or not channel.try_flush(outgoing):
+            await self._wait(outgoing)
+            channel.look_before_send()
+            taken = taken or channel.try_send(outgoing, what, priority)
+        channel.count_sent(len(what))
+
+    async def receive(self) -> bytes:
+        """The next message; wait while there is none. Raises as `Channel.receive` does."""
+        channel = self._channel
+        incoming = channel.begin_receive()
+        message = channel.try_receive(incoming)
+        while message is None:
+            over = channel.look()
+            message = channel.try_receive(incoming)
+            if message is None:
+                if over:
+                    raise channel.end()
+                await self._wait(incoming)
+        channel.count_received(len(message))
+        return message
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield await self.receive()
+        except EndOfMessages:
+            return
+
+    # --- waiting ---
+
+    # What is watched stays watched until it reports to nobody: a reader that is put in and taken out for each message
+    # costs two system calls a message.
+
+    async def _wait(self, way: Outgoing | Incoming) -> None:
+        loop = asyncio.get_running_loop()
+        self._channel.count_wait(way)
+        if way.ready is None:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(2, thread_name_prefix="underlay.ipc")
+            await loop.run_in_executor(self._threads, way.block, SLICE_S)
+            return
+        if loop is not self._loop:
+            self.forget()
+            self._loop = loop
+        descriptor, event = way.ready
+        if event in self._waiting:
+            verb = "receives" if event == select.POLLIN else "sends"
+            raise UsageError(f"another task {verb} on {self._channel} already", remedy="let one task do it, or lock")
+        if event not in self._watched:
+            self._watched[event] = descriptor
+            watch = loop.add_reader if event == select.POLLIN else loop.add_writer
+            watch(descriptor, self._ready, event)
+        for each in self._life.waits():
+            if each not in self._watched_life:
+                self._watched_life.add(each)
+                loop.add_reader(each, self._other_side)
+        future = self._waiting[event] = loop.create_future()
+        try:
+            await future
+        finally:
+            del self._waiting[event]
+
+    def _ready(self, event: int) -> None:
+        future = self._waiting.get(event)
+        if future is None or future.done():
+            self._unwatch(event)
+        else:
+            future.set_result(None)
+
+    def _other_side(self) -> None:
+        self._life.look()
+        if self._life.over is not None:
+            self._unwatch_life(self._watched_life)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_result(None)
+
+    def _unwatch(self, event: int) -> None:
+        descriptor = self._watched.pop(event)
+        if self._loop is not None and not self._loop.is_closed():
+            (self._loop.remove_reader if event == select.POLLIN else self._loop.remove_writer)(descriptor)
+
+    def _unwatch_life(self, descriptors: Iterable[int]) -> None:
+        for each in list(descriptors):
+            self._watched_life.discard(each)
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.remove_reader(each)
+
+    def before_close(self, pidfd: int) -> None:
+        """A pidfd of the other side is about to be given back."""
+        if pidfd in self._watched_life:
+            self._unwatch_life([pidfd])
+
+    def forget(self) -> None:
+        """Watch nothing any more; whoever waits is woken."""
+        for event in list(self._watched):
+            self._unwatch(event)
+        self._unwatch_life(self._watched_life)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_result(None)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None

@@ -1,0 +1,395 @@
+"""One end of a channel: it waits, counts, and knows whether the other process is still there.
+
+This file knows time-outs, the death of the other side, and what another process needs to go on with an end. It refuses
+to know how a message is carried: that is an `Outgoing` and an `Incoming`, whatever they are.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+import warnings
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from ..errors import UsageError
+from . import _life
+from ._contract import ChannelStatistics, Incoming, Message, Outgoing
+from ._end import End
+from ._errors import ChannelClosed, EndOfMessages, MessageTooLong, PeerGone, SentInPart
+from ._handover import Duplicate, duplicates, word_of
+from ._kinds import module_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from ._aio import AsyncChannel
+    from ._objects import ObjectChannel, Serialiser
+
+# Where a kind cannot be polled together with the other side's life, that is looked at so often.
+SLICE_S: Final = 0.05
+
+
+class Channel:
+    """One end of a channel that carries messages: bytes, whose boundaries are kept.
+
+    Made by `pair`, `create`, `open` and a `Listener`. It is used by one process at a time, and by one thread at a time
+    in each direction. ``for message in channel`` ends when the other side closes.
+
+    >>> from underlay import ipc
+    >>> receiver, sender = ipc.pair("pipe")
+    >>> with receiver, sender:
+    ...     sender.send(b"hello")
+    ...     sender.send(b"")
+    ...     receiver.receive(), receiver.receive(timeout_s=1)
+    (b'hello', b'')
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_aio",
+        "_bytes_received",
+        "_bytes_sent",
+        "_closed",
+        "_end",
+        "_incoming",
+        "_life",
+        "_max_message_bytes",
+        "_outgoing",
+        "_receive_waits",
+        "_received",
+        "_send_waits",
+        "_sent",
+        "_used_in",
+        "terms",
+    )
+
+    def __init__(self, end: End) -> None:
+        module, terms = module_of(end.terms.kind), end.terms
+        self.terms: Final = terms
+        self._end = end
+        self._incoming = None if end.ways_in is None else module.incoming(terms, *end.ways_in)
+        self._outgoing = None if end.ways_out is None else module.outgoing(terms, *end.ways_out)
+        self._life = _life.Life(socket.socket(fileno=end.life), many=module.KIND.many_senders)
+        self._max_message_bytes = terms.max_message_bytes
+        self._used_in: object = None
+        self._closed = False
+        self._aio: AsyncChannel | None = None
+        self._sent = self._bytes_sent = self._received = self._bytes_received = 0
+        self._send_waits = self._receive_waits = 0
+
+    # --- what it is ---
+
+    @property
+    def kind(self) -> str:
+        """The name of its kind, a key of `KINDS`."""
+        return self.terms.kind
+
+    @property
+    def can_send(self) -> bool:
+        """Whether it is a way out."""
+        return self._outgoing is not None
+
+    @property
+    def can_receive(self) -> bool:
+        """Whether it is a way in."""
+        return self._incoming is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether this end was closed, here."""
+        return self._closed
+
+    @property
+    def aio(self) -> AsyncChannel:
+        """The same end for asyncio: ``await channel.aio.receive()``, on any event loop."""
+        if self._aio is None:
+            from ._aio import AsyncChannel
+
+            self._aio = AsyncChannel(self, self._life)
+            self._life.before_close = self._aio.before_close
+        return self._aio
+
+    def objects(self, serialiser: Serialiser) -> ObjectChannel:
+        """The same end for objects, which ``serialiser`` turns into bytes and back."""
+        from ._objects import ObjectChannel
+
+        return ObjectChannel(self, serialiser)
+
+    def statistics(self) -> ChannelStatistics:
+        """What went through this end in this process, and how often it waited."""
+        incoming = self._incoming
+        return ChannelStatistics(
+            messages_sent=self._sent,
+            bytes_sent=self._bytes_sent,
+            messages_received=self._received,
+            bytes_received=self._bytes_received,
+            send_waits=self._send_waits,
+            receive_waits=self._receive_waits,
+            messages_dropped=0 if incoming is None else incoming.dropped,
+        )
+
+    # --- the way out ---
+
+    def send(self, message: Buffer, *, priority: int = 0, timeout_s: float | None = None) -> None:
+        """Send one message, whole; wait while there is no room.
+
+        ``priority`` is for kinds that have priorities: the highest is received first. Raises ``TimeoutError`` when
+        there was no room for so long and nothing was sent, or `SentInPart`; `PeerGone` when nobody will receive;
+        `MessageTooLong`; `ChannelClosed`.
+        """
+        outgoing, what = self.begin_send(message)
+        taken = self.try_send(outgoing, what, priority)
+        if not taken or not self.try_flush(outgoing):
+            deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+            while True:
+                if not self._wait(outgoing, deadline_s):
+                    raise self.send_is_late(timeout_s, taken)
+                self.look_before_send()
+                taken = taken or self.try_send(outgoing, what, priority)
+                if taken and self.try_flush(outgoing):
+                    break
+        self.count_sent(len(what))
+
+    def begin_send(self, message: Buffer) -> tuple[Outgoing, Message]:
+        """The way out, and the message as that takes it. Raises where either cannot be."""
+        if self._used_in is not _life.process:
+            self._begin()
+        outgoing = self._outgoing
+        if outgoing is None:
+            raise self._no_way("send", "receive")
+        what: Message
+        if type(message) is bytes:
+            what = message
+        else:
+            try:
+                what = memoryview(message).cast("B")
+            except TypeError as error:
+                raise UsageError(
+                    f"a message is bytes in one piece, and this is {type(message).__name__}: {error}",
+                    remedy="for objects see Channel.objects()",
+                ) from None
+        if len(what) > self._max_message_bytes:
+            raise MessageTooLong(len(what), self._max_message_bytes, str(self))
+        if self._life.over is not None:
+            raise self.gone()
+        return outgoing, what
+
+    def try_send(self, outgoing: Outgoing, message: Message, priority: int) -> bool:
+        """As the way out does it; a kernel that says that nobody is there says it in our words."""
+        try:
+            return outgoing.try_send(message, priority)
+        except ConnectionError as error:
+            raise self.gone() from error
+
+    def try_flush(self, outgoing: Outgoing) -> bool:
+        """As the way out does it; a kernel that says that nobody is there says it in our words."""
+        try:
+            return outgoing.flush()
+        except ConnectionError as error:
+            raise self.gone() from error
+
+    def look_before_send(self) -> None:
+        """Raise `PeerGone` where nobody will receive."""
+        if self.look():
+            raise self.gone()
+
+    def look(self) -> bool:
+        """Whether the other side is over, as far as can be known now."""
+        self._life.look()
+        return self._life.over is not None
+
+    def count_sent(self, size_bytes: int) -> None:
+        """One more message has gone out."""
+        self._sent += 1
+        self._bytes_sent += size_bytes
+
+    # --- the way in ---
+
+    def receive(self, *, timeout_s: float | None = None) -> bytes:
+        """The next message; wait while there is none.
+
+        Raises ``TimeoutError``; `EndOfMessages` when the other side closed and all is received; `PeerGone` when it
+        died, after what it had sent; `ChannelClosed`.
+        """
+        incoming = self.begin_receive()
+        message = self.try_receive(incoming)
+        if message is None:
+            deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+            while True:
+                # Who went after this look may have sent something before: that is seen the next time round.
+                over = self.look()
+                message = self.try_receive(incoming)
+                if message is not None:
+                    break
+                if over:
+                    raise self.end()
+                if not self._wait(incoming, deadline_s):
+                    raise TimeoutError(f"{self} brought no message within {timeout_s:g} s")
+        self.count_received(len(message))
+        return message
+
+    def begin_receive(self) -> Incoming:
+        """The way in. Raises where there is none."""
+        if self._used_in is not _life.process:
+            self._begin()
+        incoming = self._incoming
+        if incoming is None:
+            raise self._no_way("receive", "send")
+        return incoming
+
+    def try_receive(self, incoming: Incoming) -> bytes | None:
+        """As the way in does it; a kernel that says that nobody is there says it in our words."""
+        try:
+            return incoming.try_receive()
+        except (EOFError, ConnectionError) as error:
+            # The kernel may know it before the record has come that says why.
+            self._life.await_over()
+            raise self.end() from error
+
+    def count_received(self, size_bytes: int) -> None:
+        """One more message has come in."""
+        self._received += 1
+        self._bytes_received += size_bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            while True:
+                yield self.receive()
+        except EndOfMessages:
+            return
+
+    # --- waiting ---
+
+    def _wait(self, way: Outgoing | Incoming, deadline_s: float | None) -> bool:
+        """Wait until the way or the other side's life has news; False when the time is over."""
+        left_s = None if deadline_s is None else deadline_s - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            return False
+        self.count_wait(way)
+        if way.ready is None:
+            way.block(SLICE_S if left_s is None else min(left_s, SLICE_S))
+            return True
+        poller = select.poll()
+        poller.register(*way.ready)
+        for descriptor in self._life.waits():
+            poller.register(descriptor, select.POLLIN)
+        poller.poll(None if left_s is None else left_s * 1000)
+        return True  # the time, if it is over, is seen after one more try
+
+    def count_wait(self, way: Outgoing | Incoming) -> None:
+        """A call begins to wait once more."""
+        if way is self._outgoing:
+            self._send_waits += 1
+        else:
+            self._receive_waits += 1
+
+    # --- its end ---
+
+    def close(self) -> None:
+        """Close this end: the other side receives what was sent, and then `EndOfMessages`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._used_in = None  # so that the next call sees it
+        try:
+            if self._outgoing is not None:
+                self._outgoing.flush()
+        except OSError:
+            pass  # nobody is there for the rest
+        finally:
+            if self._aio is not None:
+                self._aio.forget()
+            self._life.close()
+            ways = (self._outgoing, self._incoming)
+            for way in {way.descriptors: way for way in ways if way is not None}.values():  # a socket is both
+                way.close()
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"{self} was never closed", ResourceWarning, source=self, stacklevel=1)
+            self.close()
+
+    # --- how it goes to another process ---
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What a process inherits that is to use this end: for ``pass_fds`` of `subprocess`."""
+        return self._end_open().descriptors
+
+    def argument(self) -> str:
+        """A word for the process that inherits `descriptors`, of which `inherit` makes the end there."""
+        return word_of(self._end_open())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        end = self._end_open()
+        return _rebuild, (end, duplicates(end, self))
+
+    def _end_open(self) -> End:
+        if self._closed:
+            raise self._is_closed()
+        return self._end
+
+    # --- its words ---
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise self._is_closed()
+        self._life.announce()
+        self._used_in = _life.process
+
+    def _is_closed(self) -> ChannelClosed:
+        return ChannelClosed(f"{self} is closed", remedy="it was closed here, by this process")
+
+    def _no_way(self, wanted: str, other: str) -> UsageError:
+        return UsageError(f"this end of {self} can only {other}, not {wanted}", remedy="make it with both_ways=True")
+
+    def send_is_late(self, timeout_s: float | None, taken: bool) -> TimeoutError:
+        """What a send raises whose time is over."""
+        if taken:
+            return SentInPart(
+                f"{self} had no room for the whole of a message within {timeout_s:g} s",
+                remedy="its rest goes out first with the next call; do not send it again",
+            )
+        return TimeoutError(f"{self} had no room for a message within {timeout_s:g} s: nobody receives as fast")
+
+    def gone(self) -> PeerGone:
+        """What a send raises when nobody will receive."""
+        self._life.await_over()
+        return PeerGone(f"{self._other()}, and nobody will receive", remedy="start it again, with a new channel")
+
+    def end(self) -> EndOfMessages | PeerGone:
+        """What a receive raises when nothing more can come."""
+        if self._life.over is _life.Over.DIED:
+            return PeerGone(
+                f"{self._other()}; what it had sent is received", remedy="start it again, with a new channel"
+            )
+        return EndOfMessages(f"{self._other()}, and all that was sent is received")
+
+    def _other(self) -> str:
+        over = self._life.over or _life.Over.CLOSED
+        who = f" by process {self._life.who}" if self._life.who else ""
+        if over is _life.Over.DIED:
+            return f"process {self._life.who}, at the other end of {self}, {over.value}"
+        return f"the other end of {self} {over.value}{who}"
+
+    def __str__(self) -> str:
+        return f"the {self.kind} channel"
+
+    def __repr__(self) -> str:
+        ways = "".join(word for word, can in (("<", self.can_receive), (">", self.can_send)) if can)
+        return f"<Channel {self.kind} {ways}{' closed' if self._closed else ''}>"
+
+
+def _rebuild(end: End, descriptors: tuple[Duplicate, ...]) -> Channel:
+    return Channel(end.with_descriptors([each.detach() for each in descriptors]))

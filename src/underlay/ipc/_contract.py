@@ -1,0 +1,124 @@
+"""What every kind of channel offers: what it can do, and how one message goes in and comes out.
+
+This file knows the contract between a `Channel`, which waits, counts and knows the other process, and the kinds, which
+carry. It refuses to know how any of them carries, and how anybody waits.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+MAX_MESSAGE_BYTES: Final = 64 << 20
+"""The longest message where nothing else limits it: a raw picture of 4K video has 33 MB, and a length that is read out
+of rubbish is nearly always more."""
+
+# What a channel hands down: bytes as they are, all else as a view of single bytes.
+Message: TypeAlias = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What one kind of channel can do.
+
+    ``max_message_bytes`` is the most that it can be made for; ``copies`` how often a message is copied on its way in
+    the kernel's or the shared memory; ``survives_process`` that what was sent outlives all processes, where it is made
+    ``persistent``; ``unrelated_processes`` that it can have a name; ``many_senders`` that several processes may send
+    on it.
+    """
+
+    name: str
+    summary: str
+    max_message_bytes: int
+    one_way: bool
+    crosses_machines: bool = False
+    survives_process: bool = False
+    unrelated_processes: bool = True
+    many_senders: bool = False
+    priorities: bool = False
+    zero_copy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What both ends of one channel agree on.
+
+    ``capacity`` is how much it holds before a sender waits: bytes, or messages where the kind counts them; 0 leaves it
+    to the kind. ``wakeup`` is how a process that waits for shared memory is woken.
+    """
+
+    kind: str
+    max_message_bytes: int
+    capacity: int = 0
+    wakeup: str = "eventfd"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStatistics:
+    """What went through one end since it was made, and how often it had to wait.
+
+    ``messages_dropped`` counts those that were torn by the death of their sender.
+    """
+
+    messages_sent: int
+    bytes_sent: int
+    messages_received: int
+    bytes_received: int
+    send_waits: int
+    receive_waits: int
+    messages_dropped: int
+
+
+class Outgoing(ABC):
+    """The way out of one end. It never waits."""
+
+    ready: tuple[int, int] | None
+    """The descriptor and the event of poll(2) that promise room; None where it cannot be polled."""
+
+    @property
+    @abstractmethod
+    def descriptors(self) -> tuple[int, ...]:
+        """What another process needs to go on with it, in the order in which the kind's ``outgoing`` takes them."""
+
+    @abstractmethod
+    def try_send(self, message: Message, priority: int) -> bool:
+        """Take a message whole, or say that there is no room. A part of it may still be to `flush`."""
+
+    def flush(self) -> bool:
+        """Whether all that was taken has gone out; goes on with it first."""
+        return True
+
+    def block(self, timeout_s: float) -> None:
+        """Wait for room, not longer than this, where ``ready`` is None. May end early."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the kernel gave; once."""
+
+
+class Incoming(ABC):
+    """The way into one end. It never waits."""
+
+    ready: tuple[int, int] | None
+    """The descriptor and the event of poll(2) that promise a message; None where it cannot be polled."""
+    dropped: int = 0
+    """How many messages came torn."""
+
+    @property
+    @abstractmethod
+    def descriptors(self) -> tuple[int, ...]:
+        """What another process needs to go on with it, in the order in which the kind's ``incoming`` takes them."""
+
+    @abstractmethod
+    def try_receive(self) -> bytes | None:
+        """The next message, or None where there is none yet. Raises ``EOFError`` where none can come any more."""
+
+    def block(self, timeout_s: float) -> None:
+        """Wait for a message, not longer than this, where ``ready`` is None. May end early."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the kernel gave; once."""

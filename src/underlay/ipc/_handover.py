@@ -1,0 +1,69 @@
+"""How an end goes to another process: pickled while one is started, or as a word on its command line.
+
+This file knows descriptors that are inherited or duplicated. It refuses to know what they carry. After fork(2) nothing
+has to be done: the child has them.
+
+What crosses is the number of each descriptor and what both ends agree on. An end that was used is not handed over with
+what it had read ahead; hand it over before its first use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from multiprocessing import context, reduction
+from typing import Protocol
+
+from ..errors import UsageError
+from ._contract import Terms
+from ._end import End
+
+
+class Duplicate(Protocol):
+    """A descriptor on its way into a process that multiprocessing starts."""
+
+    def detach(self) -> int:
+        """Its number there."""
+
+
+def duplicates(end: End, what: object) -> tuple[Duplicate, ...]:
+    """The descriptors of an end, for pickle."""
+    if context.get_spawning_popen() is None:
+        raise UsageError(
+            f"{what} can only be pickled while multiprocessing starts the process that gets it",
+            remedy="give it to Process(args=…); for other processes there is argument(), or give it a name",
+        )
+    return tuple(reduction.DupFd(each) for each in end.descriptors)
+
+
+def word_of(end: End) -> str:
+    """A word that `end_from` understands in a process that inherited the descriptors."""
+    return json.dumps(asdict(end), separators=(",", ":"))
+
+
+def end_from(word: str) -> End:
+    """The end that this process inherited.
+
+    Raises ``UsageError`` where it says no such thing, or the descriptors did not come along.
+    """
+    try:
+        said = json.loads(word)
+        end = End(
+            Terms(**said["terms"]),
+            None if said["ways_in"] is None else tuple(map(int, said["ways_in"])),
+            None if said["ways_out"] is None else tuple(map(int, said["ways_out"])),
+            int(said["life"]),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(
+            f"{word[:80]!r} names no end of a channel ({error})", remedy="give what Channel.argument() gave"
+        ) from None
+    for descriptor in end.descriptors:
+        try:
+            os.set_inheritable(descriptor, False)
+        except OSError:
+            raise UsageError(
+                f"descriptor {descriptor} did not come along", remedy="start it with pass_fds=channel.descriptors"
+            ) from None
+    return end

@@ -1,0 +1,73 @@
+"""The kinds of channels there are, each in a file of its own, and how the two ends of one are made.
+
+This file knows their names and modules. It refuses to know what any of them does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+from ..errors import UsageError, nearest
+from . import _life
+from ._contract import Incoming, Kind, Outgoing, Terms
+from ._end import End
+
+_MODULES: Final = {"pipe": "_pipe"}
+WAKEUPS: Final = ("eventfd", "futex", "spin")
+
+
+class KindModule(Protocol):
+    """What the file of a kind offers; functions, all of them."""
+
+    KIND: Kind
+    make: Callable[[Terms], tuple[tuple[int, ...], tuple[int, ...]]]
+    outgoing: Callable[..., Outgoing]
+    incoming: Callable[..., Incoming]
+
+
+def module_of(kind: str) -> KindModule:
+    """The file of a kind. Raises ``UsageError`` for a name that none has."""
+    name = _MODULES.get(kind)
+    if name is None:
+        raise UsageError(f"there is no kind of channel {kind!r}", remedy=nearest(kind, _MODULES))
+    return cast(KindModule, importlib.import_module(f"{__package__}.{name}"))
+
+
+def terms_for(kind: str, max_message_bytes: int | None, capacity: int, wakeup: str) -> Terms:
+    """What both ends agree on. Raises ``UsageError`` for what the kind cannot do."""
+    most = module_of(kind).KIND.max_message_bytes
+    if max_message_bytes is None:
+        max_message_bytes = most
+    if not 0 < max_message_bytes <= most:
+        raise UsageError(
+            f"a {kind} cannot take messages of up to {max_message_bytes:,} bytes",
+            remedy=f"max_message_bytes is from 1 to {most:,} here",
+        )
+    if capacity < 0:
+        raise UsageError(f"a {kind} cannot have room for {capacity}", remedy="0 leaves it to the kind")
+    if wakeup not in WAKEUPS:
+        raise UsageError(f"nobody is woken by {wakeup!r}", remedy=nearest(wakeup, WAKEUPS))
+    return Terms(kind, max_message_bytes, capacity, wakeup)
+
+
+def make_ends(terms: Terms, both_ways: bool) -> tuple[End, End]:
+    """Both ends of a new channel; the first receives, where only one does."""
+    module = module_of(terms.kind)
+    here, there = (each.detach() for each in _life.pair())
+    made: list[int] = [here, there]
+    try:
+        incoming, outgoing = module.make(terms)
+        made += (*incoming, *outgoing)
+        if not both_ways:
+            return End(terms, incoming, None, here), End(terms, None, outgoing, there)
+        if not module.KIND.one_way:
+            return End(terms, incoming, incoming, here), End(terms, outgoing, outgoing, there)
+        back_incoming, back_outgoing = module.make(terms)
+        return End(terms, incoming, back_outgoing, here), End(terms, back_incoming, outgoing, there)
+    except BaseException:
+        for descriptor in made:
+            os.close(descriptor)
+        raise

@@ -1,0 +1,204 @@
+"""Whether the process at the other end lives: who it is, and whether it closed its end or died.
+
+Each end holds one of a pair of Unix sockets besides what carries the messages. Over it an end says which process uses
+it (with a pidfd, that no other process can be taken for it), and that it is closed. This file knows these records. It
+refuses to know how messages are carried, and who waits.
+
+The end of a pipe alone does not tell of a death. After fork(2) the child has copies of both ends, and its own copy of
+the far one keeps the pipe open for ever: the best-known trap of ``multiprocessing.Pipe``. And a message queue, a signal
+or shared memory has no end at all.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import enum
+import os
+import select
+import socket
+import struct
+import weakref
+from collections.abc import Callable
+from multiprocessing.util import Finalize
+from typing import Final
+
+_RECORD: Final = struct.Struct("=ci")  # what, the process
+_OPEN: Final = b"O"
+_CLOSED: Final = b"C"
+_MOST_DESCRIPTORS: Final = 1
+# A dying process gives back its descriptors one after the other, and then its pidfd becomes readable.
+_DEATH_IS_SEEN_S: Final = 0.2
+
+process = object()
+"""Another object in each process: a channel that was last used in another one sees it by comparing."""
+_used_here: weakref.WeakSet[Life] = weakref.WeakSet()
+_will_say: object = None  # the process in which all will be told at the exit
+
+
+def _forked() -> None:
+    global process, _used_here
+    process, _used_here = object(), weakref.WeakSet()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _exits() -> None:
+    for life in list(_used_here):
+        life.say_closed()
+
+
+def _tell_at_exit() -> None:
+    # At an ordinary exit of a process nobody calls close(); that it has ended well is known only here. Processes of
+    # multiprocessing leave by os._exit() and know only its own finalizers, all others only atexit.
+    global _will_say
+    if _will_say is not process:
+        _will_say = process
+        Finalize(None, _exits, exitpriority=0)
+        atexit.register(_exits)
+
+
+class Over(enum.Enum):
+    """Why nothing more will come from the other end."""
+
+    CLOSED = "was closed"
+    DIED = "died without closing it"
+
+
+class Life:
+    """One end's knowledge of the other; ``many`` processes may be there where a kind has many senders."""
+
+    def __init__(self, record_socket: socket.socket, *, many: bool = False) -> None:
+        record_socket.setblocking(False)
+        self._socket = record_socket
+        self._many = many
+        self._pidfds: dict[int, int] = {}
+        self._opened_in: object = None
+        self.over: Over | None = None
+        """Why nothing more will come, as far as `look` saw."""
+        self.before_close: Callable[[int], None] | None = None
+        """Is told of each pidfd that is about to be given back."""
+        self.who = 0
+        """The process that was the last to be there, or 0."""
+
+    @property
+    def descriptor(self) -> int:
+        """What another process needs to go on with it."""
+        return self._socket.fileno()
+
+    # --- this side ---
+
+    def announce(self) -> None:
+        """Say that this process uses the end from now on, and that it closed it, should it exit."""
+        own = os.pidfd_open(os.getpid())
+        try:
+            self._say(_OPEN, own)
+        finally:
+            os.close(own)
+        self._opened_in = process
+        _used_here.add(self)
+        _tell_at_exit()
+
+    def say_closed(self) -> None:
+        """Say that the end is closed, where it was used in this process and that was not said yet."""
+        if self._opened_in is process:
+            self._opened_in = None
+            self._say(_CLOSED)
+
+    def close(self) -> None:
+        """Say that the end is closed, where it was used here; give back what the kernel gave."""
+        self.say_closed()
+        self._socket.close()
+        for pidfd in self._pidfds.values():
+            os.close(pidfd)
+        self._pidfds.clear()
+
+    def _say(self, what: bytes, *descriptors: int) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        try:
+            self._socket.sendmsg([_RECORD.pack(what, os.getpid())], rights)
+        except (OSError, ValueError):
+            pass  # nobody is there who could hear it; or it has been told so often that it need not be told again
+
+    # --- the other side ---
+
+    def waits(self) -> tuple[int, ...]:
+        """The descriptors that become readable when there is something to `look` at."""
+        return (self._socket.fileno(), *self._pidfds.values())
+
+    def await_over(self) -> None:
+        """The kernel says that nobody is there: wait until it is known why, which is a moment later at most."""
+        self.look()
+        if self.over is None:
+            poller = select.poll()
+            for descriptor in self.waits():
+                poller.register(descriptor, select.POLLIN)
+            poller.poll(1000 * _DEATH_IS_SEEN_S)
+            self.look()
+
+    def look(self) -> None:
+        """Bring ``over`` and ``who`` up to date."""
+        if self.over is not None:
+            return
+        while self._take_record():
+            pass
+        if self._pidfds and self.over is None:
+            poller = select.poll()
+            for pidfd in self._pidfds.values():
+                poller.register(pidfd, select.POLLIN)
+            dead = {pidfd for pidfd, _ in poller.poll(0)}
+            if dead:
+                # What it said last, that it closed, may have come since.
+                while self._take_record():
+                    pass
+                for pid, pidfd in list(self._pidfds.items()):
+                    if pidfd in dead:
+                        self._forget(pid)
+                        if not self._many and self.over is None:
+                            self.over = Over.DIED
+
+    def _take_record(self) -> bool:
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(
+                _RECORD.size, socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            data, ancillary = b"", []
+        descriptors = array.array("i")
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                descriptors.frombytes(content[: len(content) // 4 * 4])
+        if len(data) < _RECORD.size:  # all who had the other end are gone
+            if self.over is None:
+                self.over = Over.DIED if self._pidfds else Over.CLOSED
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return False
+        what, pid = _RECORD.unpack(data)
+        if what == _OPEN and descriptors:
+            self._forget(pid)
+            self._pidfds[pid] = descriptors.pop(0)
+            self.who = pid
+            self.over = None
+        elif what == _CLOSED:
+            self._forget(pid)
+            if not self._many and not self._pidfds:
+                self.over = Over.CLOSED
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return self.over is None
+
+    def _forget(self, pid: int) -> None:
+        pidfd = self._pidfds.pop(pid, None)
+        if pidfd is not None:
+            if self.before_close is not None:
+                self.before_close(pidfd)
+            os.close(pidfd)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The two sockets of one channel's two ends."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

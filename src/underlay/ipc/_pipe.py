@@ -1,0 +1,44 @@
+"""A pipe(7): one way, in order, between processes that have its ends.
+
+This file knows how a pipe is made, read and written. It refuses to know what the bytes mean: see `_stream`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from functools import partial
+from typing import Final
+
+from ._contract import MAX_MESSAGE_BYTES, Kind, Terms
+from ._stream import StreamIncoming, StreamOutgoing
+
+KIND: Final = Kind(
+    name="pipe",
+    summary="a pipe(7)",
+    max_message_bytes=MAX_MESSAGE_BYTES,
+    one_way=True,
+)
+
+
+def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The descriptors of the way in, and of the way out."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    if terms.capacity:
+        try:
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, terms.capacity)
+        except OSError:
+            os.close(reader)
+            os.close(writer)
+            raise
+    return (reader,), (writer,)
+
+
+def outgoing(terms: Terms, descriptor: int) -> StreamOutgoing:
+    """The way out through a pipe's writing end."""
+    return StreamOutgoing(terms, descriptor, partial(os.write, descriptor), os.close)
+
+
+def incoming(terms: Terms, descriptor: int) -> StreamIncoming:
+    """The way in through a pipe's reading end."""
+    return StreamIncoming(terms, descriptor, partial(os.read, descriptor), os.close)

@@ -1,0 +1,113 @@
+"""Every kind of channel as a subject of one suite, and the processes that use the other end.
+
+It knows how ends are made and handed over. What they have to show is in `test_channels.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+
+from underlay import ipc
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One kind, and what of the common promises its nature limits."""
+
+    kind: str
+    options: dict[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "-".join([self.kind, *(str(each) for each in self.options.values())])
+
+    def pair(self, **options: object) -> tuple[ipc.Channel, ipc.Channel]:
+        """The receiver and the sender of a new channel."""
+        return ipc.pair(self.kind, **{**self.options, **options})  # type: ignore[arg-type]
+
+
+SUBJECTS = [Subject("pipe")]
+START_METHODS = ["fork", "spawn"]
+# A process that starts anew imports underlay first.
+PATIENCE_S = 20.0
+
+
+@contextlib.contextmanager
+def process(method: str, work: Callable[..., object], *args: object) -> Iterator[BaseProcess]:
+    """Another process that does ``work``; it is ended when the test is done with it."""
+    started = multiprocessing.get_context(method).Process(target=work, args=args)  # type: ignore[attr-defined]
+    started.start()
+    try:
+        yield started
+    finally:
+        if started.is_alive():
+            started.join(PATIENCE_S)
+        if started.is_alive():
+            started.kill()
+            started.join()
+        started.close()
+
+
+def message(size_bytes: int, number: int = 0) -> bytes:
+    """Bytes that no other message has, and that tell whether they are torn."""
+    return random.Random(number * 1_000_003 + size_bytes).randbytes(size_bytes)
+
+
+def sealed(number: int, size_bytes: int) -> bytes:
+    """A message that says its number and whether it is whole."""
+    body = number.to_bytes(4, "big") + message(max(0, size_bytes - 12), number)
+    return hashlib.blake2b(body, digest_size=8).digest() + body
+
+
+def opened(sealed_message: bytes) -> int:
+    """The number of a sealed message; it must be whole."""
+    body = sealed_message[8:]
+    assert hashlib.blake2b(body, digest_size=8).digest() == sealed_message[:8], "a torn message"
+    return int.from_bytes(body[:4], "big")
+
+
+# --- what the other process does; each is found by name where it starts anew ---
+
+
+def send_all(sender: ipc.Channel, messages: list[bytes]) -> None:
+    with sender:
+        for each in messages:
+            sender.send(each)
+
+
+def echo(receiver: ipc.Channel, sender: ipc.Channel) -> None:
+    with receiver, sender:
+        for each in receiver:
+            sender.send(each)
+
+
+def send_for_ever(sender: ipc.Channel, size_bytes: int) -> None:
+    number = 0
+    with contextlib.suppress(ipc.PeerGone):
+        while True:
+            sender.send(sealed(number, size_bytes))
+            number += 1
+
+
+def receive_for_ever(receiver: ipc.Channel) -> None:
+    with contextlib.suppress(ipc.PeerGone):
+        for each in receiver:
+            opened(each)
+
+
+def vanish(end: ipc.Channel, first: bytes | None) -> None:
+    if first is not None:
+        end.send(first)
+    os._exit(1)
+
+
+def exit_early(sender: ipc.Channel) -> None:
+    sender.send(b"last words")
+    sys.exit(0)

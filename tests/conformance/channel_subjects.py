@@ -33,7 +33,11 @@ class Subject:
         return ipc.pair(self.kind, **{**self.options, **options})  # type: ignore[arg-type]
 
 
-SUBJECTS = [Subject("pipe")]
+SUBJECTS = [
+    Subject("pipe"),
+    Subject("unix"),
+    Subject("seqpacket"),
+]
 START_METHODS = ["fork", "spawn"]
 # A process that starts anew imports underlay first.
 PATIENCE_S = 20.0

@@ -10,7 +10,7 @@
     _handover.py  an end on its way to another process
     _contract.py  what a kind offers
     _kinds.py     which kinds there are; each is in a file of its own:
-    _pipe.py
+    _pipe.py, _unix.py, _seqpacket.py
 
 This room knows the kernel's ways between processes. It refuses to know event loops, beyond that they watch a
 descriptor, and what the messages mean.

@@ -303,9 +303,9 @@ class Channel:
             if self._aio is not None:
                 self._aio.forget()
             self._life.close()
-            ways = (self._outgoing, self._incoming)
-            for way in {way.descriptors: way for way in ways if way is not None}.values():  # a socket is both
-                way.close()
+            for way in (self._outgoing, self._incoming):
+                if way is not None:
+                    way.close()
 
     def __enter__(self) -> Channel:
         return self

@@ -15,7 +15,11 @@ from . import _life
 from ._contract import Incoming, Kind, Outgoing, Terms
 from ._end import End
 
-_MODULES: Final = {"pipe": "_pipe"}
+_MODULES: Final = {
+    "pipe": "_pipe",
+    "unix": "_unix",
+    "seqpacket": "_seqpacket",
+}
 WAKEUPS: Final = ("eventfd", "futex", "spin")
 
 
@@ -64,10 +68,24 @@ def make_ends(terms: Terms, both_ways: bool) -> tuple[End, End]:
         if not both_ways:
             return End(terms, incoming, None, here), End(terms, None, outgoing, there)
         if not module.KIND.one_way:
-            return End(terms, incoming, incoming, here), End(terms, outgoing, outgoing, there)
+            # Each way owns its descriptors, or one would close the other's.
+            incoming_too, outgoing_too = _duplicates(incoming), _duplicates(outgoing)
+            return End(terms, incoming, incoming_too, here), End(terms, outgoing, outgoing_too, there)
         back_incoming, back_outgoing = module.make(terms)
         return End(terms, incoming, back_outgoing, here), End(terms, back_incoming, outgoing, there)
     except BaseException:
         for descriptor in made:
             os.close(descriptor)
         raise
+
+
+def _duplicates(descriptors: tuple[int, ...]) -> tuple[int, ...]:
+    made: list[int] = []
+    try:
+        for each in descriptors:
+            made.append(os.dup(each))
+    except OSError:
+        for each in made:
+            os.close(each)
+        raise
+    return tuple(made)

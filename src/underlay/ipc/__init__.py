@@ -6,6 +6,8 @@
     _channel.py   one end: waits, counts, knows whether the other process lives
     _aio.py       the same end for asyncio
     _objects.py   objects instead of bytes
+    _framing.py   where a message ends in a stream of bytes; of use alone
+    _framed.py    messages over asyncio's streams
     _life.py      the other process: who it is, whether it closed or died
     _handover.py  an end on its way to another process
     _contract.py  what a kind offers
@@ -28,6 +30,8 @@ from ._errors import (
     SentInPart,
     StaleName,
 )
+from ._framed import FramedStream
+from ._framing import Decoder, Delimiter, Framing, LengthPrefix, Netstring, NotFramed, TornMessage
 from ._objects import Json, MessagePack, NotUnderstood, ObjectChannel, Pickle, Serialiser
 from ._open import inherit, pair
 
@@ -35,13 +39,20 @@ __all__ = [
     "Channel",
     "ChannelClosed",
     "ChannelStatistics",
+    "Decoder",
+    "Delimiter",
     "EndOfMessages",
+    "FramedStream",
+    "Framing",
     "Json",
     "Kind",
+    "LengthPrefix",
     "MessagePack",
     "MessageTooLong",
     "NameTaken",
+    "Netstring",
     "NoSuchName",
+    "NotFramed",
     "NotUnderstood",
     "ObjectChannel",
     "PeerGone",
@@ -50,6 +61,7 @@ __all__ = [
     "Serialiser",
     "StaleName",
     "Terms",
+    "TornMessage",
     "inherit",
     "pair",
 ]

@@ -36,9 +36,11 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def outgoing(terms: Terms, descriptor: int) -> StreamOutgoing:
     """The way out through a pipe's writing end."""
-    return StreamOutgoing(terms, descriptor, partial(os.write, descriptor), os.close)
+    return StreamOutgoing(
+        descriptor, partial(os.write, descriptor), partial(os.writev, descriptor), partial(os.close, descriptor)
+    )
 
 
 def incoming(terms: Terms, descriptor: int) -> StreamIncoming:
     """The way in through a pipe's reading end."""
-    return StreamIncoming(terms, descriptor, partial(os.read, descriptor), os.close)
+    return StreamIncoming(terms, descriptor, partial(os.read, descriptor), partial(os.close, descriptor))

@@ -6,7 +6,7 @@ This file knows how Python's socket objects go with descriptors that a channel o
 from __future__ import annotations
 
 import socket
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ._contract import Terms
@@ -23,18 +23,22 @@ def socket_of(descriptor: int) -> socket.socket:
     return found
 
 
-def _send(sending: socket.socket, data: Buffer) -> int:
-    # A program may have given SIGPIPE its default action back, which ends it.
-    return sending.send(data, socket.MSG_NOSIGNAL)
-
-
 def stream_outgoing(terms: Terms, descriptor: int) -> StreamOutgoing:
     """The way out through a stream socket."""
     sending = socket_of(descriptor)
-    return StreamOutgoing(terms, descriptor, partial(_send, sending), lambda _: sending.close())
+    plain_send, send_several = sending.send, sending.sendmsg
+
+    # A program may have given SIGPIPE its default action back, which ends it.
+    def write(data: Buffer) -> int:
+        return plain_send(data, socket.MSG_NOSIGNAL)
+
+    def gather(buffers: Sequence[Buffer]) -> int:
+        return send_several(buffers, (), socket.MSG_NOSIGNAL)
+
+    return StreamOutgoing(descriptor, write, gather, sending.close)
 
 
 def stream_incoming(terms: Terms, descriptor: int) -> StreamIncoming:
     """The way in through a stream socket."""
     receiving = socket_of(descriptor)
-    return StreamIncoming(terms, descriptor, receiving.recv, lambda _: receiving.close())
+    return StreamIncoming(terms, descriptor, receiving.recv, receiving.close)

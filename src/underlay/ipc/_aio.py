@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ._channel import SLICE_S
+from ._contract import Incoming, Outgoing
 from ._errors import EndOfMessages
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ._channel import Channel
-    from ._contract import Incoming, Outgoing
     from ._life import Life
 
 
@@ -46,8 +46,8 @@ class AsyncChannel:
         self._channel = channel
         self._life = life
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: dict[int, asyncio.Future[None]] = {}  # by the event of poll(2)
-        self._watched: dict[int, int] = {}  # descriptors, by the event
+        self._waiting: dict[Outgoing | Incoming, asyncio.Future[None]] = {}
+        self._watched: dict[Outgoing | Incoming, tuple[int, int]] = {}  # the descriptor and the event of poll(2)
         self._watched_life: set[int] = set()
         self._threads: ThreadPoolExecutor | None = None
 
@@ -66,6 +66,8 @@ class AsyncChannel:
         """The next message; wait while there is none. Raises as `Channel.receive` does."""
         channel = self._channel
         incoming = channel.begin_receive()
+        if incoming.hungry:
+            incoming.hungry -= 1
         message = channel.try_receive(incoming)
         while message is None:
             over = channel.look()
@@ -100,28 +102,28 @@ class AsyncChannel:
         if loop is not self._loop:
             self.forget()
             self._loop = loop
-        descriptor, event = way.ready
-        if event in self._waiting:
-            verb = "receives" if event == select.POLLIN else "sends"
+        if way in self._waiting:
+            verb = "receives" if isinstance(way, Incoming) else "sends"
             raise UsageError(f"another task {verb} on {self._channel} already", remedy="let one task do it, or lock")
-        if event not in self._watched:
-            self._watched[event] = descriptor
+        if self._watched.get(way) != way.ready:
+            self._unwatch(way)
+            self._watched[way] = descriptor, event = way.ready
             watch = loop.add_reader if event == select.POLLIN else loop.add_writer
-            watch(descriptor, self._ready, event)
+            watch(descriptor, self._ready, way)
         for each in self._life.waits():
             if each not in self._watched_life:
                 self._watched_life.add(each)
                 loop.add_reader(each, self._other_side)
-        future = self._waiting[event] = loop.create_future()
+        future = self._waiting[way] = loop.create_future()
         try:
             await future
         finally:
-            del self._waiting[event]
+            del self._waiting[way]
 
-    def _ready(self, event: int) -> None:
-        future = self._waiting.get(event)
+    def _ready(self, way: Outgoing | Incoming) -> None:
+        future = self._waiting.get(way)
         if future is None or future.done():
-            self._unwatch(event)
+            self._unwatch(way)
         else:
             future.set_result(None)
 
@@ -133,9 +135,10 @@ class AsyncChannel:
             if not future.done():
                 future.set_result(None)
 
-    def _unwatch(self, event: int) -> None:
-        descriptor = self._watched.pop(event)
-        if self._loop is not None and not self._loop.is_closed():
+    def _unwatch(self, way: Outgoing | Incoming) -> None:
+        watched = self._watched.pop(way, None)
+        if watched is not None and self._loop is not None and not self._loop.is_closed():
+            descriptor, event = watched
             (self._loop.remove_reader if event == select.POLLIN else self._loop.remove_writer)(descriptor)
 
     def _unwatch_life(self, descriptors: Iterable[int]) -> None:
@@ -151,8 +154,8 @@ class AsyncChannel:
 
     def forget(self) -> None:
         """Watch nothing any more; whoever waits is woken."""
-        for event in list(self._watched):
-            self._unwatch(event)
+        for way in list(self._watched):
+            self._unwatch(way)
         self._unwatch_life(self._watched_life)
         for future in self._waiting.values():
             if not future.done():

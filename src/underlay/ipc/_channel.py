@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 # Where a kind cannot be polled together with the other side's life, that is looked at so often.
 SLICE_S: Final = 0.05
+# A receive that found nothing makes so many waits begin with poll(2), so that a question and its answer cost no vain
+# try; a stream pays with a vain poll for this many of its messages at most.
+_HUNGRY: Final = 16
 
 
 class Channel:
@@ -58,6 +61,7 @@ class Channel:
         "_life",
         "_max_message_bytes",
         "_outgoing",
+        "_pollers",
         "_receive_waits",
         "_received",
         "_send_waits",
@@ -77,6 +81,7 @@ class Channel:
         self._used_in: object = None
         self._closed = False
         self._aio: AsyncChannel | None = None
+        self._pollers: dict[Outgoing | Incoming, tuple[tuple[int, int], int, select.poll]] = {}
         self._sent = self._bytes_sent = self._received = self._bytes_received = 0
         self._send_waits = self._receive_waits = 0
 
@@ -215,9 +220,13 @@ class Channel:
         died, after what it had sent; `ChannelClosed`.
         """
         incoming = self.begin_receive()
-        message = self.try_receive(incoming)
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        if not incoming.hungry or self._life.over is not None:  # who is over has no news any more
+            message = self.try_receive(incoming)
+        else:
+            incoming.hungry -= 1
+            message = self.try_receive(incoming) if self._poll(incoming, timeout_s) else None
         if message is None:
-            deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
             while True:
                 # Who went after this look may have sent something before: that is seen the next time round.
                 over = self.look()
@@ -226,6 +235,8 @@ class Channel:
                     break
                 if over:
                     raise self.end()
+                if incoming.ready is not None:
+                    incoming.hungry = _HUNGRY
                 if not self._wait(incoming, deadline_s):
                     raise TimeoutError(f"{self} brought no message within {timeout_s:g} s")
         self.count_received(len(message))
@@ -272,12 +283,21 @@ class Channel:
         if way.ready is None:
             way.block(SLICE_S if left_s is None else min(left_s, SLICE_S))
             return True
-        poller = select.poll()
-        poller.register(*way.ready)
-        for descriptor in self._life.waits():
-            poller.register(descriptor, select.POLLIN)
-        poller.poll(None if left_s is None else left_s * 1000)
+        self._poll(way, left_s)
         return True  # the time, if it is over, is seen after one more try
+
+    def _poll(self, way: Outgoing | Incoming, left_s: float | None) -> bool:
+        """Wait so long until the way or the other side's life has news; whether it is the way alone."""
+        known = self._pollers.get(way)
+        if known is None or known[0] != way.ready or known[1] != self._life.version:
+            assert way.ready is not None
+            poller = select.poll()
+            poller.register(*way.ready)
+            for descriptor in self._life.waits():
+                poller.register(descriptor, select.POLLIN)
+            known = self._pollers[way] = way.ready, self._life.version, poller
+        news = known[2].poll(None if left_s is None else max(0, left_s) * 1000)
+        return len(news) == 1 and news[0][0] == known[0][0]
 
     def count_wait(self, way: Outgoing | Incoming) -> None:
         """A call begins to wait once more."""

@@ -74,7 +74,7 @@ class Outgoing(ABC):
     """The way out of one end. It never waits."""
 
     ready: tuple[int, int] | None
-    """The descriptor and the event of poll(2) that promise room; None where it cannot be polled."""
+    """The descriptor and the event of poll(2) that promise room; None where it cannot be polled. It may change."""
 
     @property
     @abstractmethod
@@ -102,7 +102,9 @@ class Incoming(ABC):
     """The way into one end. It never waits."""
 
     ready: tuple[int, int] | None
-    """The descriptor and the event of poll(2) that promise a message; None where it cannot be polled."""
+    """The descriptor and the event of poll(2) that promise a message; None where it cannot be polled. It may change."""
+    hungry: int = 0
+    """For how many messages more who receives waits before it tries; a try that finds nothing costs a system call."""
     dropped: int = 0
     """How many messages came torn."""
 

@@ -79,6 +79,8 @@ class Life:
         """Why nothing more will come, as far as `look` saw."""
         self.before_close: Callable[[int], None] | None = None
         """Is told of each pidfd that is about to be given back."""
+        self.version = 0
+        """Is another one when `waits` is."""
         self.who = 0
         """The process that was the last to be there, or 0."""
 
@@ -182,6 +184,7 @@ class Life:
         if what == _OPEN and descriptors:
             self._forget(pid)
             self._pidfds[pid] = descriptors.pop(0)
+            self.version += 1
             self.who = pid
             self.over = None
         elif what == _CLOSED:
@@ -195,6 +198,7 @@ class Life:
     def _forget(self, pid: int) -> None:
         pidfd = self._pidfds.pop(pid, None)
         if pidfd is not None:
+            self.version += 1
             if self.before_close is not None:
                 self.before_close(pidfd)
             os.close(pidfd)

@@ -37,6 +37,7 @@ SUBJECTS = [
     Subject("pipe"),
     Subject("unix"),
     Subject("seqpacket"),
+    Subject("mqueue"),
 ]
 START_METHODS = ["fork", "spawn"]
 # A process that starts anew imports underlay first.

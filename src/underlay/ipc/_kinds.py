@@ -19,6 +19,7 @@ _MODULES: Final = {
     "pipe": "_pipe",
     "unix": "_unix",
     "seqpacket": "_seqpacket",
+    "mqueue": "_mqueue",
 }
 WAKEUPS: Final = ("eventfd", "futex", "spin")
 

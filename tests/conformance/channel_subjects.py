@@ -38,6 +38,7 @@ SUBJECTS = [
     Subject("unix"),
     Subject("seqpacket"),
     Subject("mqueue"),
+    Subject("sysv"),
 ]
 START_METHODS = ["fork", "spawn"]
 # A process that starts anew imports underlay first.

@@ -341,6 +341,7 @@ class Channel:
         if self._closed:
             return
         self._closed = True
+        used = self._used_in is _life.process
         self._used_in = None  # so that the next call sees it
         try:
             if self._outgoing is not None:
@@ -350,9 +351,12 @@ class Channel:
         finally:
             if self._aio is not None:
                 self._aio.forget()
+            alone = used and self.look()
             self._life.close()
             for way in (self._outgoing, self._incoming):
                 if way is not None:
+                    if used:
+                        way.finish(alone)
                     way.close()
 
     def __enter__(self) -> Channel:

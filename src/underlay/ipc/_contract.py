@@ -93,6 +93,9 @@ class Outgoing(ABC):
         """Wait for room, not longer than this, where ``ready`` is None. May end early."""
         raise NotImplementedError
 
+    def finish(self, alone: bool) -> None:  # noqa: B027 — most have nothing to do
+        """The process that used this end is about to close it; ``alone`` says that nobody has the other one."""
+
     @abstractmethod
     def close(self) -> None:
         """Give back what the kernel gave; once."""
@@ -120,6 +123,9 @@ class Incoming(ABC):
     def block(self, timeout_s: float) -> None:
         """Wait for a message, not longer than this, where ``ready`` is None. May end early."""
         raise NotImplementedError
+
+    def finish(self, alone: bool) -> None:  # noqa: B027 — most have nothing to do
+        """The process that used this end is about to close it; ``alone`` says that nobody has the other one."""
 
     @abstractmethod
     def close(self) -> None:

@@ -20,6 +20,7 @@ _MODULES: Final = {
     "unix": "_unix",
     "seqpacket": "_seqpacket",
     "mqueue": "_mqueue",
+    "sysv": "_sysv",
 }
 WAKEUPS: Final = ("eventfd", "futex", "spin")
 

@@ -39,6 +39,7 @@ SUBJECTS = [
     Subject("seqpacket"),
     Subject("mqueue"),
     Subject("sysv"),
+    Subject("signal"),
 ]
 START_METHODS = ["fork", "spawn"]
 # A process that starts anew imports underlay first.
@@ -68,14 +69,18 @@ def message(size_bytes: int, number: int = 0) -> bytes:
 
 def sealed(number: int, size_bytes: int) -> bytes:
     """A message that says its number and whether it is whole."""
-    body = number.to_bytes(4, "big") + message(max(0, size_bytes - 12), number)
-    return hashlib.blake2b(body, digest_size=8).digest() + body
+    if size_bytes < 12:  # a signal has seven
+        body, seal_bytes = number.to_bytes(3, "big"), 4
+    else:
+        body, seal_bytes = number.to_bytes(4, "big") + message(size_bytes - 12, number), 8
+    return hashlib.blake2b(body, digest_size=seal_bytes).digest() + body
 
 
 def opened(sealed_message: bytes) -> int:
     """The number of a sealed message; it must be whole."""
-    body = sealed_message[8:]
-    assert hashlib.blake2b(body, digest_size=8).digest() == sealed_message[:8], "a torn message"
+    seal_bytes = 8 if len(sealed_message) >= 12 else 4
+    body = sealed_message[seal_bytes:]
+    assert hashlib.blake2b(body, digest_size=seal_bytes).digest() == sealed_message[:seal_bytes], "a torn message"
     return int.from_bytes(body[:4], "big")
 
 
@@ -115,5 +120,5 @@ def vanish(end: ipc.Channel, first: bytes | None) -> None:
 
 
 def exit_early(sender: ipc.Channel) -> None:
-    sender.send(b"last words")
+    sender.send(b"goodbye")
     sys.exit(0)

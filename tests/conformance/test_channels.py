@@ -188,15 +188,15 @@ def test_an_echo_comes_back_from_another_process(carrier: Subject, method: str) 
 def test_a_process_that_exits_has_closed_its_end(carrier: Subject, method: str) -> None:
     receiver, sender = carrier.pair()
     with receiver, process(method, exit_early, sender):
-        assert list(receiver) == [b"last words"]  # though this process has the other end too, and it is open
+        assert list(receiver) == [b"goodbye"]  # though this process has the other end too, and it is open
     sender.close()
 
 
 @pytest.mark.parametrize("method", START_METHODS)
 def test_a_sender_that_dies_is_noticed_after_its_last_words(carrier: Subject, method: str) -> None:
     receiver, sender = carrier.pair()
-    with receiver, process(method, vanish, sender, b"last words") as other:
-        assert receiver.receive(timeout_s=PATIENCE_S) == b"last words"
+    with receiver, process(method, vanish, sender, b"goodbye") as other:
+        assert receiver.receive(timeout_s=PATIENCE_S) == b"goodbye"
         with pytest.raises(ipc.PeerGone, match=f"process {other.pid}, at the other end .* died without closing it"):
             receiver.receive(timeout_s=PATIENCE_S)
     sender.close()
@@ -208,7 +208,7 @@ def test_a_receiver_that_dies_is_noticed_by_who_waits_to_send(carrier: Subject) 
     with sender, process("spawn", receive_for_ever, receiver) as other:
         receiver.close()
         for number in range(10):
-            sender.send(sealed(number, max(size, 12)) if size >= 12 else message(size), timeout_s=PATIENCE_S)
+            sender.send(sealed(number, size), timeout_s=PATIENCE_S)
         assert other.pid is not None
         os.kill(other.pid, signal.SIGKILL)
         with pytest.raises(ipc.PeerGone):
@@ -294,12 +294,12 @@ def test_the_asyncio_face_notices_a_death_while_it_waits(carrier: Subject) -> No
     receiver, sender = carrier.pair()
 
     async def main() -> None:
-        assert await receiver.aio.receive() == b"last words"
+        assert await receiver.aio.receive() == b"goodbye"
         with pytest.raises(ipc.PeerGone):
             async with asyncio.timeout(PATIENCE_S):
                 await receiver.aio.receive()
 
-    with receiver, process("spawn", vanish, sender, b"last words"):
+    with receiver, process("spawn", vanish, sender, b"goodbye"):
         asyncio.run(main())
     sender.close()
 

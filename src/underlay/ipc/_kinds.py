@@ -21,6 +21,7 @@ _MODULES: Final = {
     "seqpacket": "_seqpacket",
     "mqueue": "_mqueue",
     "sysv": "_sysv",
+    "signal": "_signal",
 }
 WAKEUPS: Final = ("eventfd", "futex", "spin")
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 
 from underlay import ipc
+from underlay.ipc._kinds import module_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class Subject:
 
     kind: str
     options: dict[str, object] = field(default_factory=dict)
+    knows_processes: bool = True
+    """A death is seen though other processes have the end, too; between machines there is only the connection."""
+
+    @property
+    def can_have_a_name(self) -> bool:
+        """Whether unrelated processes can meet for it."""
+        return module_of(self.kind).KIND.unrelated_processes
 
     def __str__(self) -> str:
         return "-".join([self.kind, *(str(each) for each in self.options.values())])
@@ -40,6 +48,8 @@ SUBJECTS = [
     Subject("mqueue"),
     Subject("sysv"),
     Subject("signal"),
+    Subject("fifo"),
+    Subject("tcp", knows_processes=False),
 ]
 START_METHODS = ["fork", "spawn"]
 # A process that starts anew imports underlay first.

@@ -2,7 +2,11 @@
 
 ::
 
-    _open.py      pair, inherit: how a channel comes to be
+    _open.py      pair, inherit, create, open, listen: how a channel comes to be
+    _listen.py    a name that many processes open
+    _meeting.py   two processes meet under a name, and one hands an end over
+    _door.py      what they say to each other then
+    _folder.py    where names are kept, who has them, and which are stale
     _channel.py   one end: waits, counts, knows whether the other process lives
     _aio.py       the same end for asyncio
     _objects.py   objects instead of bytes
@@ -12,7 +16,7 @@
     _handover.py  an end on its way to another process
     _contract.py  what a kind offers
     _kinds.py     which kinds there are; each is in a file of its own:
-    _pipe.py, _unix.py, _seqpacket.py
+    _pipe.py, _unix.py, _seqpacket.py, _fifo.py, _tcp.py
 
 This room knows the kernel's ways between processes. It refuses to know event loops, beyond that they watch a
 descriptor, and what the messages mean.
@@ -23,19 +27,24 @@ from ._contract import ChannelStatistics, Kind, Terms
 from ._errors import (
     ChannelClosed,
     EndOfMessages,
+    HandshakeFailed,
     MessageTooLong,
     NameTaken,
     NoSuchName,
     PeerGone,
     SentInPart,
     StaleName,
+    WrongOwner,
 )
+from ._folder import KnownName, names, remove
 from ._framed import FramedStream
 from ._framing import Decoder, Delimiter, Framing, LengthPrefix, Netstring, NotFramed, TornMessage
+from ._listen import AsyncListener, Listener
 from ._objects import Json, MessagePack, NotUnderstood, ObjectChannel, Pickle, Serialiser
-from ._open import inherit, pair
+from ._open import create, inherit, listen, open, pair
 
 __all__ = [
+    "AsyncListener",
     "Channel",
     "ChannelClosed",
     "ChannelStatistics",
@@ -44,9 +53,12 @@ __all__ = [
     "EndOfMessages",
     "FramedStream",
     "Framing",
+    "HandshakeFailed",
     "Json",
     "Kind",
+    "KnownName",
     "LengthPrefix",
+    "Listener",
     "MessagePack",
     "MessageTooLong",
     "NameTaken",
@@ -62,6 +74,12 @@ __all__ = [
     "StaleName",
     "Terms",
     "TornMessage",
+    "WrongOwner",
+    "create",
     "inherit",
+    "listen",
+    "names",
+    "open",
     "pair",
+    "remove",
 ]

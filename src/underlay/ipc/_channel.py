@@ -7,7 +7,6 @@ to know how a message is carried: that is an `Outgoing` and an `Incoming`, whate
 from __future__ import annotations
 
 import select
-import socket
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,15 +16,17 @@ from typing import TYPE_CHECKING, Final
 from ..errors import UsageError
 from . import _life
 from ._contract import ChannelStatistics, Incoming, Message, Outgoing
+from ._door import answers_here
 from ._end import End
 from ._errors import ChannelClosed, EndOfMessages, MessageTooLong, PeerGone, SentInPart
 from ._handover import Duplicate, duplicates, word_of
-from ._kinds import module_of
+from ._kinds import parts_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ._aio import AsyncChannel
+    from ._meeting import Meeting
     from ._objects import ObjectChannel, Serialiser
 
 # Where a kind cannot be polled together with the other side's life, that is looked at so often.
@@ -56,7 +57,6 @@ class Channel:
         "_bytes_received",
         "_bytes_sent",
         "_closed",
-        "_end",
         "_incoming",
         "_life",
         "_max_message_bytes",
@@ -67,16 +67,16 @@ class Channel:
         "_send_waits",
         "_sent",
         "_used_in",
+        "name",
         "terms",
     )
 
-    def __init__(self, end: End) -> None:
-        module, terms = module_of(end.terms.kind), end.terms
+    def __init__(self, end: End, name: str | None = None) -> None:
+        terms = end.terms
         self.terms: Final = terms
-        self._end = end
-        self._incoming = None if end.ways_in is None else module.incoming(terms, *end.ways_in)
-        self._outgoing = None if end.ways_out is None else module.outgoing(terms, *end.ways_out)
-        self._life = _life.Life(socket.socket(fileno=end.life), many=module.KIND.many_senders)
+        self.name: Final = name
+        """The name that it was made or opened with."""
+        self._incoming, self._outgoing, self._life = parts_of(end)
         self._max_message_bytes = terms.max_message_bytes
         self._used_in: object = None
         self._closed = False
@@ -91,6 +91,11 @@ class Channel:
     def kind(self) -> str:
         """The name of its kind, a key of `KINDS`."""
         return self.terms.kind
+
+    @property
+    def address(self) -> str | None:
+        """Where it is in a network, as ``host:port``; with the port that was given to it where it was made with 0."""
+        return self._life.address
 
     @property
     def can_send(self) -> bool:
@@ -341,7 +346,7 @@ class Channel:
         if self._closed:
             return
         self._closed = True
-        used = self._used_in is _life.process
+        used = self._life.announced
         self._used_in = None  # so that the next call sees it
         try:
             if self._outgoing is not None:
@@ -351,7 +356,7 @@ class Channel:
         finally:
             if self._aio is not None:
                 self._aio.forget()
-            alone = used and self.look()
+            alone = used and (self.look() or self._life.alone)
             self._life.close()
             for way in (self._outgoing, self._incoming):
                 if way is not None:
@@ -381,24 +386,60 @@ class Channel:
 
     def argument(self) -> str:
         """A word for the process that inherits `descriptors`, of which `inherit` makes the end there."""
-        return word_of(self._end_open())
+        word = word_of(self._end_open())
+        self._lend()
+        return word
 
     def __reduce__(self) -> tuple[object, ...]:
         end = self._end_open()
-        return _rebuild, (end, duplicates(end, self))
+        parts = (end, duplicates(end, self), self.name)
+        self._lend()
+        return _rebuild, parts
 
     def _end_open(self) -> End:
         if self._closed:
             raise self._is_closed()
-        return self._end
+        if self._life.alone:
+            self._life.look()
+        if self._life.alone:
+            raise UsageError(
+                f"nobody has come for the other end of {self}: it cannot go to another process",
+                remedy="make it there, or pass it on when it was used",
+            )
+        incoming, outgoing = self._incoming, self._outgoing
+        return End(
+            self.terms,
+            None if incoming is None else incoming.descriptors,
+            None if outgoing is None else outgoing.descriptors,
+            self._life.descriptor,
+        )
+
+    def _lend(self) -> None:
+        self._life.lend()
+        self._used_in = None  # should it be used here again, that is said again
 
     # --- its words ---
 
     def _begin(self) -> None:
         if self._closed:
             raise self._is_closed()
-        self._life.announce()
-        self._used_in = _life.process
+        self.announce()
+        if self._life.alone:
+            self._life.look()
+        if not self._life.alone:
+            self._used_in = _life.process
+
+    def announce(self) -> None:
+        """Say to the other side that this process uses this end."""
+        if not self._life.announced:
+            self._life.announce()
+
+    def expect(self, meeting: Meeting, other_end: End) -> None:
+        """The other end is for who comes for it to a meeting."""
+        assert isinstance(self._life, _life.LocalLife)  # others have no name of this kind
+        self._life.expect(meeting, other_end)
+        answers_here(meeting, self._life.look)
+        self.announce()
 
     def _is_closed(self) -> ChannelClosed:
         return ChannelClosed(f"{self} is closed", remedy="it was closed here, by this process")
@@ -431,17 +472,17 @@ class Channel:
     def _other(self) -> str:
         over = self._life.over or _life.Over.CLOSED
         who = f" by process {self._life.who}" if self._life.who else ""
-        if over is _life.Over.DIED:
+        if over is _life.Over.DIED and self._life.who:
             return f"process {self._life.who}, at the other end of {self}, {over.value}"
         return f"the other end of {self} {over.value}{who}"
 
     def __str__(self) -> str:
-        return f"the {self.kind} channel"
+        return f"the {self.kind} channel" if self.name is None else f"the {self.kind} channel {self.name!r}"
 
     def __repr__(self) -> str:
         ways = "".join(word for word, can in (("<", self.can_receive), (">", self.can_send)) if can)
         return f"<Channel {self.kind} {ways}{' closed' if self._closed else ''}>"
 
 
-def _rebuild(end: End, descriptors: tuple[Duplicate, ...]) -> Channel:
-    return Channel(end.with_descriptors([each.detach() for each in descriptors]))
+def _rebuild(end: End, descriptors: tuple[Duplicate, ...], name: str | None) -> Channel:
+    return Channel(end.with_descriptors([each.detach() for each in descriptors]), name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from ._contract import Terms
 
@@ -20,12 +21,17 @@ class End:
     terms: Terms
     ways_in: tuple[int, ...] | None
     ways_out: tuple[int, ...] | None
-    life: int
+    life: int | None
+    """None where what carries the messages also tells of the other side: between machines."""
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """Each descriptor once."""
-        return tuple(dict.fromkeys((*(self.ways_in or ()), *(self.ways_out or ()), self.life)))
+        return tuple(dict.fromkeys((*(self.ways_in or ()), *(self.ways_out or ()), *self._lives)))
+
+    @property
+    def _lives(self) -> tuple[int, ...]:
+        return () if self.life is None else (self.life,)
 
     def with_descriptors(self, descriptors: Sequence[int]) -> End:
         """The same end, where its descriptors have other numbers: in the order of `descriptors`."""
@@ -34,10 +40,25 @@ class End:
             self.terms,
             None if self.ways_in is None else tuple(known[each] for each in self.ways_in),
             None if self.ways_out is None else tuple(known[each] for each in self.ways_out),
-            known[self.life],
+            None if self.life is None else known[self.life],
         )
 
     def close(self) -> None:
         """Give back the descriptors of an end that nobody has made use of."""
         for descriptor in self.descriptors:
             os.close(descriptor)
+
+
+def end_of(said: object) -> End:
+    """The end that a dictionary of its fields says, as JSON brings it.
+
+    Raises ``ValueError``, ``TypeError`` and ``KeyError`` for what says none.
+    """
+    fields = cast(dict[str, Any], said)
+    ways_in, ways_out, life = fields["ways_in"], fields["ways_out"], fields["life"]
+    return End(
+        Terms(**fields["terms"]),
+        None if ways_in is None else tuple(map(int, ways_in)),
+        None if ways_out is None else tuple(map(int, ways_out)),
+        None if life is None else int(life),
+    )

@@ -55,6 +55,7 @@ class MessageTooLong(UsageError, OSError):
             remedy=remedy,
         )
         self.errno = errno.EMSGSIZE
+        self.size_bytes = size_bytes
 
 
 class NameTaken(UnderlayError, FileExistsError):
@@ -67,3 +68,11 @@ class StaleName(UnderlayError, FileExistsError):
 
 class NoSuchName(UnderlayError, FileNotFoundError):
     """Nobody has made a channel of this name."""
+
+
+class WrongOwner(UnderlayError, PermissionError):
+    """What names are kept in, or who answers under one, is not this user's alone."""
+
+
+class HandshakeFailed(UnderlayError, ConnectionError):
+    """Who answers under a name does not speak as this version of this library does."""

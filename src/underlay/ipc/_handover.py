@@ -16,8 +16,7 @@ from multiprocessing import context, reduction
 from typing import Protocol
 
 from ..errors import UsageError
-from ._contract import Terms
-from ._end import End
+from ._end import End, end_of
 
 
 class Duplicate(Protocol):
@@ -48,13 +47,7 @@ def end_from(word: str) -> End:
     Raises ``UsageError`` where it says no such thing, or the descriptors did not come along.
     """
     try:
-        said = json.loads(word)
-        end = End(
-            Terms(**said["terms"]),
-            None if said["ways_in"] is None else tuple(map(int, said["ways_in"])),
-            None if said["ways_out"] is None else tuple(map(int, said["ways_out"])),
-            int(said["life"]),
-        )
+        end = end_of(json.loads(word))
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(
             f"{word[:80]!r} names no end of a channel ({error})", remedy="give what Channel.argument() gave"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
@@ -22,6 +23,8 @@ _MODULES: Final = {
     "mqueue": "_mqueue",
     "sysv": "_sysv",
     "signal": "_signal",
+    "fifo": "_fifo",
+    "tcp": "_tcp",
 }
 WAKEUPS: Final = ("eventfd", "futex", "spin")
 
@@ -35,12 +38,44 @@ class KindModule(Protocol):
     incoming: Callable[..., Incoming]
 
 
+class Reception(Protocol):
+    """Lets visitors in, one after the other. It never waits."""
+
+    @property
+    def address(self) -> str | None:
+        """Where it is in a network."""
+
+    def waits(self) -> tuple[int, ...]:
+        """The descriptors that become readable when there is somebody to `admit`."""
+
+    def admit(self) -> End | None:
+        """This side's end for the next visitor, or None where there is none now."""
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+
+
+class NetworkModule(KindModule, Protocol):
+    """What the file of a kind offers that crosses machines: its ways know the other side's life themselves."""
+
+    parts_of: Callable[[End], tuple[Incoming | None, Outgoing | None, _life.Life]]
+    create: Callable[[Terms, str, str], End]
+    open: Callable[[str, float], End]
+    reception: Callable[[Terms, str, bool], Reception]
+
+
 def module_of(kind: str) -> KindModule:
     """The file of a kind. Raises ``UsageError`` for a name that none has."""
     name = _MODULES.get(kind)
     if name is None:
         raise UsageError(f"there is no kind of channel {kind!r}", remedy=nearest(kind, _MODULES))
     return cast(KindModule, importlib.import_module(f"{__package__}.{name}"))
+
+
+def network_module_of(kind: str) -> NetworkModule | None:
+    """The file of a kind, where it crosses machines. Raises ``UsageError`` for a name that none has."""
+    module = module_of(kind)
+    return cast(NetworkModule, module) if module.KIND.crosses_machines else None
 
 
 def terms_for(kind: str, max_message_bytes: int | None, capacity: int, wakeup: str) -> Terms:
@@ -60,11 +95,27 @@ def terms_for(kind: str, max_message_bytes: int | None, capacity: int, wakeup: s
     return Terms(kind, max_message_bytes, capacity, wakeup)
 
 
+def parts_of(end: End) -> tuple[Incoming | None, Outgoing | None, _life.Life]:
+    """What an end is made of: the way in, the way out, and what is known of the other side."""
+    module, terms = module_of(end.terms.kind), end.terms
+    if end.life is None:
+        return cast(NetworkModule, module).parts_of(end)
+    return (
+        None if end.ways_in is None else module.incoming(terms, *end.ways_in),
+        None if end.ways_out is None else module.outgoing(terms, *end.ways_out),
+        _life.LocalLife(socket.socket(fileno=end.life), many=module.KIND.many_senders),
+    )
+
+
 def make_ends(terms: Terms, both_ways: bool) -> tuple[End, End]:
     """Both ends of a new channel; the first receives, where only one does."""
     module = module_of(terms.kind)
-    here, there = (each.detach() for each in _life.pair())
-    made: list[int] = [here, there]
+    here: int | None = None
+    there: int | None = None
+    made: list[int] = []
+    if not module.KIND.crosses_machines:
+        here, there = (each.detach() for each in _life.pair())
+        made = [here, there]
     try:
         incoming, outgoing = module.make(terms)
         made += (*incoming, *outgoing)

@@ -19,20 +19,26 @@ import select
 import socket
 import struct
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from multiprocessing.util import Finalize
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from ._end import End
+    from ._meeting import Meeting
 
 _RECORD: Final = struct.Struct("=ci")  # what, the process
 _OPEN: Final = b"O"
 _CLOSED: Final = b"C"
+_LENT: Final = b"L"
 _MOST_DESCRIPTORS: Final = 1
 # A dying process gives back its descriptors one after the other, and then its pidfd becomes readable.
 _DEATH_IS_SEEN_S: Final = 0.2
 
 process = object()
 """Another object in each process: a channel that was last used in another one sees it by comparing."""
-_used_here: weakref.WeakSet[Life] = weakref.WeakSet()
+_used_here: weakref.WeakSet[SaysClosed] = weakref.WeakSet()
 _will_say: object = None  # the process in which all will be told at the exit
 
 
@@ -45,11 +51,20 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def _exits() -> None:
-    for life in list(_used_here):
-        life.say_closed()
+    for each in list(_used_here):
+        each.say_closed()
 
 
-def _tell_at_exit() -> None:
+class SaysClosed(Protocol):
+    """Somebody is to know that it is closed."""
+
+    def say_closed(self) -> None:
+        """Say it, where it was not said yet."""
+
+
+def close_at_exit(thing: SaysClosed) -> None:
+    """Have it say so, should this process exit."""
+    _used_here.add(thing)
     # At an ordinary exit of a process nobody calls close(); that it has ended well is known only here. Processes of
     # multiprocessing leave by os._exit() and know only its own finalizers, all others only atexit.
     global _will_say
@@ -66,51 +81,154 @@ class Over(enum.Enum):
     DIED = "died without closing it"
 
 
-class Life:
-    """One end's knowledge of the other; ``many`` processes may be there where a kind has many senders."""
+class Life(ABC):
+    """One end's knowledge of the other."""
 
-    def __init__(self, record_socket: socket.socket, *, many: bool = False) -> None:
-        record_socket.setblocking(False)
-        self._socket = record_socket
-        self._many = many
-        self._pidfds: dict[int, int] = {}
+    def __init__(self) -> None:
         self._opened_in: object = None
         self.over: Over | None = None
         """Why nothing more will come, as far as `look` saw."""
         self.before_close: Callable[[int], None] | None = None
-        """Is told of each pidfd that is about to be given back."""
+        """Is told of each watched descriptor that is about to be given back."""
         self.version = 0
         """Is another one when `waits` is."""
         self.who = 0
         """The process that was the last to be there, or 0."""
 
     @property
-    def descriptor(self) -> int:
-        """What another process needs to go on with it."""
-        return self._socket.fileno()
+    @abstractmethod
+    def descriptor(self) -> int | None:
+        """What another process needs to go on with it, besides what carries the messages."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether the other side is still awaited, under a name."""
+        return False
+
+    @property
+    def address(self) -> str | None:
+        """Where it is in a network: host:port."""
+        return None
 
     # --- this side ---
 
+    @property
+    def announced(self) -> bool:
+        """Whether this process said that it uses the end."""
+        return self._opened_in is process
+
     def announce(self) -> None:
         """Say that this process uses the end from now on, and that it closed it, should it exit."""
-        own = os.pidfd_open(os.getpid())
-        try:
-            self._say(_OPEN, own)
-        finally:
-            os.close(own)
+        self._say_open()
         self._opened_in = process
-        _used_here.add(self)
-        _tell_at_exit()
+        close_at_exit(self)
 
     def say_closed(self) -> None:
         """Say that the end is closed, where it was used in this process and that was not said yet."""
         if self._opened_in is process:
             self._opened_in = None
-            self._say(_CLOSED)
+            self._say_closed()
+
+    def lend(self) -> None:
+        """Another process goes on with the end: this one no longer speaks for it."""
+        if self._opened_in is process:
+            self._opened_in = None
+            self._say_lent()
+
+    @abstractmethod
+    def _say_open(self) -> None: ...
+
+    @abstractmethod
+    def _say_closed(self) -> None: ...
+
+    @abstractmethod
+    def _say_lent(self) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Say that the end is closed, where it was used here; give back what the kernel gave."""
+
+    # --- the other side ---
+
+    @abstractmethod
+    def waits(self) -> tuple[int, ...]:
+        """The descriptors that become readable when there is something to `look` at."""
+
+    @abstractmethod
+    def await_over(self) -> None:
+        """The kernel says that nobody is there: wait until it is known why, which is a moment later at most."""
+
+    @abstractmethod
+    def look(self) -> None:
+        """Bring ``over`` and ``who`` up to date."""
+
+
+class LocalLife(Life):
+    """On one machine; ``many`` processes may be at the other end where a kind has many senders."""
+
+    def __init__(self, record_socket: socket.socket, *, many: bool = False) -> None:
+        super().__init__()
+        record_socket.setblocking(False)
+        self._socket = record_socket
+        self._many = many
+        self._pidfds: dict[int, int] = {}
+        self._meeting: Meeting | None = None
+        self._other_end: End | None = None
+
+    @property
+    def descriptor(self) -> int | None:
+        """What another process needs to go on with it, besides what carries the messages."""
+        return self._socket.fileno()
+
+    @property
+    def alone(self) -> bool:
+        """Whether the other side is still awaited, under a name."""
+        return self._meeting is not None and not self._meeting.many
+
+    def expect(self, meeting: Meeting, other_end: End) -> None:
+        """The other end is for who comes for it to a meeting; until then it is kept here."""
+        self._meeting, self._other_end = meeting, other_end
+        meeting.before_close = self._about_to_close
+
+    def _meet(self) -> None:
+        meeting = self._meeting
+        if meeting is not None:
+            before = meeting.waits()
+            if meeting.answer() is not None and not meeting.many:
+                self._expect_no_more()
+            elif meeting.waits() != before:
+                self.version += 1
+
+    def _expect_no_more(self) -> None:
+        self.version += 1
+        meeting, self._meeting = self._meeting, None
+        other_end, self._other_end = self._other_end, None
+        if meeting is not None:
+            meeting.close()
+        if other_end is not None:
+            other_end.close()
+
+    # --- this side ---
+
+    def _say_open(self) -> None:
+        own = os.pidfd_open(os.getpid())
+        try:
+            self._say(_OPEN, own)
+        finally:
+            os.close(own)
+
+    def _say_closed(self) -> None:
+        self._meet()  # who knocks already gets what was sent
+        self._expect_no_more()
+        self._say(_CLOSED)
+
+    def _say_lent(self) -> None:
+        self._say(_LENT)
 
     def close(self) -> None:
         """Say that the end is closed, where it was used here; give back what the kernel gave."""
         self.say_closed()
+        self._expect_no_more()
         self._socket.close()
         for pidfd in self._pidfds.values():
             os.close(pidfd)
@@ -119,7 +237,7 @@ class Life:
     def _say(self, what: bytes, *descriptors: int) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         try:
-            self._socket.sendmsg([_RECORD.pack(what, os.getpid())], rights)
+            self._socket.sendmsg([_RECORD.pack(what, os.getpid())], rights, socket.MSG_NOSIGNAL)
         except (OSError, ValueError):
             pass  # nobody is there who could hear it; or it has been told so often that it need not be told again
 
@@ -127,7 +245,8 @@ class Life:
 
     def waits(self) -> tuple[int, ...]:
         """The descriptors that become readable when there is something to `look` at."""
-        return (self._socket.fileno(), *self._pidfds.values())
+        knocks = () if self._meeting is None else self._meeting.waits()
+        return (self._socket.fileno(), *self._pidfds.values(), *knocks)
 
     def await_over(self) -> None:
         """The kernel says that nobody is there: wait until it is known why, which is a moment later at most."""
@@ -140,7 +259,9 @@ class Life:
             self.look()
 
     def look(self) -> None:
-        """Bring ``over`` and ``who`` up to date."""
+        """Bring ``over`` and ``who`` up to date; let in who was awaited."""
+        if self._meeting is not None:
+            self._meet()
         if self.over is not None:
             return
         while self._take_record():
@@ -187,6 +308,8 @@ class Life:
             self.version += 1
             self.who = pid
             self.over = None
+        elif what == _LENT:
+            self._forget(pid)
         elif what == _CLOSED:
             self._forget(pid)
             if not self._many and not self._pidfds:
@@ -199,9 +322,12 @@ class Life:
         pidfd = self._pidfds.pop(pid, None)
         if pidfd is not None:
             self.version += 1
-            if self.before_close is not None:
-                self.before_close(pidfd)
+            self._about_to_close(pidfd)
             os.close(pidfd)
+
+    def _about_to_close(self, descriptor: int) -> None:
+        if self.before_close is not None:
+            self.before_close(descriptor)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

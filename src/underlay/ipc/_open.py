@@ -1,13 +1,23 @@
-"""How a channel comes to be: a pair of ends, or an end that another process made.
+"""How a channel comes to be: a pair of ends, an end that another process made, or two that meet under a name.
 
-This file knows the public words. It refuses to know what the ends are made of.
+This file knows the public words. It refuses to know what the ends are made of, and how processes meet.
 """
 
 from __future__ import annotations
 
+from typing import Final, Literal, TypeAlias
+
+from ..errors import UsageError, nearest
 from ._channel import Channel
 from ._handover import end_from
-from ._kinds import make_ends, terms_for
+from ._kinds import make_ends, module_of, network_module_of, terms_for
+from ._listen import Listener
+from ._meeting import Meeting, come_for
+
+Role: TypeAlias = Literal["receiver", "sender", "both"]
+ROLES: Final = ("receiver", "sender", "both")
+# Long enough for a program that was started at the same time to import this library on a busy machine.
+_OPEN_TIMEOUT_S: Final = 5.0
 
 
 def pair(
@@ -42,3 +52,97 @@ def inherit(word: str) -> Channel:
     Raises ``UsageError`` where it says no such thing, or the descriptors did not come along.
     """
     return Channel(end_from(word))
+
+
+def create(
+    kind: str,
+    name: str,
+    *,
+    role: Role = "receiver",
+    max_message_bytes: int | None = None,
+    capacity: int = 0,
+    wakeup: str = "eventfd",
+    replace: bool = False,
+) -> Channel:
+    """One end of a new channel, whose other end is for the process that opens ``name``.
+
+    It does not wait for that process, and a sender may send before it comes; what was sent is lost where it never
+    does. It is let in while this end sends, receives or closes. Then the name is free again; where a kind has many
+    senders, a receiver's stays until it closes. ``role`` is what this end does.
+
+    A name is for the processes of one user on one machine: letters, digits, ``-``, ``_`` and ``.``. For ``tcp`` it is
+    ``host:port`` or ``[host]:port``; port 0 lets the kernel choose, and `Channel.address` says which.
+
+    Raises `NameTaken`; `StaleName` where a dead process left the name, unless ``replace``; `WrongOwner` where the
+    folder of names is not this user's alone; ``UsageError`` for a name that cannot be, or what the kind cannot do.
+
+    >>> from underlay import ipc
+    >>> with ipc.create("pipe", "example-orders") as mailbox, ipc.open("example-orders") as sender:
+    ...     sender.send(b"two coffees")
+    ...     mailbox.receive()
+    b'two coffees'
+    """
+    if role not in ROLES:
+        raise UsageError(f"there is no role {role!r}", remedy=nearest(role, ROLES))
+    terms = terms_for(kind, max_message_bytes, capacity, wakeup)
+    network = network_module_of(kind)
+    if network is not None:
+        channel = Channel(network.create(terms, name, role), name)
+        channel.announce()
+        return channel
+    if not module_of(kind).KIND.unrelated_processes:
+        raise UsageError(f"a {kind} cannot have a name", remedy="make both ends with ipc.pair()")
+    many = module_of(kind).KIND.many_senders and role == "receiver"
+    receiving, sending = make_ends(terms, role == "both")
+    here, there = (sending, receiving) if role == "sender" else (receiving, sending)
+    try:
+        meeting = Meeting(name, lambda: there, many=many, replace=replace)
+    except BaseException:
+        here.close()
+        there.close()
+        raise
+    channel = Channel(here, name)
+    channel.expect(meeting, there)
+    return channel
+
+
+def open(name: str, *, timeout_s: float = _OPEN_TIMEOUT_S) -> Channel:
+    """The other end of a channel that another process created or listens for under this name.
+
+    What it can do follows from the other side's role; kind and limits are the other side's. Waits up to ``timeout_s``
+    until the name is there and its process lets us in.
+
+    Raises `NoSuchName` where nobody made it, `StaleName` where who made it is dead, ``TimeoutError`` where who made it
+    lives and does not let us in, `HandshakeFailed` where somebody else answers, and ``OSError`` for a host that cannot
+    be reached.
+    """
+    network = network_module_of("tcp") if ":" in name else None
+    end = come_for(name, timeout_s) if network is None else network.open(name, timeout_s)
+    channel = Channel(end, name)
+    channel.announce()
+    return channel
+
+
+def listen(
+    kind: str,
+    name: str,
+    *,
+    both_ways: bool = True,
+    max_message_bytes: int | None = None,
+    capacity: int = 0,
+    wakeup: str = "eventfd",
+    replace: bool = False,
+) -> Listener:
+    """A name that many processes open, each of which gets a channel of its own.
+
+    Without ``both_ways`` this side receives. See `create` for names, and what it raises.
+
+    >>> from underlay import ipc
+    >>> with ipc.listen("unix", "example-service") as listener, ipc.open("example-service") as client:
+    ...     client.send(b"hello")
+    ...     with listener.accept() as server:
+    ...         server.receive()
+    b'hello'
+    """
+    terms = terms_for(kind, max_message_bytes, capacity, wakeup)
+    return Listener(terms, name, both_ways=both_ways, replace=replace)

@@ -24,14 +24,19 @@ KIND: Final = Kind(
 def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The descriptors of the way in, and of the way out."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    if terms.capacity:
-        try:
-            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, terms.capacity)
-        except OSError:
-            os.close(reader)
-            os.close(writer)
-            raise
+    try:
+        set_capacity(terms, writer)
+    except OSError:
+        os.close(reader)
+        os.close(writer)
+        raise
     return (reader,), (writer,)
+
+
+def set_capacity(terms: Terms, descriptor: int) -> None:
+    """Give a pipe room for as much as was asked for."""
+    if terms.capacity:
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, terms.capacity)
 
 
 def outgoing(terms: Terms, descriptor: int) -> StreamOutgoing:

@@ -133,7 +133,9 @@ class StreamIncoming(Incoming):
                 raise EOFError
             found = decoder.feed(data)
             if found:
-                if len(found) > 1:
+                if len(found) > 1 or decoder.fault is not None:
+                    # What is here already makes no descriptor readable.
+                    self.hungry = 0
                     self._messages += found
                     return self._messages.popleft()
                 return found[0]

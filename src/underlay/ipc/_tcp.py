@@ -1,0 +1,506 @@
+"""A TCP connection, tcp(7): both ways, in order, between machines. Whoever reaches the port can open the channel.
+
+This file knows addresses, what a connection tells of the other side, and how it is noticed that a machine vanished. It
+refuses to know what the messages mean, and how who listens and who comes greet each other: see `_door`.
+
+**A close and a death** look the same to TCP: the kernel ends the connections of a dead process in order. So an end that
+is closed says goodbye: a length that no message has. What ends without it has died.
+
+**A machine that vanished** says nothing. While nothing is sent, the kernel asks after it (SO_KEEPALIVE). While
+something is, it would try for a quarter of an hour (tcp_retries2); TCP_RTO_MAX_MS, of Linux 6.15, makes its tries
+closer. TCP_USER_TIMEOUT is not used, though it looks made for this: it also ends a connection whose receiver lives and
+only takes nothing for so long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import select
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from ..errors import UsageError
+from . import _door
+from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
+from ._end import End
+from ._errors import HandshakeFailed, MessageTooLong, NameTaken, NoSuchName
+from ._life import Life, Over
+from ._sockets import socket_of
+from ._stream import LENGTH, StreamIncoming, StreamOutgoing
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+KIND: Final = Kind(
+    name="tcp",
+    summary="a TCP connection, tcp(7)",
+    max_message_bytes=MAX_MESSAGE_BYTES,
+    one_way=False,
+    crosses_machines=True,
+)
+_GOODBYE_LENGTH: Final = (1 << 32) - 1
+_GOODBYE: Final = LENGTH.pack(_GOODBYE_LENGTH)
+# A vanished machine is noticed after 10 + 3 * 5 seconds of silence: a wireless network may need some to come back.
+KEEPALIVE_IDLE_S: Final = 10
+KEEPALIVE_INTERVAL_S: Final = 5
+KEEPALIVE_COUNT: Final = 3
+# linux/tcp.h; Python has no name for it. The fifteen tries of tcp_retries2 then take as long as the above: 25 s.
+TCP_RTO_MAX_MS: Final = 44
+RTO_MAX_MS: Final = 2000
+_BACKLOG: Final = 128
+_ADDRESS: Final = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d{1,5})", re.ASCII)
+# A name may be taken, and not yet be listened on: see `open`.
+_PAUSE_S: Final = 0.02
+_PEER_ROLES: Final = {"receiver": "sender", "sender": "receiver", "both": "both"}
+# What the kernel says of who cannot be reached any more, besides the connection errors.
+_UNREACHABLE: Final = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
+
+
+# --- addresses ---
+
+
+def _places(name: str, flags: int = 0) -> list[tuple[socket.AddressFamily, tuple[object, ...]]]:
+    found = _ADDRESS.fullmatch(name)
+    if found is None or int(found["port"]) > 65535:
+        raise UsageError(f"{name[:80]!r} is no address", remedy="it is host:port, or [host]:port for IPv6")
+    infos = socket.getaddrinfo(found["six"] or found["host"], int(found["port"]), type=socket.SOCK_STREAM, flags=flags)
+    return [(family, address) for family, _, _, _, address in infos]
+
+
+def _said(address: tuple[object, ...]) -> str:
+    host, port = str(address[0]), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _listen(name: str) -> socket.socket:
+    family, place = _places(name, socket.AI_PASSIVE)[0]
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setblocking(False)
+        # Connections of who had the port before may still wait for their end; none of them is taken for one of ours.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+        listening.listen(_BACKLOG)
+        return listening
+    except BaseException as error:
+        listening.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise NameTaken(
+                f"a process listens at {name} already", remedy="take another port, or 0; ss -ltnp shows who"
+            ) from error
+        raise
+
+
+def _tune(terms: Terms, connection: socket.socket) -> None:
+    connection.setblocking(False)
+    options = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),  # a message is whole: nothing is gained by waiting for more
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT),
+    ]
+    if terms.capacity:
+        options.append((socket.SOL_SOCKET, socket.SO_SNDBUF, min(terms.capacity, 1 << 30)))
+    for option in options:
+        connection.setsockopt(*option)
+    with contextlib.suppress(OSError):  # an older kernel, which takes longer to notice
+        connection.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, RTO_MAX_MS)
+
+
+# --- the ways ---
+
+
+def _raise_if_unreachable(error: OSError) -> None:
+    if error.errno in _UNREACHABLE:
+        raise ConnectionAbortedError(error.errno, error.strerror) from error
+
+
+class TcpOutgoing(StreamOutgoing):
+    """Writes messages into a connection. While that is awaited, there is no room."""
+
+    def __init__(self, descriptor: int, *, awaits: bool) -> None:
+        self._connection = socket_of(descriptor)
+        self._awaits = awaits
+        self._listened: socket.socket | None = None
+        super().__init__(descriptor, self._write_connection, self._gather_connection, self._close_all)
+
+    def connect(self, connection: socket.socket) -> None:
+        """Go on with the connection that was awaited."""
+        # What listened stays open beside it: an event loop may still watch its number.
+        self._listened, self._connection, self._awaits = self._connection, connection, False
+        self._descriptor = connection.fileno()
+        self.ready = (self._descriptor, select.POLLOUT)
+
+    def try_send(self, message: Message, priority: int) -> bool:
+        """Take a message whole, or say that there is no room."""
+        return not self._awaits and super().try_send(message, priority)
+
+    def _write_connection(self, data: Buffer) -> int:
+        try:
+            return self._connection.send(data, socket.MSG_NOSIGNAL)
+        except OSError as error:
+            _raise_if_unreachable(error)
+            raise
+
+    def _gather_connection(self, buffers: Sequence[Buffer]) -> int:
+        try:
+            return self._connection.sendmsg(buffers, (), socket.MSG_NOSIGNAL)
+        except OSError as error:
+            _raise_if_unreachable(error)
+            raise
+
+    def _close_all(self) -> None:
+        self._connection.close()
+        if self._listened is not None:
+            self._listened.close()
+
+
+class TcpIncoming(StreamIncoming):
+    """Reads messages from a connection, and at its end whether there was a goodbye."""
+
+    def __init__(self, terms: Terms, descriptor: int, *, awaits: bool) -> None:
+        self._connection = socket_of(descriptor)
+        self._awaits = awaits
+        self._listened: socket.socket | None = None
+        self.over: Over | None = None
+        """How the other side ended, when all before it is read."""
+        super().__init__(terms, descriptor, self._read_connection, self._close_all)
+
+    def connect(self, connection: socket.socket) -> None:
+        """Go on with the connection that was awaited."""
+        self._listened, self._connection, self._awaits = self._connection, connection, False
+        self._descriptor = connection.fileno()
+        self.ready = (self._descriptor, select.POLLIN)
+
+    def try_receive(self) -> bytes | None:
+        """The next message, or None where it is not there whole. Raises ``EOFError`` after the goodbye."""
+        if self._awaits:
+            return None
+        try:
+            return super().try_receive()
+        except MessageTooLong as error:
+            if error.size_bytes != _GOODBYE_LENGTH:
+                raise
+            self.over = Over.CLOSED
+            raise EOFError from None
+        except (EOFError, ConnectionError):
+            self.over = Over.DIED
+            raise
+
+    def read_ahead(self) -> None:
+        """Read all that has come, so that ``over`` is known; it is received as if this had not been."""
+        ahead = []
+        with contextlib.suppress(EOFError, OSError):
+            while (message := self.try_receive()) is not None:
+                ahead.append(message)
+        self._messages += ahead
+        self.hungry = 0
+
+    def _read_connection(self, most_bytes: int) -> bytes:
+        try:
+            return self._connection.recv(most_bytes)
+        except OSError as error:
+            _raise_if_unreachable(error)
+            raise
+
+    def _close_all(self) -> None:
+        self._connection.close()
+        if self._listened is not None:
+            self._listened.close()
+
+
+# --- the other side's life ---
+
+
+class TcpLife(Life):
+    """What a connection tells of the other side; before there is one, who comes for it."""
+
+    def __init__(
+        self, terms: Terms, incoming: TcpIncoming | None, outgoing: TcpOutgoing | None, descriptor: int
+    ) -> None:
+        super().__init__()
+        self._terms = terms
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._socket = socket_of(descriptor)
+        self._back: TcpIncoming | None = None  # of an end that only sends: nothing comes there but the end
+        self._door: _door.Door | None = None
+        if is_listening(self._socket):
+            self._door = _door.Door(self._socket, _anybody)
+            self._door.before_close = self._about_to_close
+            self._address = _said(self._socket.getsockname())
+            _door.answers_here(self, self.look)
+        else:
+            self._connected()
+
+    @property
+    def descriptor(self) -> int | None:
+        """None: there is nothing besides what carries the messages."""
+        return None
+
+    @property
+    def alone(self) -> bool:
+        """Whether the other side is still awaited."""
+        return self._door is not None
+
+    @property
+    def address(self) -> str | None:
+        """The host and the port on this machine."""
+        return self._address
+
+    def _connected(self) -> None:
+        self._address = _said(self._socket.getsockname())
+        if self._incoming is None:
+            self._back = TcpIncoming(self._terms, os.dup(self._socket.fileno()), awaits=False)
+
+    def _meet(self, door: _door.Door) -> None:
+        before = door.waits()
+        self._let_in(door)
+        if self._door is None or door.waits() != before:
+            self.version += 1
+
+    def _let_in(self, door: _door.Door) -> None:
+        while (visitor := door.let_in()) is not None:
+            role = (
+                "both" if None not in (self._incoming, self._outgoing) else "receiver" if self._incoming else "sender"
+            )
+            if not _door.answer(visitor, {"terms": asdict(self._terms), "role": _PEER_ROLES[role]}):
+                visitor.close()
+                continue
+            _tune(self._terms, visitor)
+            self._stop_listening()
+            for way in (self._incoming, self._outgoing):
+                if way is not None:
+                    way.connect(visitor.dup())
+            self._socket = visitor
+            self._connected()
+            return
+
+    def _peer_role(self) -> str:
+        if self._incoming is not None and self._outgoing is not None:
+            return "both"
+        return "receiver" if self._incoming is None else "sender"
+
+    def _stop_listening(self) -> None:
+        door, self._door = self._door, None
+        if door is not None:
+            _door.answers_no_more(self)
+            # Its duplicates, which the ways keep, listen as long as it does.
+            self._socket.shutdown(socket.SHUT_RDWR)
+            door.close()
+
+    def _about_to_close(self, descriptor: int) -> None:
+        if self.before_close is not None:
+            self.before_close(descriptor)
+
+    def _say_open(self) -> None:
+        pass  # the connection says it
+
+    def _say_lent(self) -> None:
+        pass
+
+    def _say_closed(self) -> None:
+        if self._door is not None:
+            self._meet(self._door)  # who knocks already finds it closed, not dead
+            self._stop_listening()
+        with contextlib.suppress(OSError):
+            if self._outgoing is None or self._outgoing.flush():
+                self._socket.send(_GOODBYE, socket.MSG_NOSIGNAL)
+            self._socket.shutdown(socket.SHUT_WR)
+            # What comes and is not read makes the kernel break the connection off, and what we sent last is lost.
+            while self._socket.recv(1 << 16):
+                pass
+
+    def close(self) -> None:
+        """Say that the end is closed, where it was used here; give back what the kernel gave."""
+        self.say_closed()
+        if self._door is not None:  # in a process that was forked from the one that listens
+            _door.answers_no_more(self)
+            self._door.close()
+        if self._back is not None:
+            self._about_to_close(self._back.descriptors[0])
+            self._back.close()
+        self._socket.close()
+
+    def waits(self) -> tuple[int, ...]:
+        """The descriptors that become readable when there is something to `look` at."""
+        if self._door is not None:
+            return self._door.waits()
+        return () if self._back is None or self.over is not None else self._back.descriptors
+
+    def look(self) -> None:
+        """Bring ``over`` up to date; let in who was awaited."""
+        if self._door is not None:
+            self._meet(self._door)
+        if self._back is not None:
+            self._back.read_ahead()
+        for reader in (self._incoming, self._back):
+            if reader is not None and reader.over is not None:
+                if self.over is None:
+                    self.version += 1
+                self.over = reader.over
+
+    def await_over(self) -> None:
+        """The kernel says that nobody is there: see whether there was a goodbye."""
+        if self._incoming is not None:
+            self._incoming.read_ahead()
+        self.look()
+        if self.over is None:
+            self.over = Over.DIED
+
+
+def is_listening(each: socket.socket) -> bool:
+    """Whether a socket listens."""
+    return each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+
+
+def _anybody(visitor: socket.socket) -> bool:
+    return True
+
+
+# --- making it ---
+
+
+def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The descriptors of the way in, and of the way out: a connection of this machine to itself."""
+    with _listen("127.0.0.1:0") as listening:
+        here = socket.create_connection(listening.getsockname())
+        try:
+            while True:
+                select.select([listening], [], [])
+                there, address = listening.accept()
+                if address == here.getsockname():
+                    break
+                there.close()  # somebody else was faster
+            for each in (here, there):
+                _tune(terms, each)
+            return (here.detach(),), (there.detach(),)
+        except BaseException:
+            here.close()
+            raise
+
+
+def outgoing(terms: Terms, descriptor: int) -> TcpOutgoing:
+    """The way out through a connection."""
+    return TcpOutgoing(descriptor, awaits=False)
+
+
+def incoming(terms: Terms, descriptor: int) -> TcpIncoming:
+    """The way in through a connection."""
+    return TcpIncoming(terms, descriptor, awaits=False)
+
+
+def parts_of(end: End) -> tuple[Incoming | None, Outgoing | None, Life]:
+    """The ways of an end, and what is known of the other side: of a connection, or of a socket that awaits one."""
+    (descriptor,) = end.ways_in or end.ways_out or ()
+    third = os.dup(descriptor)
+    with socket.socket(fileno=os.dup(descriptor)) as asked:
+        awaits = is_listening(asked)
+    way_in = None if end.ways_in is None else TcpIncoming(end.terms, *end.ways_in, awaits=awaits)
+    way_out = None if end.ways_out is None else TcpOutgoing(*end.ways_out, awaits=awaits)
+    return way_in, way_out, TcpLife(end.terms, way_in, way_out, third)
+
+
+def _end_of(terms: Terms, each: socket.socket, role: str) -> End:
+    return End(
+        terms,
+        None if role == "sender" else (os.dup(each.fileno()),),
+        None if role == "receiver" else (os.dup(each.fileno()),),
+        None,
+    )
+
+
+def create(terms: Terms, name: str, role: str) -> End:
+    """An end that awaits a connection at an address."""
+    with _listen(name) as listening:
+        return _end_of(terms, listening, role)
+
+
+class TcpReception:
+    """Makes an end of each connection to an address."""
+
+    def __init__(self, terms: Terms, name: str, both_ways: bool) -> None:
+        self._terms = terms
+        self._role = "both" if both_ways else "receiver"
+        listening = _listen(name)
+        self.address = _said(listening.getsockname())
+        self._door = _door.Door(listening, _anybody)
+
+    def waits(self) -> tuple[int, ...]:
+        """The descriptors that become readable when there is somebody to `admit`."""
+        return self._door.waits()
+
+    def admit(self) -> End | None:
+        """This side's end for the next visitor, or None where there is none now."""
+        while (visitor := self._door.let_in()) is not None:
+            with visitor:
+                if _door.answer(visitor, {"terms": asdict(self._terms), "role": _PEER_ROLES[self._role]}):
+                    _tune(self._terms, visitor)
+                    return _end_of(self._terms, visitor, self._role)
+        return None
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._door.close()
+
+
+reception = TcpReception
+
+
+def open(name: str, timeout_s: float) -> End:
+    """An end of a connection to who listens at an address."""
+    deadline_s = time.monotonic() + timeout_s
+    who = f"whoever listens at {name}"
+    while True:
+        for family, place in _places(name):
+            connection = socket.socket(family, socket.SOCK_STREAM)
+            with connection:
+                connection.settimeout(max(deadline_s - time.monotonic(), _PAUSE_S))
+                try:
+                    connection.connect(place)
+                    # Where nobody listens, a connection to this machine's own port may meet itself (RFC 9293, 3.5).
+                    if connection.getsockname() == connection.getpeername():
+                        continue
+                    said, descriptors = _door.ask(connection, who, deadline_s)
+                except TimeoutError:
+                    raise TimeoutError(
+                        f"{who} did not answer within {timeout_s:g} s: it does so while it sends, receives or accepts"
+                    ) from None
+                except ConnectionError as error:
+                    if isinstance(error, HandshakeFailed):
+                        raise
+                    continue
+                terms = _terms_from(said, who)
+                assert not descriptors  # no network carries them
+                _tune(terms, connection)
+                return _end_of(terms, connection, str(said["role"]))
+        _door.answer_those_of_this_thread()
+        if time.monotonic() >= deadline_s:
+            raise NoSuchName(
+                f"nobody listens at {name}", remedy="make it with ipc.create() or ipc.listen(), and see firewalls"
+            )
+        time.sleep(_PAUSE_S)
+
+
+def _terms_from(said: dict[str, object], who: str) -> Terms:
+    try:
+        terms = Terms(**said["terms"])  # type: ignore[arg-type]
+        if (
+            terms.kind != KIND.name
+            or said["role"] not in _PEER_ROLES
+            or not 0 < int(terms.max_message_bytes) <= MAX_MESSAGE_BYTES
+            or int(terms.capacity) < 0
+        ):
+            raise ValueError("it is out of bounds")
+        return terms
+    except (KeyError, TypeError, ValueError) as error:
+        raise HandshakeFailed(
+            f"{who} offers what is no channel ({error})", remedy="run both with the same version of underlay"
+        ) from None

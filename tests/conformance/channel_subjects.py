@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 
 from underlay import ipc
-from underlay.ipc._kinds import module_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Subject:
     @property
     def can_have_a_name(self) -> bool:
         """Whether unrelated processes can meet for it."""
-        return module_of(self.kind).KIND.unrelated_processes
+        return ipc.KINDS[self.kind].unrelated_processes
 
     def __str__(self) -> str:
         return "-".join([self.kind, *(str(each) for each in self.options.values())])

@@ -15,7 +15,7 @@ import pytest
 
 from underlay import ipc
 from underlay.errors import UnderlayError, UsageError
-from underlay.ipc import _folder
+from underlay.ipc import _folder, _mqueue
 
 PATIENCE_S = 20.0
 pytestmark = [
@@ -146,7 +146,7 @@ def test_a_child_that_has_the_socket_does_not_keep_a_dead_process_s_name_alive()
 def test_what_is_no_socket_is_left_alone(names_folder: Path) -> None:
     _folder.folder()
     (names_folder / "orders").write_text("mine")
-    with pytest.raises(ipc.NameTaken, match="orders is no socket, and nothing of ours"):
+    with pytest.raises(ipc.NameTaken, match="orders is nothing of ours"):
         ipc.create("pipe", "orders", replace=True)
     assert (names_folder / "orders").read_text() == "mine"
     assert ipc.names() == []
@@ -308,3 +308,75 @@ def test_nothing_is_left_of_a_channel_whose_name_could_not_be_had() -> None:
             ipc.create("pipe", "orders")
         assert len(os.listdir("/proc/self/fd")) == during
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+# --- persistent ---
+
+
+def _persistent_name() -> str:
+    return f"test-{os.getpid()}"
+
+
+@pytest.fixture
+def persistent() -> Iterator[str]:
+    """The name of a persistent queue, which is gone afterwards."""
+    name = _persistent_name()
+    yield name
+    with contextlib.suppress(ipc.NoSuchName):
+        ipc.remove(name)
+
+
+def test_what_is_in_a_persistent_channel_outlives_its_processes(persistent: str) -> None:
+    def send() -> None:
+        with ipc.create("mqueue", persistent, role="sender", persistent=True) as sender:
+            sender.send(b"later", priority=1)
+            sender.send(b"first", priority=2)
+        os._exit(1)
+
+    sender = multiprocessing.get_context("fork").Process(target=send)
+    sender.start()
+    sender.join()
+    assert ipc.names() == [ipc.KnownName(persistent, 0, True)]
+    with ipc.open(persistent) as receiver:
+        assert (receiver.receive(), receiver.receive()) == (b"first", b"later")
+        with pytest.raises(TimeoutError):
+            receiver.receive(timeout_s=0.01)
+        with ipc.open(persistent, role="sender") as other:
+            other.send(b"more")
+        assert asyncio.run(receiver.aio.receive()) == b"more"
+    ipc.remove(persistent)
+    assert ipc.names() == []
+    with pytest.raises(ipc.NoSuchName):
+        ipc.open(persistent, timeout_s=0)
+
+
+def test_a_persistent_name_is_taken_until_it_is_removed(persistent: str) -> None:
+    ipc.create("mqueue", persistent, persistent=True).close()
+    for kind, stays in (("mqueue", True), ("pipe", False)):
+        with pytest.raises(ipc.NameTaken, match=rf"there is a channel '{persistent}' already; .*ipc\.remove"):
+            ipc.create(kind, persistent, persistent=stays, replace=True)
+
+
+def test_a_persistent_name_whose_queue_is_gone_can_still_be_removed(persistent: str) -> None:
+    ipc.create("mqueue", persistent, persistent=True).close()
+    _mqueue.remove_persistent(persistent)
+    with pytest.raises(ipc.NoSuchName, match="there is no message queue"):
+        ipc.open(persistent, timeout_s=0)
+    ipc.remove(persistent)
+    assert ipc.names() == []
+
+
+def test_a_kind_that_cannot_be_persistent_says_so() -> None:
+    with pytest.raises(UsageError, match="a pipe cannot be persistent; an mqueue can"):
+        ipc.create("pipe", "orders", persistent=True)
+    with pytest.raises(UsageError, match="a persistent channel has one way"):
+        ipc.create("mqueue", "orders", role="both", persistent=True)
+    assert ipc.names() == []
+
+
+def test_who_wants_another_role_than_there_is_is_told(names_folder: Path) -> None:
+    with (
+        ipc.create("pipe", "orders"),
+        pytest.raises(UsageError, match="the end of the pipe channel 'orders' that is handed out is a sender"),
+    ):
+        ipc.open("orders", role="receiver")

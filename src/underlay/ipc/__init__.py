@@ -12,6 +12,7 @@
     _objects.py   objects instead of bytes
     _framing.py   where a message ends in a stream of bytes; of use alone
     _framed.py    messages over asyncio's streams
+    _persistent.py  channels that outlive all processes
     _life.py      the other process: who it is, whether it closed or died
     _handover.py  an end on its way to another process
     _contract.py  what a kind offers
@@ -36,14 +37,16 @@ from ._errors import (
     StaleName,
     WrongOwner,
 )
-from ._folder import KnownName, names, remove
+from ._folder import KnownName, names
 from ._framed import FramedStream
 from ._framing import Decoder, Delimiter, Framing, LengthPrefix, Netstring, NotFramed, TornMessage
+from ._kinds import KINDS
 from ._listen import AsyncListener, Listener
 from ._objects import Json, MessagePack, NotUnderstood, ObjectChannel, Pickle, Serialiser
-from ._open import create, inherit, listen, open, pair
+from ._open import create, inherit, listen, open, pair, remove
 
 __all__ = [
+    "KINDS",
     "AsyncListener",
     "Channel",
     "ChannelClosed",

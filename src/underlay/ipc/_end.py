@@ -22,7 +22,8 @@ class End:
     ways_in: tuple[int, ...] | None
     ways_out: tuple[int, ...] | None
     life: int | None
-    """None where what carries the messages also tells of the other side: between machines."""
+    """None where nothing but what carries the messages tells of the other side: between machines, and where there is
+    none, since the channel outlives its processes."""
 
     @property
     def descriptors(self) -> tuple[int, ...]:

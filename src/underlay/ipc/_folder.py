@@ -33,12 +33,15 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 _MOST_PATH_BYTES: Final = 107
 # How many may knock at the same moment; who is refused tries again.
 _BACKLOG: Final = 64
+# What a persistent name begins with, and how much is read of it: it is a line of JSON.
+_PERSISTENT: Final = "underlay.ipc 1\n"
+_MOST_KEPT_CHARACTERS: Final = 4096
 _PEERCRED: Final = struct.Struct("=iII")  # struct ucred (unix(7)): process, user, group
 
 
 @dataclass(frozen=True, slots=True)
 class KnownName:
-    """A name that somebody made: by which process, and whether that lives."""
+    """A name that somebody made: by which process, and whether that lives. A persistent one has no process: it has 0."""
 
     name: str
     process: int
@@ -97,12 +100,14 @@ def _check(path: str, remedy: str) -> None:
 
 @contextlib.contextmanager
 def locked(path: str) -> Iterator[None]:
-    """While nobody else takes or removes a name. The kernel lets go of it when the process dies."""
+    """While nobody else makes, takes or removes a name. The kernel lets go of it when the process dies."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        # Not by closing it alone: a child that another thread forked meanwhile would keep the lock with its copy.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
@@ -133,17 +138,7 @@ def take(name: str, *, replace: bool = False) -> tuple[socket.socket, str]:
     try:
         listening.setblocking(False)
         with locked(where):
-            known = _look(name, path)
-            if known is not None and known.lives:
-                raise NameTaken(
-                    f"process {known.process} has a channel {name!r} already",
-                    remedy="take another name, or end that process",
-                )
-            if known is not None and not replace:
-                raise StaleName(
-                    f"process {known.process}, which is dead, left a channel {name!r} behind",
-                    remedy=f"take it with replace=True, or ipc.remove({name!r})",
-                )
+            _check_free(name, path, replace=replace)
             sweep(where)
             # It gets its name when it listens, in one step: nobody finds it half made and thinks that it is stale.
             unfinished = os.path.join(where, f".{os.getpid()}")
@@ -157,6 +152,59 @@ def take(name: str, *, replace: bool = False) -> tuple[socket.socket, str]:
     except BaseException:
         listening.close()
         raise
+
+
+def _check_free(name: str, path: str, *, replace: bool) -> None:
+    known = _look(name, path)
+    if known is None:
+        return
+    if known.lives:
+        who = f"process {known.process} has" if known.process else "there is"
+        raise NameTaken(
+            f"{who} a channel {name!r} already",
+            remedy="take another name, or end that process"
+            if known.process
+            else f"take another, or ipc.remove({name!r})",
+        )
+    if not replace:
+        raise StaleName(
+            f"process {known.process}, which is dead, left a channel {name!r} behind",
+            remedy=f"take it with replace=True, or ipc.remove({name!r})",
+        )
+
+
+def keep(name: str, make: Callable[[], str], *, replace: bool) -> None:
+    """Put a name there that stands for what outlives this process: ``make`` makes that, and says what it is.
+
+    Raises as `take` does.
+    """
+    where = folder()
+    path = path_of(name, where)
+    with locked(where):
+        _check_free(name, path, replace=replace)
+        sweep(where)
+        unfinished = os.path.join(where, f".{os.getpid()}")
+        with open(unfinished, "x", opener=_private_opener) as file:
+            file.write(_PERSISTENT + make())
+        os.rename(unfinished, path)
+
+
+def _private_opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def is_persistent(path: str) -> bool:
+    """Whether a name stands for what outlives all processes. Raises ``FileNotFoundError``."""
+    return kept_under(path) is not None
+
+
+def kept_under(path: str) -> str | None:
+    """What a name stands for that was put there by `keep`, or None. Raises ``FileNotFoundError``."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        return None
+    with open(path, errors="replace") as file:
+        said = file.read(_MOST_KEPT_CHARACTERS)
+    return said.removeprefix(_PERSISTENT) if said.startswith(_PERSISTENT) else None
 
 
 def sweep(where: str) -> None:
@@ -243,13 +291,15 @@ def maker_of(path: str) -> int:
 def _look(name: str, path: str) -> KnownName | None:
     try:
         made_by = maker_of(path)
+        if is_persistent(path):
+            return KnownName(name, 0, True)
         with reach(path) as connection:
             return KnownName(name, credentials(connection)[0], True)
     except FileNotFoundError:
         return None
     except ConnectionRefusedError:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise NameTaken(f"{path} is no socket, and nothing of ours", remedy="move that file away") from None
+            raise NameTaken(f"{path} is nothing of ours", remedy="move that file away") from None
         return KnownName(name, made_by, False)
     except BlockingIOError:
         return KnownName(name, made_by, True)
@@ -271,8 +321,8 @@ def names() -> list[KnownName]:
     return found
 
 
-def remove(name: str) -> None:
-    """Remove a name that a process which is dead left behind.
+def remove(name: str, give_back: Callable[[str], None]) -> None:
+    """Remove a name that a process which is dead left behind, or a persistent one once ``give_back`` has done its part.
 
     Raises `NoSuchName`, and `NameTaken` where its process lives.
     """
@@ -282,7 +332,10 @@ def remove(name: str) -> None:
         known = _look(name, path)
         if known is None:
             raise NoSuchName(f"there is no channel {name!r} in {where}", remedy="see ipc.names()")
-        if known.lives:
+        kept = kept_under(path)
+        if kept is not None:
+            give_back(kept)
+        elif known.lives:
             raise NameTaken(
                 f"process {known.process}, which has the channel {name!r}, lives", remedy="close it there, or end it"
             )

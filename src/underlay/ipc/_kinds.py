@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol, cast
 
 from ..errors import UsageError, nearest
@@ -72,6 +72,23 @@ def module_of(kind: str) -> KindModule:
     return cast(KindModule, importlib.import_module(f"{__package__}.{name}"))
 
 
+class _Kinds(Mapping[str, Kind]):
+    def __getitem__(self, name: str) -> Kind:
+        if name not in _MODULES:
+            raise KeyError(name)
+        return module_of(name).KIND
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
+KINDS: Final[Mapping[str, Kind]] = _Kinds()
+"""What each kind can do, by its name; the file of one is loaded when it is asked for."""
+
+
 def network_module_of(kind: str) -> NetworkModule | None:
     """The file of a kind, where it crosses machines. Raises ``UsageError`` for a name that none has."""
     module = module_of(kind)
@@ -98,12 +115,14 @@ def terms_for(kind: str, max_message_bytes: int | None, capacity: int, wakeup: s
 def parts_of(end: End) -> tuple[Incoming | None, Outgoing | None, _life.Life]:
     """What an end is made of: the way in, the way out, and what is known of the other side."""
     module, terms = module_of(end.terms.kind), end.terms
-    if end.life is None:
+    if end.life is None and module.KIND.crosses_machines:
         return cast(NetworkModule, module).parts_of(end)
     return (
         None if end.ways_in is None else module.incoming(terms, *end.ways_in),
         None if end.ways_out is None else module.outgoing(terms, *end.ways_out),
-        _life.LocalLife(socket.socket(fileno=end.life), many=module.KIND.many_senders),
+        _life.Unattended()
+        if end.life is None
+        else _life.LocalLife(socket.socket(fileno=end.life), many=module.KIND.many_senders),
     )
 
 

@@ -330,6 +330,37 @@ class LocalLife(Life):
             self.before_close(descriptor)
 
 
+class Unattended(Life):
+    """Nobody is at the other end, or anybody: of a channel that outlives its processes."""
+
+    @property
+    def descriptor(self) -> int | None:
+        """None: there is none."""
+        return None
+
+    def _say_open(self) -> None:
+        pass
+
+    def _say_closed(self) -> None:
+        pass
+
+    def _say_lent(self) -> None:
+        pass
+
+    def close(self) -> None:
+        """Nobody is told."""
+
+    def waits(self) -> tuple[int, ...]:
+        """None: nothing will be heard."""
+        return ()
+
+    def await_over(self) -> None:
+        """It never is."""
+
+    def look(self) -> None:
+        """There is nothing to see."""
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """The two sockets of one channel's two ends."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -88,8 +88,8 @@ def _is_trusted(visitor: socket.socket) -> bool:
     return _folder.is_trusted(_folder.credentials(visitor)[1])
 
 
-def come_for(name: str, timeout_s: float) -> End:
-    """The end that the process which made a name hands over.
+def come_for(name: str, timeout_s: float) -> End | str:
+    """The end that the process which made a name hands over, or what a persistent name stands for.
 
     Raises `NoSuchName` where nobody has made it within that time, `StaleName`, ``TimeoutError`` where its process did
     not answer, and `HandshakeFailed`.
@@ -102,6 +102,8 @@ def come_for(name: str, timeout_s: float) -> End:
         late: Exception
         try:
             made_by = _folder.maker_of(path)
+            if (kept := _folder.kept_under(path)) is not None:
+                return kept
             with _folder.reach(path) as connection:
                 process, _ = _folder.credentials(connection)
                 who = f"process {process}, which has the channel {name!r},"
@@ -122,9 +124,11 @@ def come_for(name: str, timeout_s: float) -> End:
                 f"process {made_by}, which is dead, left a channel {name!r} behind",
                 remedy=f"have it made anew, with replace=True, or ipc.remove({name!r})",
             )
+        except BlockingIOError:
+            late = TimeoutError(f"so many wait for the channel {name!r} that process {made_by} must let them in first")
         except HandshakeFailed:
             raise
-        except (ConnectionError, BlockingIOError):
+        except ConnectionError:
             late = NoSuchName(f"whoever had the channel {name!r} is going away", remedy="make it anew")
         _door.answer_those_of_this_thread()
         left_s = deadline_s - time.monotonic()

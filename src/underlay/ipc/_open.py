@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias
 
 from ..errors import UsageError, nearest
+from . import _folder, _persistent
 from ._channel import Channel
 from ._handover import end_from
 from ._kinds import make_ends, module_of, network_module_of, terms_for
@@ -63,6 +64,7 @@ def create(
     capacity: int = 0,
     wakeup: str = "eventfd",
     replace: bool = False,
+    persistent: bool = False,
 ) -> Channel:
     """One end of a new channel, whose other end is for the process that opens ``name``.
 
@@ -73,6 +75,9 @@ def create(
     A name is for the processes of one user on one machine: letters, digits, ``-``, ``_`` and ``.``. For ``tcp`` it is
     ``host:port`` or ``[host]:port``; port 0 lets the kernel choose, and `Channel.address` says which.
 
+    A ``persistent`` channel outlives all processes until `remove`, and no death is noticed on it: time-outs are all
+    that ends a wait. Any number of processes open it, in either role.
+
     Raises `NameTaken`; `StaleName` where a dead process left the name, unless ``replace``; `WrongOwner` where the
     folder of names is not this user's alone; ``UsageError`` for a name that cannot be, or what the kind cannot do.
 
@@ -82,9 +87,10 @@ def create(
     ...     mailbox.receive()
     b'two coffees'
     """
-    if role not in ROLES:
-        raise UsageError(f"there is no role {role!r}", remedy=nearest(role, ROLES))
+    _check_role(role)
     terms = terms_for(kind, max_message_bytes, capacity, wakeup)
+    if persistent:
+        return Channel(_persistent.create(terms, name, role, replace=replace), name)
     network = network_module_of(kind)
     if network is not None:
         channel = Channel(network.create(terms, name, role), name)
@@ -106,21 +112,42 @@ def create(
     return channel
 
 
-def open(name: str, *, timeout_s: float = _OPEN_TIMEOUT_S) -> Channel:
+def open(name: str, *, role: Role | None = None, timeout_s: float = _OPEN_TIMEOUT_S) -> Channel:
     """The other end of a channel that another process created or listens for under this name.
 
-    What it can do follows from the other side's role; kind and limits are the other side's. Waits up to ``timeout_s``
-    until the name is there and its process lets us in.
+    What it can do follows from the other side's role; kind and limits are the other side's. With a ``role``, it is an
+    error where that is another, but for a persistent channel, which has any. Waits up to ``timeout_s`` until the name
+    is there and its process lets us in.
 
     Raises `NoSuchName` where nobody made it, `StaleName` where who made it is dead, ``TimeoutError`` where who made it
     lives and does not let us in, `HandshakeFailed` where somebody else answers, and ``OSError`` for a host that cannot
     be reached.
     """
+    _check_role(role)
     network = network_module_of("tcp") if ":" in name else None
-    end = come_for(name, timeout_s) if network is None else network.open(name, timeout_s)
-    channel = Channel(end, name)
+    found = come_for(name, timeout_s) if network is None else network.open(name, timeout_s)
+    if isinstance(found, str):
+        return Channel(_persistent.open(found, role), name)
+    channel = Channel(found, name)
+    can = "both" if channel.can_send and channel.can_receive else "sender" if channel.can_send else "receiver"
     channel.announce()
+    if role not in (None, can):
+        channel.close()
+        raise UsageError(f"the end of {channel} that is handed out is a {can}, not a {role}", remedy="open it as that")
     return channel
+
+
+def remove(name: str) -> None:
+    """Remove a name that a process which is dead left behind, or a persistent channel with all that is in it.
+
+    Raises `NoSuchName`, and `NameTaken` where its process lives.
+    """
+    _folder.remove(name, _persistent.give_back)
+
+
+def _check_role(role: str | None) -> None:
+    if role is not None and role not in ROLES:
+        raise UsageError(f"there is no role {role!r}", remedy=nearest(role, ROLES))
 
 
 def listen(

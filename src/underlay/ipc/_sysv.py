@@ -51,7 +51,6 @@ KIND: Final = Kind(
     summary="a System V message queue, sysvipc(7)",
     max_message_bytes=min(_limit("msgmax", _USUAL_MSGMAX), _limit("msgmnb", _USUAL_MSGMNB)),
     one_way=True,
-    survives_process=True,
 )
 
 

@@ -41,7 +41,7 @@ _PEERCRED: Final = struct.Struct("=iII")  # struct ucred (unix(7)): process, use
 
 @dataclass(frozen=True, slots=True)
 class KnownName:
-    """A name that somebody made: by which process, and whether that lives. A persistent one has no process: it has 0."""
+    """A name that somebody made: by which process, and whether that lives; a persistent one has 0 for a process."""
 
     name: str
     process: int

@@ -228,7 +228,11 @@ class SignalIncoming(Incoming):
         if self._signals < 0:
             self._meet()
         try:
-            data = self._meeting.recv(1 + KIND.max_message_bytes)
+            try:
+                data = self._meeting.recv(1 + KIND.max_message_bytes)
+            except ConnectionResetError:
+                # The sender closed before it read who receives. The error comes before what it had sent, and once.
+                data = self._meeting.recv(1 + KIND.max_message_bytes)
         except BlockingIOError:
             return
         if not data:

@@ -18,17 +18,31 @@
     _contract.py  what a kind offers
     _kinds.py     which kinds there are; each is in a file of its own:
     _pipe.py, _unix.py, _seqpacket.py, _fifo.py, _tcp.py
+    _mqueue.py, _sysv.py, _signal.py
+    _page.py      words that both ends share, and who is woken; _libc.py: what Python has no words for
+
+and what lets processes wait for each other, each in a file of its own: _mutex.py, _semaphore.py, _event.py,
+_condition.py, _barrier.py, _rwlock.py, on::
+
+    _shared.py    a page that processes share; waits are made of short sleeps
+    _robust.py    glibc's robust mutex; _guard.py: the same inside the others; _futex.py
+    _parties.py   who waits or has it, and who of them is dead
+    _threads.py   a call that waits, awaited
 
 This room knows the kernel's ways between processes. It refuses to know event loops, beyond that they watch a
 descriptor, and what the messages mean.
 """
 
+from ._barrier import Barrier
 from ._channel import Channel
+from ._condition import Condition
 from ._contract import ChannelStatistics, Kind, Terms
 from ._errors import (
+    BrokenBarrier,
     ChannelClosed,
     EndOfMessages,
     HandshakeFailed,
+    HolderDied,
     MessageTooLong,
     NameTaken,
     NoSuchName,
@@ -37,26 +51,35 @@ from ._errors import (
     StaleName,
     WrongOwner,
 )
+from ._event import Event
 from ._folder import KnownName, names
 from ._framed import FramedStream
 from ._framing import Decoder, Delimiter, Framing, LengthPrefix, Netstring, NotFramed, TornMessage
 from ._kinds import KINDS
 from ._listen import AsyncListener, Listener
+from ._mutex import Mutex
 from ._objects import Json, MessagePack, NotUnderstood, ObjectChannel, Pickle, Serialiser
 from ._open import create, inherit, listen, open, pair, remove
+from ._rwlock import ReadWriteLock
+from ._semaphore import Semaphore
 
 __all__ = [
     "KINDS",
     "AsyncListener",
+    "Barrier",
+    "BrokenBarrier",
     "Channel",
     "ChannelClosed",
     "ChannelStatistics",
+    "Condition",
     "Decoder",
     "Delimiter",
     "EndOfMessages",
+    "Event",
     "FramedStream",
     "Framing",
     "HandshakeFailed",
+    "HolderDied",
     "Json",
     "Kind",
     "KnownName",
@@ -64,6 +87,7 @@ __all__ = [
     "Listener",
     "MessagePack",
     "MessageTooLong",
+    "Mutex",
     "NameTaken",
     "Netstring",
     "NoSuchName",
@@ -72,6 +96,8 @@ __all__ = [
     "ObjectChannel",
     "PeerGone",
     "Pickle",
+    "ReadWriteLock",
+    "Semaphore",
     "SentInPart",
     "Serialiser",
     "StaleName",

@@ -7,6 +7,7 @@ refuses to know any kind of channel. A failed system call stays the ``OSError`` 
 from __future__ import annotations
 
 import errno
+import threading
 
 from ..errors import UnderlayError, UsageError
 
@@ -76,3 +77,11 @@ class WrongOwner(UnderlayError, PermissionError):
 
 class HandshakeFailed(UnderlayError, ConnectionError):
     """Who answers under a name does not speak as this version of this library does."""
+
+
+class HolderDied(UnderlayError, RuntimeError):
+    """A process died while it had this lock: what that guards may be half done."""
+
+
+class BrokenBarrier(UnderlayError, threading.BrokenBarrierError):
+    """Not all will come to a barrier: one of the processes died or waited too long, or somebody called it off."""

@@ -1,0 +1,235 @@
+"""A mutex between processes: one at a time has it, and its death while it has it is told to the next.
+
+This file knows who has it and what follows from a death. It refuses to know what is guarded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import TypeVar
+
+from ..errors import UsageError
+from . import _robust
+from ._errors import HolderDied
+from ._shared import Shared, slices
+from ._threads import SLICE_S
+
+Result = TypeVar("Result")
+# The words of the state.
+_DAMAGED, _HOLDER, _THREAD = 0, 1, 2
+
+
+class Mutex(Shared):
+    """One thread of one process at a time has it; whoever gets it after its holder died inside is told: `HolderDied`.
+
+    What it guards may then be half done. ``recover`` is called, where it is given, with the mutex held, to put that in
+    order; it is this process's own and does not go along to another one.
+
+    >>> from underlay import ipc
+    >>> mutex = ipc.Mutex()
+    >>> with mutex:
+    ...     pass  # nobody else is here
+    >>> mutex.close()
+    """
+
+    def __init__(self, *, recover: Callable[[], object] | None = None) -> None:
+        super().__init__()
+        self.recover = recover
+
+    def _make(self) -> None:
+        _robust.create(self._at)
+
+    recover: Callable[[], object] | None = None
+    _aio: AsyncMutex | None = None
+
+    def acquire(self, *, timeout_s: float | None = None) -> bool:
+        """Get it; wait while another has it. False when the time was over.
+
+        Raises `HolderDied` with the mutex held, where a holder died inside and nobody said `mark_consistent` since;
+        ``UsageError`` where this thread has it already.
+        """
+        if not self._lock(timeout_s):
+            return False
+        if self._state[_DAMAGED]:
+            if self.recover is None:
+                raise self._holder_died()
+            try:
+                self.recover()
+            except BaseException:
+                self.release()
+                raise
+            self.mark_consistent()
+        return True
+
+    def _lock(self, timeout_s: float | None) -> bool:
+        if self.held:
+            raise UsageError(f"this thread has {self} already", remedy="release it first")
+        try:
+            got = _robust.lock(self._at, 0)
+            if got is _robust.Got.BUSY:
+                for slice_s in slices(timeout_s):
+                    got = _robust.lock(self._at, slice_s)
+                    if got is not _robust.Got.BUSY:
+                        break
+                else:
+                    return False
+        except BaseException:
+            # Ctrl-C may come when the call has just got it; it refuses to unlock what this thread does not have.
+            with contextlib.suppress(OSError):
+                _robust.unlock(self._at)
+            raise
+        state = self._state
+        if got is _robust.Got.HOLDER_DIED:
+            # The damage is noted first: should we die here, too, the next one is told of both.
+            state[_DAMAGED] = state[_HOLDER] or 1
+            _robust.make_consistent(self._at)
+        state[_HOLDER] = os.getpid()
+        state[_THREAD] = threading.get_ident()
+        return True
+
+    def release(self) -> None:
+        """Give it back. Raises ``UsageError`` where this thread does not have it."""
+        self._check()
+        self._must_hold()
+        self._state[_HOLDER] = 0
+        _robust.unlock(self._at)
+
+    def mark_consistent(self) -> None:
+        """What it guards is in order again after a holder's death. Raises ``UsageError`` without it."""
+        self._check()
+        self._must_hold()
+        self._state[_DAMAGED] = 0
+
+    @property
+    def held(self) -> bool:
+        """Whether this thread has it."""
+        self._check()
+        state = self._state
+        return bool(state[_HOLDER] == os.getpid() and state[_THREAD] == threading.get_ident())
+
+    def _must_hold(self) -> None:
+        if not self.held:
+            raise UsageError(f"this thread does not have {self}", remedy="acquire it first")
+
+    def _holder_died(self) -> HolderDied:
+        return HolderDied(
+            f"process {self._state[_DAMAGED]} died while it had {self}: what it guards may be half done",
+            remedy="put that in order and call mark_consistent(), or give recover=",
+        )
+
+    def __enter__(self) -> Mutex:
+        try:
+            self.acquire()
+        except HolderDied:
+            self.release()  # there is no body that could do it; whoever comes next is told, too
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    @property
+    def aio(self) -> AsyncMutex:
+        """The same for asyncio."""
+        if self._aio is None:
+            self._aio = AsyncMutex(self)
+        return self._aio
+
+    def close(self) -> None:
+        """Let go of it in this process. Raises ``UsageError`` where this thread has it."""
+        if not self.closed:
+            if self.held:
+                raise UsageError(f"this thread has {self}", remedy="release it before it is closed")
+            if self._aio is not None:
+                self._aio.end()
+        super().close()
+
+
+class AsyncMutex:
+    """A mutex whose `acquire` is awaited; the thread that has it is one of its own, and so only one task has it."""
+
+    def __init__(self, mutex: Mutex) -> None:
+        self._mutex = mutex
+        self._threads: ThreadPoolExecutor | None = None
+        self._made_in = 0
+        self._turn: asyncio.Lock = asyncio.Lock()
+
+    async def acquire(self) -> bool:
+        """Get it; wait while another has it. Raises as `Mutex.acquire` does."""
+        turn = self._turn
+        await turn.acquire()
+        try:
+            while True:
+                attempt = self.run(lambda: self._mutex.acquire(timeout_s=SLICE_S))
+                try:
+                    if await asyncio.shield(attempt):
+                        return True
+                except asyncio.CancelledError:
+                    if await settled(attempt):
+                        await settled(self.run(self._mutex.release))
+                    raise
+        except HolderDied:
+            raise  # with the mutex held
+        except BaseException:
+            turn.release()
+            raise
+
+    async def release(self) -> None:
+        """Give it back."""
+        await settled(self.run(self._mutex.release))
+        self._turn.release()
+
+    async def mark_consistent(self) -> None:
+        """What it guards is in order again after a holder's death."""
+        await settled(self.run(self._mutex.mark_consistent))
+
+    def run(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
+        """Do something in the thread that has the mutex."""
+        if self._threads is None or self._made_in != os.getpid():
+            self._threads = ThreadPoolExecutor(1, thread_name_prefix="underlay.ipc")
+            self._made_in = os.getpid()
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def end(self) -> None:
+        """End its thread."""
+        if self._threads is not None and self._made_in == os.getpid():
+            self._threads.shutdown()
+
+    async def __aenter__(self) -> AsyncMutex:
+        try:
+            await self.acquire()
+        except HolderDied:
+            await self.release()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.release()
+
+
+async def settled(future: asyncio.Future[Result]) -> Result:
+    """What a future gives, though the task be cancelled meanwhile; then that is raised once it is settled."""
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError as error:
+            if future.done() and future.cancelled():
+                raise
+            cancelled = error
+        except BaseException:
+            break
+    result = future.result()
+    if cancelled is not None:
+        raise cancelled
+    return result

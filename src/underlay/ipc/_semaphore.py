@@ -1,0 +1,121 @@
+"""A number that processes take one from, and wait while it is zero: sem_overview(7).
+
+This file knows sem_t. It refuses to know who has taken: a process that dies takes along what it had.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import time
+from types import TracebackType
+from typing import Final
+
+from ..errors import UsageError
+from ._libc import failure, function
+from ._robust import Timespec
+from ._shared import Shared, slices
+from ._threads import awaited
+
+_POINTER: Final = ctypes.c_void_p
+_init: Final = function("sem_init", ctypes.c_int, _POINTER, ctypes.c_int, ctypes.c_uint)  # sem_init(3)
+_try_wait: Final = function("sem_trywait", ctypes.c_int, _POINTER)  # sem_wait(3)
+# sem_clockwait(3), since glibc 2.30: by the monotonic clock, which nobody sets.
+_clock_wait: Final = function("sem_clockwait", ctypes.c_int, _POINTER, ctypes.c_int, ctypes.POINTER(Timespec))
+_post: Final = function("sem_post", ctypes.c_int, _POINTER)  # sem_post(3)
+_get_value: Final = function("sem_getvalue", ctypes.c_int, _POINTER, ctypes.POINTER(ctypes.c_int))  # sem_getvalue(3)
+_MOST: Final = 0x7FFFFFFF  # SEM_VALUE_MAX: sem_init(3)
+
+
+class Semaphore(Shared):
+    """A count of what is free; `acquire` takes one and waits while there is none.
+
+    Nobody knows who has one: what a process had that dies stays taken. Where this matters, take a `Mutex`.
+
+    >>> from underlay import ipc
+    >>> semaphore = ipc.Semaphore(1)
+    >>> semaphore.acquire(), semaphore.acquire(timeout_s=0)
+    (True, False)
+    >>> semaphore.release(); semaphore.value
+    1
+    >>> semaphore.close()
+    """
+
+    def __init__(self, value: int = 1) -> None:
+        if not 0 <= value <= _MOST:
+            raise UsageError(f"a semaphore cannot begin with {value}", remedy=f"it is from 0 to {_MOST:,}")
+        super().__init__()
+        if _init(self._at, 1, value):
+            raise failure("sem_init")
+
+    @property
+    def value(self) -> int:
+        """How many are free at this moment."""
+        self._check()
+        value = ctypes.c_int()
+        if _get_value(self._at, value):
+            raise failure("sem_getvalue")
+        return value.value
+
+    def acquire(self, *, timeout_s: float | None = None) -> bool:
+        """Take one; wait while there is none. False when the time was over."""
+        self._check()
+        if not _try_wait(self._at):
+            return True
+        for slice_s in slices(timeout_s):
+            until_ns = time.monotonic_ns() + int(slice_s * 1e9)
+            if not _clock_wait(
+                self._at, time.CLOCK_MONOTONIC, Timespec(until_ns // 1_000_000_000, until_ns % 1_000_000_000)
+            ):
+                return True
+            if (error := failure("sem_clockwait")).errno not in (errno.ETIMEDOUT, errno.EINTR):
+                raise error
+        return False
+
+    def release(self, number: int = 1) -> None:
+        """Give so many back, and wake as many. Raises ``OSError`` (EOVERFLOW) where it cannot count so far."""
+        self._check()
+        for _ in range(number):
+            if _post(self._at):
+                raise failure("sem_post")
+
+    def __enter__(self) -> Semaphore:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    @property
+    def aio(self) -> AsyncSemaphore:
+        """The same for asyncio."""
+        return AsyncSemaphore(self)
+
+
+class AsyncSemaphore:
+    """A semaphore whose `acquire` is awaited."""
+
+    def __init__(self, semaphore: Semaphore) -> None:
+        self._semaphore = semaphore
+
+    async def acquire(self) -> bool:
+        """Take one; wait while there is none. A call that is cancelled has taken none."""
+        return await awaited(
+            lambda timeout_s: self._semaphore.acquire(timeout_s=timeout_s) or None,
+            lambda _: self._semaphore.release(),
+        )
+
+    def release(self, number: int = 1) -> None:
+        """Give so many back."""
+        self._semaphore.release(number)
+
+    async def __aenter__(self) -> AsyncSemaphore:
+        await self.acquire()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

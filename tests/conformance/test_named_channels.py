@@ -8,19 +8,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from tests.conformance.channel_subjects import PATIENCE_S, SUBJECTS, Subject
+from tests.conformance.channel_subjects import PATIENCE_S, SUBJECTS, Subject, process
 
 from underlay import ipc
 
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -241,3 +245,66 @@ def test_an_end_that_came_by_name_goes_on_to_another_process(carrier: Subject, n
         ):
             sender.close()
             assert list(mailbox) == [b"child"]
+
+
+def _creates_and_goes_on(kind: str, name: str, role: Literal["receiver", "sender"]) -> None:
+    with ipc.create(kind, name, role=role, replace=True) as channel:
+        _goes_on(channel)
+
+
+def _opens_and_goes_on(name: str) -> None:
+    with ipc.open(name, timeout_s=PATIENCE_S) as channel:
+        _goes_on(channel)
+
+
+def _goes_on(channel: ipc.Channel, timeout_s: float | None = None) -> None:
+    while True:
+        if channel.can_send:
+            channel.send(b"more", timeout_s=timeout_s)
+        else:
+            assert channel.receive(timeout_s=timeout_s) == b"more"
+
+
+def _killed_around_the_meeting(carrier: Subject, seed: int) -> None:
+    chance = random.Random(seed)
+    role: Literal["receiver", "sender"] = chance.choice(["receiver", "sender"])
+    name = "orders"
+    if carrier.kind == "tcp":
+        with ipc.listen("tcp", "127.0.0.1:0") as listener:
+            name = listener.address or ""
+    with contextlib.ExitStack() as stack:
+        mine: ipc.Channel | None = None
+        if chance.choice(["creator", "opener"]) == "creator":
+            child = stack.enter_context(process("fork", _creates_and_goes_on, carrier.kind, name, role))
+        else:
+            mine = stack.enter_context(ipc.create(carrier.kind, name, role=role, replace=True))
+            child = stack.enter_context(process("fork", _opens_and_goes_on, name))
+        assert child.pid is not None
+        killer = threading.Timer(chance.uniform(0, 0.05), os.kill, (child.pid, signal.SIGKILL))
+        killer.start()
+        try:
+            if mine is None:
+                mine = stack.enter_context(ipc.open(name, timeout_s=0.2))
+            _goes_on(mine, timeout_s=0.2)
+        except (ipc.PeerGone, ipc.EndOfMessages, ipc.StaleName, ipc.NoSuchName):
+            pass
+        except TimeoutError:
+            # Who is killed before it came is never known of; one who came is.
+            killer.join()
+            if mine is not None and not mine._life.alone:
+                with pytest.raises((ipc.PeerGone, ipc.EndOfMessages)):
+                    _goes_on(mine, timeout_s=PATIENCE_S)
+        finally:
+            killer.join()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_kill_around_the_meeting_hangs_nobody(carrier: Subject, seed: int) -> None:
+    _killed_around_the_meeting(carrier, seed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_hundred_kills_around_the_meeting_hang_nobody(carrier: Subject) -> None:
+    for seed in range(100):
+        _killed_around_the_meeting(carrier, seed)

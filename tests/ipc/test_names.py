@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import socket
@@ -15,7 +16,7 @@ import pytest
 
 from underlay import ipc
 from underlay.errors import UnderlayError, UsageError
-from underlay.ipc import _folder, _mqueue
+from underlay.ipc import _folder, _mqueue, _pipe
 
 PATIENCE_S = 20.0
 pytestmark = [
@@ -308,6 +309,29 @@ def test_nothing_is_left_of_a_channel_whose_name_could_not_be_had() -> None:
             ipc.create("pipe", "orders")
         assert len(os.listdir("/proc/self/fd")) == during
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+# --- many senders ---
+
+
+def test_a_receiver_of_many_keeps_its_name_and_outlives_its_senders(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Short messages go into a pipe whole, so it can have many senders; the kind only does not say so.
+    monkeypatch.setattr(_pipe, "KIND", dataclasses.replace(_pipe.KIND, many_senders=True))
+    with ipc.create("pipe", "orders") as mailbox:
+        with ipc.open("orders") as first, ipc.open("orders") as second:
+            for sender in (first, second):
+                sender.send(b"hello")
+                assert mailbox.receive(timeout_s=PATIENCE_S) == b"hello"
+        with pytest.raises(TimeoutError):
+            mailbox.receive(timeout_s=0.01)
+        with ipc.open("orders") as third:
+            third.send(b"late")
+            assert mailbox.receive(timeout_s=PATIENCE_S) == b"late"
+            mailbox.close()
+            with pytest.raises(ipc.PeerGone):
+                while True:
+                    third.send(b"more", timeout_s=PATIENCE_S)
+    assert ipc.names() == []
 
 
 # --- persistent ---

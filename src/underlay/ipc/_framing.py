@@ -184,6 +184,13 @@ class LengthPrefixDecoder(Decoder):
         """How much it holds of a message that is not whole yet, its length included."""
         return self._length_bytes + self._begun_bytes if self.missing_bytes else len(self._head)
 
+    def let_go(self) -> bytes:
+        """The beginning of the message that has begun. Whoever asks reads the ``missing_bytes`` itself."""
+        begun = b"".join(self._pieces)
+        self._pieces.clear()
+        self.missing_bytes = self._begun_bytes = 0
+        return begun
+
     def _decode(self, data: bytes, found: list[bytes]) -> None:
         length_bytes, at, end = self._length_bytes, 0, len(data)
         if self.missing_bytes:

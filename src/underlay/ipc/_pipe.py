@@ -48,4 +48,8 @@ def outgoing(terms: Terms, descriptor: int) -> StreamOutgoing:
 
 def incoming(terms: Terms, descriptor: int) -> StreamIncoming:
     """The way in through a pipe's reading end."""
-    return StreamIncoming(terms, descriptor, partial(os.read, descriptor), partial(os.close, descriptor))
+
+    def read_into(buffer: memoryview) -> int:
+        return os.readv(descriptor, (buffer,))
+
+    return StreamIncoming(terms, descriptor, partial(os.read, descriptor), read_into, partial(os.close, descriptor))

@@ -92,7 +92,8 @@ class PacketIncoming(Incoming):
         # One buffer for all packets: a new one for the longest that could come costs ten times the receive (measured).
         # Pages of a map that no packet reached take no memory. One byte more than there can be: a longer packet, of
         # another version of us, is seen and not cut.
-        self._room = mmap.mmap(-1, terms.max_message_bytes + len(_MARK) + 1)
+        room_bytes = terms.max_message_bytes + len(_MARK) + 1
+        self._room = mmap.mmap(-1, room_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.ready = (descriptor, select.POLLIN)
 
     @property

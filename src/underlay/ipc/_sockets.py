@@ -41,4 +41,4 @@ def stream_outgoing(terms: Terms, descriptor: int) -> StreamOutgoing:
 def stream_incoming(terms: Terms, descriptor: int) -> StreamIncoming:
     """The way in through a stream socket."""
     receiving = socket_of(descriptor)
-    return StreamIncoming(terms, descriptor, receiving.recv, receiving.close)
+    return StreamIncoming(terms, descriptor, receiving.recv, receiving.recv_into, receiving.close)

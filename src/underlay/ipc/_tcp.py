@@ -171,7 +171,7 @@ class TcpIncoming(StreamIncoming):
         self._listened: socket.socket | None = None
         self.over: Over | None = None
         """How the other side ended, when all before it is read."""
-        super().__init__(terms, descriptor, self._read_connection, self._close_all)
+        super().__init__(terms, descriptor, self._read_connection, self._read_connection_into, self._close_all)
 
     def connect(self, connection: socket.socket) -> None:
         """Go on with the connection that was awaited."""
@@ -206,6 +206,13 @@ class TcpIncoming(StreamIncoming):
     def _read_connection(self, most_bytes: int) -> bytes:
         try:
             return self._connection.recv(most_bytes)
+        except OSError as error:
+            _raise_if_unreachable(error)
+            raise
+
+    def _read_connection_into(self, buffer: memoryview) -> int:
+        try:
+            return self._connection.recv_into(buffer)
         except OSError as error:
             _raise_if_unreachable(error)
             raise

@@ -216,13 +216,15 @@ class SignalIncoming(Incoming):
         return message
 
     def _read_signals(self) -> None:
-        try:
-            data = os.read(self._signals, _READ_AT_ONCE * _SIGINFO.size)
-        except BlockingIOError:
-            return
-        for mark, code, value in _SIGINFO.iter_unpack(data):
-            if mark == self._mark and code == _libc.SI_QUEUE:  # else it is somebody else's
-                self._read.append((value >> 8).to_bytes(7, "little")[: value & 0xFF])
+        while not self._read:
+            try:
+                data = os.read(self._signals, _READ_AT_ONCE * _SIGINFO.size)
+            except BlockingIOError:
+                return
+            for mark, code, value in _SIGINFO.iter_unpack(data):
+                # Others are somebody else's, or were on their way when the channel before this one was closed.
+                if mark == self._mark and code == _libc.SI_QUEUE:
+                    self._read.append((value >> 8).to_bytes(7, "little")[: value & 0xFF])
 
     def _read_meeting(self) -> None:
         if self._signals < 0:
@@ -263,7 +265,11 @@ class SignalIncoming(Incoming):
     def close(self) -> None:
         """Close what it has. The signal stays blocked: one that is on its way must not kill."""
         if self._signals >= 0:
+            self._read.clear()
             self._read_signals()
+            while self._read:
+                self._read.clear()
+                self._read_signals()
             os.close(self._signals)
         page, _, room_bell = self._descriptors
         self._page.close()

@@ -37,7 +37,7 @@ class Subject:
 
     def pair(self, **options: object) -> tuple[ipc.Channel, ipc.Channel]:
         """The receiver and the sender of a new channel."""
-        return ipc.pair(self.kind, **{**self.options, **options})  # type: ignore[arg-type]
+        return ipc.pair(self.kind, **{**self.options, **options})  # type: ignore[call-overload, no-any-return]
 
 
 SUBJECTS = [
@@ -49,6 +49,13 @@ SUBJECTS = [
     Subject("signal"),
     Subject("fifo"),
     Subject("tcp", knows_processes=False),
+    Subject("ring"),
+    Subject("ring", {"wakeup": "futex"}),
+    Subject("ring", {"wakeup": "spin"}),
+    Subject("ring-many"),
+    Subject("ring-many", {"wakeup": "futex"}),
+    Subject("slots"),
+    Subject("slots", {"wakeup": "futex"}),
 ]
 START_METHODS = ["fork", "spawn"]
 # A process that starts anew imports underlay first.

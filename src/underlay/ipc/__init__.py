@@ -19,6 +19,8 @@
     _kinds.py     which kinds there are; each is in a file of its own:
     _pipe.py, _unix.py, _seqpacket.py, _fifo.py, _tcp.py
     _mqueue.py, _sysv.py, _signal.py
+    _ring.py, _ring_many.py, _slots.py: in shared memory, with ends of their own, _memory_channel.py, _slot_channel.py
+    _memory.py    memory that cannot become shorter; _wakeup.py: how who waits for it is woken
     _page.py      words that both ends share, and who is woken; _libc.py: what Python has no words for
 
 and what lets processes wait for each other, each in a file of its own: _mutex.py, _semaphore.py, _event.py,
@@ -40,6 +42,7 @@ from ._contract import ChannelStatistics, Kind, Terms
 from ._errors import (
     BrokenBarrier,
     ChannelClosed,
+    Damaged,
     EndOfMessages,
     HandshakeFailed,
     HolderDied,
@@ -49,6 +52,7 @@ from ._errors import (
     PeerGone,
     SentInPart,
     StaleName,
+    ViewKept,
     WrongOwner,
 )
 from ._event import Event
@@ -62,6 +66,7 @@ from ._objects import Json, MessagePack, NotUnderstood, ObjectChannel, Pickle, S
 from ._open import create, inherit, listen, open, pair, remove
 from ._rwlock import ReadWriteLock
 from ._semaphore import Semaphore
+from ._slot_channel import SlotChannel
 
 __all__ = [
     "KINDS",
@@ -72,6 +77,7 @@ __all__ = [
     "ChannelClosed",
     "ChannelStatistics",
     "Condition",
+    "Damaged",
     "Decoder",
     "Delimiter",
     "EndOfMessages",
@@ -100,9 +106,11 @@ __all__ = [
     "Semaphore",
     "SentInPart",
     "Serialiser",
+    "SlotChannel",
     "StaleName",
     "Terms",
     "TornMessage",
+    "ViewKept",
     "WrongOwner",
     "create",
     "inherit",

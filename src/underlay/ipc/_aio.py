@@ -57,7 +57,7 @@ class AsyncChannel:
         outgoing, what = channel.begin_send(message)
         taken = channel.try_send(outgoing, what, priority)
         while not taken or not channel.try_flush(outgoing):
-            await self._wait(outgoing)
+            await self.wait_for(outgoing)
             channel.look_before_send()
             taken = taken or channel.try_send(outgoing, what, priority)
         channel.count_sent(len(what))
@@ -75,7 +75,7 @@ class AsyncChannel:
             if message is None:
                 if over:
                     raise channel.end()
-                await self._wait(incoming)
+                await self.wait_for(incoming)
         channel.count_received(len(message))
         return message
 
@@ -91,20 +91,26 @@ class AsyncChannel:
     # What is watched stays watched until it reports to nobody: a reader that is put in and taken out for each message
     # costs two system calls a message.
 
-    async def _wait(self, way: Outgoing | Incoming) -> None:
+    async def wait_for(self, way: Outgoing | Incoming) -> None:
+        """Wait until the way or the other side's life has news."""
         loop = asyncio.get_running_loop()
         self._channel.count_wait(way)
+        if way in self._waiting:
+            verb = "receives" if isinstance(way, Incoming) else "sends"
+            raise UsageError(f"another task {verb} on {self._channel} already", remedy="let one task do it, or lock")
         if way.ready is None:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(2, thread_name_prefix="underlay.ipc")
-            await loop.run_in_executor(self._threads, way.block, SLICE_S)
+            blocked = loop.run_in_executor(self._threads, way.block, SLICE_S)
+            self._waiting[way] = blocked
+            try:
+                await blocked
+            finally:
+                del self._waiting[way]
             return
         if loop is not self._loop:
             self.forget()
             self._loop = loop
-        if way in self._waiting:
-            verb = "receives" if isinstance(way, Incoming) else "sends"
-            raise UsageError(f"another task {verb} on {self._channel} already", remedy="let one task do it, or lock")
         if self._watched.get(way) != way.ready:
             self._unwatch(way)
             self._watched[way] = descriptor, event = way.ready
@@ -131,8 +137,8 @@ class AsyncChannel:
         self._life.look()
         if self._life.over is not None:
             self._unwatch_life(self._watched_life)
-        for future in self._waiting.values():
-            if not future.done():
+        for way, future in self._waiting.items():
+            if way.ready is not None and not future.done():
                 future.set_result(None)
 
     def _unwatch(self, way: Outgoing | Incoming) -> None:
@@ -157,9 +163,9 @@ class AsyncChannel:
         for way in list(self._watched):
             self._unwatch(way)
         self._unwatch_life(self._watched_life)
-        for future in self._waiting.values():
-            if not future.done():
+        for way, future in self._waiting.items():
+            if way.ready is not None and not future.done():
                 future.set_result(None)
         if self._threads is not None:
-            self._threads.shutdown(wait=False)
+            self._threads.shutdown()  # a slice of waiting at most; then nothing looks at what is to be closed
             self._threads = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ from ._door import answers_here
 from ._end import End
 from ._errors import ChannelClosed, EndOfMessages, MessageTooLong, PeerGone, SentInPart
 from ._handover import Duplicate, duplicates, word_of
-from ._kinds import parts_of
+from ._kinds import module_of, parts_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -70,6 +70,11 @@ class Channel:
         "name",
         "terms",
     )
+
+    def __new__(cls, end: End, name: str | None = None) -> Channel:
+        # A kind may have an end of its own, with a quicker way or more words.
+        kind: type[Channel] = getattr(module_of(end.terms.kind), "channel", cls)
+        return object.__new__(kind if issubclass(kind, cls) else cls)
 
     def __init__(self, end: End, name: str | None = None) -> None:
         terms = end.terms
@@ -180,6 +185,44 @@ class Channel:
         self._sent += 1
         self._bytes_sent += len(what)
 
+    def send_many(self, messages: Iterable[Buffer], *, timeout_s: float | None = None) -> int:
+        """Send messages in their order, as many at once as the kind can; wait while there is no room.
+
+        Says how many were sent: fewer only where ``timeout_s`` was over before. Each is looked at before the first is
+        sent. Raises as `send` does.
+
+        >>> from underlay import ipc
+        >>> receiver, sender = ipc.pair("ring")
+        >>> with receiver, sender:
+        ...     sender.send_many([b"one", b"two", b"three"])
+        ...     receiver.receive_many(2), receiver.receive_many(2)
+        3
+        ([b'one', b'two'], [b'three'])
+        """
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        outgoing, _ = self.begin_send(b"")
+        most = self._max_message_bytes
+        whole: list[Message] = [
+            each if type(each) is bytes and len(each) <= most else self.begin_send(each)[1] for each in messages
+        ]
+        sent = 0
+        while True:
+            try:
+                done = outgoing.flush()
+                taken = outgoing.try_send_many(whole, sent) if done and sent < len(whole) else 0
+            except ConnectionError as error:
+                raise self.gone() from error
+            self._sent += taken
+            self._bytes_sent += sum(map(len, whole[sent : sent + taken]))
+            sent += taken
+            if taken:
+                continue
+            if done and sent == len(whole):
+                return sent
+            if not self._wait(outgoing, deadline_s):
+                return sent  # the rest of one that is in part on its way goes out first with the next call
+            self.look_before_send()
+
     def begin_send(self, message: Buffer) -> tuple[Outgoing, Message]:
         """The way out, and the message as that takes it. Raises where either cannot be."""
         if self._used_in is not _life.process:
@@ -271,6 +314,22 @@ class Channel:
         self._received += 1
         self._bytes_received += len(message)
         return message
+
+    def receive_many(self, most: int, *, timeout_s: float | None = None) -> list[bytes]:
+        """The next messages, at least one and up to ``most``; wait while there is none. Raises as `receive` does."""
+        if most < 1:
+            raise UsageError(f"nobody can receive {most} messages", remedy="ask for one or more")
+        messages = [self.receive(timeout_s=timeout_s)]
+        incoming = self._incoming
+        if incoming is not None and most > 1:
+            try:
+                more = incoming.try_receive_many(most - 1)
+            except (EOFError, ConnectionError):
+                return messages  # the next call meets it again
+            self._received += len(more)
+            self._bytes_received += sum(map(len, more))
+            messages += more
+        return messages
 
     def begin_receive(self) -> Incoming:
         """The way in. Raises where there is none."""

@@ -7,6 +7,7 @@ carry. It refuses to know how any of them carries, and how anybody waits.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -22,7 +23,8 @@ Message: TypeAlias = bytes | memoryview
 class Kind:
     """What one kind of channel can do.
 
-    ``max_message_bytes`` is the most that it can be made for; ``copies`` how often a message is copied on its way in
+    ``max_message_bytes`` is the most that it can be made for, ``usual_message_bytes`` what it is made for where nobody
+    asks (0: the most); ``copies`` how often a message is copied on its way in
     the kernel's or the shared memory; ``survives_process`` that what was sent outlives all processes, where it is made
     ``persistent``; ``unrelated_processes`` that it can have a name; ``many_senders`` that several processes may send
     on it.
@@ -32,6 +34,7 @@ class Kind:
     summary: str
     max_message_bytes: int
     one_way: bool
+    usual_message_bytes: int = 0
     crosses_machines: bool = False
     survives_process: bool = False
     unrelated_processes: bool = True
@@ -85,6 +88,10 @@ class Outgoing(ABC):
     def try_send(self, message: Message, priority: int) -> bool:
         """Take a message whole, or say that there is no room. A part of it may still be to `flush`."""
 
+    def try_send_many(self, messages: Sequence[Message], first: int) -> int:
+        """Take as many messages from the ``first`` on as can be taken at once; says how many."""
+        return int(self.try_send(messages[first], 0))
+
     def flush(self) -> bool:
         """Whether all that was taken has gone out; goes on with it first."""
         return True
@@ -119,6 +126,21 @@ class Incoming(ABC):
     @abstractmethod
     def try_receive(self) -> bytes | None:
         """The next message, or None where there is none yet. Raises ``EOFError`` where none can come any more."""
+
+    def try_receive_many(self, most: int) -> list[bytes]:
+        """Up to so many messages that are there. Raises ``EOFError`` where none is and none can come any more."""
+        messages: list[bytes] = []
+        while len(messages) < most:
+            try:
+                message = self.try_receive()
+            except (EOFError, ConnectionError):
+                if messages:
+                    break  # it will be met again
+                raise
+            if message is None:
+                break
+            messages.append(message)
+        return messages
 
     def block(self, timeout_s: float) -> None:
         """Wait for a message, not longer than this, where ``ready`` is None. May end early."""

@@ -85,3 +85,14 @@ class HolderDied(UnderlayError, RuntimeError):
 
 class BrokenBarrier(UnderlayError, threading.BrokenBarrierError):
     """Not all will come to a barrier: one of the processes died or waited too long, or somebody called it off."""
+
+
+class Damaged(UnderlayError):
+    """What two processes share says what no end of a channel writes: another program wrote into it.
+
+    Nothing outside it was touched. The channel is of no use any more.
+    """
+
+
+class ViewKept(UsageError, BufferError):
+    """A part of a borrowed or lent view of shared memory was kept where the view ended."""

@@ -25,6 +25,9 @@ _MODULES: Final = {
     "signal": "_signal",
     "fifo": "_fifo",
     "tcp": "_tcp",
+    "ring": "_ring",
+    "ring-many": "_ring_many",
+    "slots": "_slots",
 }
 WAKEUPS: Final = ("eventfd", "futex", "spin")
 
@@ -99,7 +102,7 @@ def terms_for(kind: str, max_message_bytes: int | None, capacity: int, wakeup: s
     """What both ends agree on. Raises ``UsageError`` for what the kind cannot do."""
     most = module_of(kind).KIND.max_message_bytes
     if max_message_bytes is None:
-        max_message_bytes = most
+        max_message_bytes = module_of(kind).KIND.usual_message_bytes or most
     if not 0 < max_message_bytes <= most:
         raise UsageError(
             f"a {kind} cannot take messages of up to {max_message_bytes:,} bytes",

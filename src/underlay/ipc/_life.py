@@ -262,7 +262,7 @@ class LocalLife(Life):
         """Bring ``over`` and ``who`` up to date; let in who was awaited."""
         if self._meeting is not None:
             self._meet()
-        if self.over is not None:
+        if self.over is not None and not self._many:  # where there may be many, another may have come
             return
         while self._take_record():
             pass
@@ -278,7 +278,7 @@ class LocalLife(Life):
                 for pid, pidfd in list(self._pidfds.items()):
                     if pidfd in dead:
                         self._forget(pid)
-                        if not self._many and self.over is None:
+                        if self.over is None and not (self._many and self._pidfds):
                             self.over = Over.DIED
 
     def _take_record(self) -> bool:
@@ -312,11 +312,11 @@ class LocalLife(Life):
             self._forget(pid)
         elif what == _CLOSED:
             self._forget(pid)
-            if not self._many and not self._pidfds:
+            if not self._pidfds:
                 self.over = Over.CLOSED
         for descriptor in descriptors:
             os.close(descriptor)
-        return self.over is None
+        return self._many or self.over is None
 
     def _forget(self, pid: int) -> None:
         pidfd = self._pidfds.pop(pid, None)

@@ -5,7 +5,7 @@ This file knows the public words. It refuses to know what the ends are made of, 
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, overload
 
 from ..errors import UsageError, nearest
 from . import _folder, _persistent
@@ -15,10 +15,35 @@ from ._kinds import make_ends, module_of, network_module_of, terms_for
 from ._listen import Listener
 from ._meeting import Meeting, come_for
 
+if TYPE_CHECKING:
+    from ._slot_channel import SlotChannel
+
 Role: TypeAlias = Literal["receiver", "sender", "both"]
 ROLES: Final = ("receiver", "sender", "both")
 # Long enough for a program that was started at the same time to import this library on a busy machine.
 _OPEN_TIMEOUT_S: Final = 5.0
+
+
+@overload
+def pair(
+    kind: Literal["slots"],
+    *,
+    both_ways: bool = False,
+    max_message_bytes: int | None = None,
+    capacity: int = 0,
+    wakeup: str = "eventfd",
+) -> tuple[SlotChannel, SlotChannel]: ...
+
+
+@overload
+def pair(
+    kind: str,
+    *,
+    both_ways: bool = False,
+    max_message_bytes: int | None = None,
+    capacity: int = 0,
+    wakeup: str = "eventfd",
+) -> tuple[Channel, Channel]: ...
 
 
 def pair(

@@ -10,6 +10,7 @@ Python has itself, and lets other threads run meanwhile.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, Final
@@ -151,6 +152,6 @@ SYS_PIDFD_SEND_SIGNAL: Final = 424
 signalfd: Final = function("signalfd", ctypes.c_int, ctypes.c_int, ctypes.POINTER(SigSet), ctypes.c_int)
 
 
-def pidfd_send_signal(pidfd: int, info: SigInfo) -> int:
-    """Queue a signal with its value for a process; 0, or -1 and an errno."""
-    return _syscall_pidfd(SYS_PIDFD_SEND_SIGNAL, pidfd, info.si_signo, info, 0)
+def pidfd_send_signal(pidfd: int, info: SigInfo) -> Callable[[], int]:
+    """A call that queues a signal, with its value at that time, for a process: 0, or -1 and an errno."""
+    return functools.partial(_syscall_pidfd, SYS_PIDFD_SEND_SIGNAL, pidfd, info.si_signo, ctypes.pointer(info), 0)

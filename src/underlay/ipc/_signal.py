@@ -25,6 +25,7 @@ import signal
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -94,6 +95,7 @@ class SignalOutgoing(Outgoing):
         self._room_bell = room_bell
         self._capacity = capacity
         self._pidfd = -1
+        self._queue: Callable[[], int]
         self._info = _libc.SigInfo(0, 0, _libc.SI_QUEUE)
         self.ready = (room_bell, select.POLLIN)
 
@@ -113,9 +115,8 @@ class SignalOutgoing(Outgoing):
             except BlockingIOError:
                 return self._full()
         else:
-            info = self._info
-            info.si_value = len(message) | int.from_bytes(message, "little") << 8
-            while _libc.pidfd_send_signal(self._pidfd, info):
+            self._info.si_value = len(message) | int.from_bytes(message, "little") << 8
+            while self._queue():
                 error = _libc.failure("pidfd_send_signal")
                 if error.errno == errno.ESRCH:
                     raise ConnectionResetError(errno.ESRCH, str(error)) from error
@@ -164,6 +165,7 @@ class SignalOutgoing(Outgoing):
             os.close(descriptors[0])
             raise
         self._pidfd = descriptors[0]
+        self._queue = _libc.pidfd_send_signal(self._pidfd, self._info)
         return True
 
     def close(self) -> None:
@@ -210,6 +212,8 @@ class SignalIncoming(Incoming):
         if self._read:
             message = self._read.popleft()
             self._taken[0] += 1
+            if self._read:
+                self.hungry = 0  # who waits for the signalfd would not find what was read already
         if self._sender_sleeps[0]:
             self._sender_sleeps[0] = 0
             os.eventfd_write(self._room_bell, 1)

@@ -262,6 +262,11 @@ class LocalLife(Life):
         """Bring ``over`` and ``who`` up to date; let in who was awaited."""
         if self._meeting is not None:
             self._meet()
+        self._look()
+        if self._meeting is not None:
+            self.over = None  # whoever left, others may come
+
+    def _look(self) -> None:
         if self.over is not None and not self._many:  # where there may be many, another may have come
             return
         while self._take_record():

@@ -262,11 +262,6 @@ class LocalLife(Life):
         """Bring ``over`` and ``who`` up to date; let in who was awaited."""
         if self._meeting is not None:
             self._meet()
-        self._look()
-        if self._meeting is not None:
-            self.over = None  # whoever left, others may come
-
-    def _look(self) -> None:
         if self.over is not None and not self._many:  # where there may be many, another may have come
             return
         while self._take_record():
@@ -283,7 +278,7 @@ class LocalLife(Life):
                 for pid, pidfd in list(self._pidfds.items()):
                     if pidfd in dead:
                         self._forget(pid)
-                        if self.over is None and not (self._many and self._pidfds):
+                        if self.over is None and not (self._many and self._others()):
                             self.over = Over.DIED
 
     def _take_record(self) -> bool:
@@ -317,11 +312,15 @@ class LocalLife(Life):
             self._forget(pid)
         elif what == _CLOSED:
             self._forget(pid)
-            if not self._pidfds:
+            if not self._pidfds and not (self._many and self._others()):
                 self.over = Over.CLOSED
         for descriptor in descriptors:
             os.close(descriptor)
         return self._many or self.over is None
+
+    def _others(self) -> bool:
+        # Of many, some are there, or may still come by the name.
+        return bool(self._pidfds) or self._meeting is not None
 
     def _forget(self, pid: int) -> None:
         pidfd = self._pidfds.pop(pid, None)

@@ -95,8 +95,7 @@ def create(
 
     It does not wait for that process, and a sender may send before it comes; what was sent is lost where it never
     does. It is let in while this end sends, receives or closes. Then the name is free again; where a kind has many
-    senders, a receiver's stays until it closes, and it waits for others when all who came have gone. ``role`` is what
-    this end does.
+    senders, a receiver's stays until it closes. ``role`` is what this end does.
 
     A name is for the processes of one user on one machine: letters, digits, ``-``, ``_`` and ``.``. For ``tcp`` it is
     ``host:port`` or ``[host]:port``; port 0 lets the kernel choose, and `Channel.address` says which.

@@ -23,6 +23,7 @@ from ._errors import ChannelClosed, MessageTooLong, ViewKept
 from ._memory_channel import MemoryChannel
 
 if TYPE_CHECKING:
+    from ._end import End
     from ._slots import SlotsIncoming, SlotsOutgoing
 
 _Way = TypeVar("_Way", bound="SlotsIncoming | SlotsOutgoing")
@@ -51,6 +52,10 @@ class SlotChannel(MemoryChannel):
     """One end of a channel of slots: it lends and borrows, besides what each channel does."""
 
     __slots__ = ("_kept",)
+
+    def __init__(self, end: End, name: str | None = None) -> None:
+        super().__init__(end, name)
+        self._kept: list[tuple[SlotsIncoming | SlotsOutgoing, int, memoryview]] = []
 
     def lend(self, n_bytes: int, *, timeout_s: float | None = None) -> Lent:
         """A slot to write a message of ``n_bytes`` into, for ``with`` and ``async with``; sent at the end of that.
@@ -86,11 +91,13 @@ class SlotChannel(MemoryChannel):
 
     def kept(self) -> list[tuple[SlotsIncoming | SlotsOutgoing, int, memoryview]]:
         """The slots that are withheld; those that are no longer needed go round again."""
-        kept: list[tuple[SlotsIncoming | SlotsOutgoing, int, memoryview]] = getattr(self, "_kept", [])
-        self._kept = [each for each in kept if not _over(each[2])]
-        for each in kept:
-            if each not in self._kept:
-                each[0].put_back(each[1])
+        if self._kept:
+            kept, self._kept = self._kept, []
+            for way, start, view in kept:
+                if _over(view):
+                    way.put_back(start)
+                else:
+                    self._kept.append((way, start, view))
         return self._kept
 
     def wait_for(self, way: Outgoing | Incoming, deadline_s: float | None) -> bool:

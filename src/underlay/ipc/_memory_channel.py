@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import _life
 from ._channel import SLICE_S, Channel
-from ._contract import Incoming
+from ._contract import Incoming, Outgoing
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -53,29 +53,31 @@ class MemoryChannel(Channel):
     def _await_message(self, incoming: Incoming, timeout_s: float | None) -> bytes:
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            # A look costs two system calls: only where the wait says that there may be something to see. Who is gone
-            # may have sent something before, so one more try comes after each look.
-            waited = self._life.over is None and self._wait_alone(incoming, deadline_s)
-            over = not waited and self.look()
+            over = self.wait_and_look(incoming, deadline_s)
             message = incoming.try_receive()
             if message is not None:
                 return message
             if over:
                 raise self.end()
-            if deadline_s is not None and time.monotonic() >= deadline_s:
-                if waited and self.look():
-                    continue
+            if deadline_s is not None and time.monotonic() >= deadline_s and not self.look():
                 raise TimeoutError(f"{self} brought no message within {timeout_s:g} s")
 
-    def _wait_alone(self, incoming: Incoming, deadline_s: float | None) -> bool:
+    def wait_and_look(self, way: Outgoing | Incoming, deadline_s: float | None) -> bool:
+        """Wait once, after a vain try; whether the other side is over: then it may have done something before, so try.
+
+        A look costs two system calls: it is done only where the wait says that there may be something to see.
+        """
+        return not (self._life.over is None and self._wait_alone(way, deadline_s)) and self.look()
+
+    def _wait_alone(self, way: Outgoing | Incoming, deadline_s: float | None) -> bool:
         """Wait for the bell or the other side's life; whether it was the bell, as far as that can be told."""
         left_s = None if deadline_s is None else deadline_s - time.monotonic()
         if left_s is not None and left_s <= 0:
             return False
-        self._receive_waits += 1
-        if incoming.ready is not None:
-            return self._poll(incoming, left_s)
+        self.count_wait(way)
+        if way.ready is not None:
+            return self._poll(way, left_s)
         slice_s = SLICE_S if left_s is None else min(left_s, SLICE_S)
         before_s = time.monotonic()
-        incoming.block(slice_s)
+        way.block(slice_s)
         return time.monotonic() - before_s < slice_s

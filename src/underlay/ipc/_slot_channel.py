@@ -18,7 +18,6 @@ from abc import abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from ._contract import Incoming, Outgoing
 from ._errors import ChannelClosed, MessageTooLong, ViewKept
 from ._memory_channel import MemoryChannel
 
@@ -100,10 +99,6 @@ class SlotChannel(MemoryChannel):
                     self._kept.append((way, start, view))
         return self._kept
 
-    def wait_for(self, way: Outgoing | Incoming, deadline_s: float | None) -> bool:
-        """Wait until the way or the other side's life has news; False when the time is over."""
-        return self._wait(way, deadline_s)
-
 
 class _View(Generic[_Way]):
     """A view of one slot, for as long as a ``with`` statement lasts."""
@@ -140,14 +135,13 @@ class _View(Generic[_Way]):
         if view is None:
             deadline_s = None if self._timeout_s is None else time.monotonic() + self._timeout_s
             while view is None:
-                over = self._channel.look()
+                over = self._channel.wait_and_look(self._way, deadline_s)
                 view = self._take()
                 if view is None:
                     if over:
                         raise self._gone()
-                    if not self._channel.wait_for(self._way, deadline_s):
+                    if deadline_s is not None and time.monotonic() >= deadline_s and not self._channel.look():
                         raise self._late()
-                    view = self._take()
         return view
 
     async def __aenter__(self) -> memoryview:

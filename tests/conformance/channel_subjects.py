@@ -32,6 +32,11 @@ class Subject:
         """Whether unrelated processes can meet for it."""
         return ipc.KINDS[self.kind].unrelated_processes
 
+    @property
+    def many_senders(self) -> bool:
+        """Whether several processes may send on it."""
+        return ipc.KINDS[self.kind].many_senders
+
     def __str__(self) -> str:
         return "-".join([self.kind, *(str(each) for each in self.options.values())])
 

@@ -315,6 +315,22 @@ def test_each_of_many_senders_sees_that_the_receiver_died() -> None:
     receiver.close()
 
 
+def open_and_send(who: int) -> None:
+    send_numbered(ipc.open("orders", timeout_s=PATIENCE_S), who, 100)
+
+
+@pytest.mark.usefixtures("names_folder")
+def test_many_senders_come_by_a_name_whenever_they_like() -> None:
+    with ipc.create("ring-many", "orders") as mailbox:
+        for who in range(3):  # each is gone before the next comes
+            with process("spawn", open_and_send, who):
+                for number in range(100):
+                    message = mailbox.receive(timeout_s=PATIENCE_S)
+                    assert (message[0], opened(message[1:])) == (who, number)
+        with pytest.raises(TimeoutError):
+            mailbox.receive(timeout_s=0.01)
+
+
 # --- batches on any kind ---
 
 

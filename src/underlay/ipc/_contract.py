@@ -24,10 +24,9 @@ class Kind:
     """What one kind of channel can do.
 
     ``max_message_bytes`` is the most that it can be made for, ``usual_message_bytes`` what it is made for where nobody
-    asks (0: the most); ``copies`` how often a message is copied on its way in
-    the kernel's or the shared memory; ``survives_process`` that what was sent outlives all processes, where it is made
-    ``persistent``; ``unrelated_processes`` that it can have a name; ``many_senders`` that several processes may send
-    on it.
+    asks (0: the most); ``survives_process`` that what was sent outlives all processes, where it is made
+    ``persistent``; ``unrelated_processes`` that it can have a name; ``many_senders`` that several processes may send on
+    it; ``zero_copy`` that a message can be written and read where it is.
     """
 
     name: str

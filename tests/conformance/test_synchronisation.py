@@ -167,7 +167,8 @@ def test_an_event_is_seen_in_another_process(method: str, ready: ipc.Event) -> N
 def test_a_process_that_inherits_the_descriptor_uses_the_same_one(thing: Thing, ready: ipc.Event) -> None:
     kind = type(thing).__name__
     program = (
-        f"import sys\nfrom underlay import ipc\nipc.{kind}.inherit(sys.argv[1]); ipc.Event.inherit(sys.argv[2]).set()"
+        "import sys\nfrom underlay import ipc\n"
+        f"ipc.inherit(sys.argv[1], ipc.{kind}); ipc.inherit(sys.argv[2], ipc.Event).set()"
     )
     subprocess.run(
         [sys.executable, "-W", "error", "-c", program, thing.argument(), ready.argument()],
@@ -177,7 +178,9 @@ def test_a_process_that_inherits_the_descriptor_uses_the_same_one(thing: Thing, 
     )
     assert ready.is_set()
     with pytest.raises(UsageError, match=f"names no {kind}"):
-        type(thing).inherit('{"synchronisation": "Lock"}')
+        ipc.inherit('{"synchronisation": "Lock"}', type(thing))
+    with pytest.raises(UsageError, match="names no end of a channel"):
+        ipc.inherit(thing.argument())
 
 
 def test_it_is_pickled_only_while_a_process_starts(thing: Thing) -> None:

@@ -50,7 +50,8 @@ def end_from(word: str) -> End:
         end = end_of(json.loads(word))
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(
-            f"{word[:80]!r} names no end of a channel ({error})", remedy="give what Channel.argument() gave"
+            f"{word[:80]!r} names no end of a channel ({error})",
+            remedy="give what Channel.argument() gave; for others name the class, too: ipc.inherit(word, ipc.Mutex)",
         ) from None
     for descriptor in end.descriptors:
         try:

@@ -5,7 +5,7 @@ This file knows the public words. It refuses to know what the ends are made of, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, overload
 
 from ..errors import UsageError, nearest
 from . import _folder, _persistent
@@ -14,11 +14,14 @@ from ._handover import end_from
 from ._kinds import make_ends, module_of, network_module_of, terms_for
 from ._listen import Listener
 from ._meeting import Meeting, come_for
+from ._shared import Shared
 
 if TYPE_CHECKING:
     from ._slot_channel import SlotChannel
 
 Role: TypeAlias = Literal["receiver", "sender", "both"]
+OneEnd = TypeVar("OneEnd", bound=Channel)
+Thing = TypeVar("Thing", bound=Shared)
 ROLES: Final = ("receiver", "sender", "both")
 # Long enough for a program that was started at the same time to import this library on a busy machine.
 _OPEN_TIMEOUT_S: Final = 5.0
@@ -72,12 +75,41 @@ def pair(
     return Channel(here), Channel(there)
 
 
-def inherit(word: str) -> Channel:
-    """The end that this process inherited: ``word`` is what `Channel.argument` gave the process that started it.
+@overload
+def inherit(word: str) -> Channel: ...
 
-    Raises ``UsageError`` where it says no such thing, or the descriptors did not come along.
+
+@overload
+def inherit(word: str, what: type[OneEnd]) -> OneEnd: ...
+
+
+@overload
+def inherit(word: str, what: type[Thing]) -> Thing: ...
+
+
+def inherit(word: str, what: type[Channel | Shared] = Channel) -> Channel | Shared:
+    """What this process inherited: ``word`` is what ``argument()`` gave the process that started it.
+
+    ``what`` is its class where that is not a `Channel`: ``ipc.inherit(word, ipc.Mutex)``. Raises ``UsageError`` where
+    the word says no such thing, or the descriptors did not come along.
+
+    >>> import subprocess, sys
+    >>> from underlay import ipc
+    >>> program = "import sys; from underlay import ipc; ipc.inherit(sys.argv[1]).send(b'hello')"
+    >>> receiver, sender = ipc.pair("pipe")
+    >>> with receiver, sender:
+    ...     command = [sys.executable, "-c", program, sender.argument()]
+    ...     done = subprocess.run(command, pass_fds=sender.descriptors)
+    ...     receiver.receive()
+    b'hello'
     """
-    return Channel(end_from(word))
+    if issubclass(what, Shared):
+        return what.inherited(word)
+    channel = Channel(end_from(word))
+    if not isinstance(channel, what):
+        channel.close()
+        raise UsageError(f"{channel} is no {what.__name__}", remedy="inherit it as what it is")
+    return channel
 
 
 def create(
@@ -98,7 +130,8 @@ def create(
     senders, a receiver's stays until it closes. ``role`` is what this end does.
 
     A name is for the processes of one user on one machine: letters, digits, ``-``, ``_`` and ``.``. For ``tcp`` it is
-    ``host:port`` or ``[host]:port``; port 0 lets the kernel choose, and `Channel.address` says which.
+    ``host:port`` or ``[host]:port``; port 0 lets the kernel choose, and `Channel.address` says which. Nobody is asked
+    there who he is, and nothing is encrypted: whoever reaches the port is the other end.
 
     A ``persistent`` channel outlives all processes until `remove`, and no death is noticed on it: time-outs are all
     that ends a wait. Any number of processes open it, in either role.

@@ -102,11 +102,8 @@ class Shared:
         return json.dumps({"synchronisation": type(self).__name__, "memory": self._descriptor}, separators=(",", ":"))
 
     @classmethod
-    def inherit(cls: type[Self], word: str) -> Self:
-        """What this process inherited: ``word`` is what `argument` gave the process that started it.
-
-        Raises ``UsageError`` where it says no such thing, or the descriptor did not come along.
-        """
+    def inherited(cls: type[Self], word: str) -> Self:
+        """The one of a word that `argument` gave: see `inherit`."""
         try:
             said = json.loads(word)
             if said["synchronisation"] != cls.__name__:

@@ -68,7 +68,7 @@ class MessagePack:
         try:
             package = importlib.import_module("msgpack")
         except ImportError:
-            raise UnderlayError("msgpack is not installed", remedy="pip install msgpack") from None
+            raise UnderlayError("msgpack is not installed", remedy="pip install 'underlay[msgpack]'") from None
         self._pack = cast(Callable[[object], bytes], package.packb)
         self._unpack = cast(Callable[[bytes], object], package.unpackb)
 

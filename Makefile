@@ -14,7 +14,7 @@ DEMO_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-errors docs-ledger docs-sim docs-stack golden bench coverage compiled uncompiled test-compiled build clean
+.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-errors docs-ipc docs-ledger docs-sim docs-stack golden bench coverage compiled uncompiled test-compiled build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 18
@@ -65,6 +65,9 @@ docs-stack: $(VENV)/.installed-test ## measure the user-space stack, as docs/sta
 
 docs-errors: $(VENV)/.installed-test ## play docs/sim-errors.md anew, on two kernels and on the simulator; as root
 	@$(BIN)/python -m tests.sim.errors_page
+
+docs-ipc: $(VENV)/.installed-test ## write the table of kinds of docs/ipc.md anew
+	@$(BIN)/underlay ipc --markdown > docs/figures/ipc-kinds.md
 
 docs-sim: $(VENV)/.installed-test ## measure simulated hosts, as docs/sim.md shows them
 	@$(BIN)/python benchmarks/sim.py --rounds 3 --markdown docs/figures/sim.md

@@ -19,6 +19,7 @@ below its own line:
 ``tools``                 ``compare``, ``connect``, ``listen``, ``net``
 ``sim``                   many hosts in virtual time, for tests of bad networks
 ``loop``                  the I/O models, each one an asyncio event loop
+``ipc``                   channels between processes, locks, framing
 ``trace``                 records what probes say, as pcapng
 ``stack``                 TCP/IP as pure state machines
 ``link``                  what carries frames: TAP and TUN, a virtual wire

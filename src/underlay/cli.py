@@ -63,6 +63,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Break the network beneath it": {
         "sim": (".sim._cli", "run a scenario on a simulated internet, from a seed"),
     },
+    "Join processes on one machine": {
+        "ipc": (".ipc._kinds_cli", "list the kinds of channel, what each can do, and how much here"),
+    },
     "Talk to a program by hand": {
         "connect": (".tools._connect", "open a connection and join it to this terminal"),
         "listen": (".tools._listen", "wait for a connection and join it to this terminal"),

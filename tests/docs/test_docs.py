@@ -4,7 +4,7 @@ A ```` ```python ```` block runs as a program of its own, a ```` ```pycon ````
 block as a doctest. A ```` ```console ```` block runs as one shell script: its
 lines that begin with ``$ `` are the commands, those with ``> `` continue them,
 the rest is what they print. Both run in a scratch directory that holds
-``examples/``. A comment on the line before a block may say otherwise::
+``examples/``, and names of channels in it are its own. A comment on the line before a block may say otherwise::
 
     <!-- snippet: exit 2 -->              the script ends with this status
     <!-- snippet: output -->              what it prints is compared; ... stands for anything
@@ -20,6 +20,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,9 @@ def test_a_snippet_does_what_its_page_shows(
         assert snippet.marker in ("", "output"), f"no marker says {snippet.marker!r}"
     # pytest-asyncio, which the reader may not have, warns where no file configures it, and here warnings are errors.
     environment = {**child_environment, "PYTEST_ADDOPTS": "-p no:asyncio"}
-    status, said = _run(arguments, tmp_path, environment)
+    # A Unix socket's path is short, and pytest's own folders are long.
+    with tempfile.TemporaryDirectory(prefix="docs-") as names_folder:
+        status, said = _run(arguments, tmp_path, {**environment, "XDG_RUNTIME_DIR": names_folder})
     assert status == wanted_status, said
     if wanted_output is not None:
         assert _same(wanted_output, said), f"the page shows\n{wanted_output}\nbut it prints\n{said}"

@@ -16,7 +16,7 @@
     _life.py      the other process: who it is, whether it closed or died
     _handover.py  an end on its way to another process
     _contract.py  what a kind offers
-    _kinds.py     which kinds there are; each is in a file of its own:
+    _kinds.py     which kinds there are; _kinds_cli.py: the command that lists them; each is in a file of its own:
     _pipe.py, _unix.py, _seqpacket.py, _fifo.py, _tcp.py
     _mqueue.py, _sysv.py, _signal.py
     _ring.py, _ring_many.py, _slots.py: in shared memory, with ends of their own, _memory_channel.py, _slot_channel.py

@@ -24,9 +24,10 @@ class Kind:
     """What one kind of channel can do.
 
     ``max_message_bytes`` is the most that it can be made for, ``usual_message_bytes`` what it is made for where nobody
-    asks (0: the most); ``survives_process`` that what was sent outlives all processes, where it is made
-    ``persistent``; ``unrelated_processes`` that it can have a name; ``many_senders`` that several processes may send on
-    it; ``zero_copy`` that a message can be written and read where it is.
+    asks (0: the most), and ``limited_by`` what of this machine limits it, as sysctl(8) names it;
+    ``survives_process`` that what was sent outlives all processes, where it is made ``persistent``;
+    ``unrelated_processes`` that it can have a name; ``many_senders`` that several processes may send on it;
+    ``zero_copy`` that a message can be written and read where it is.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Kind:
     max_message_bytes: int
     one_way: bool
     usual_message_bytes: int = 0
+    limited_by: str = ""
     crosses_machines: bool = False
     survives_process: bool = False
     unrelated_processes: bool = True

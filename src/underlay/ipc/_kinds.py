@@ -18,13 +18,13 @@ from ._end import End
 
 _MODULES: Final = {
     "pipe": "_pipe",
+    "fifo": "_fifo",
     "unix": "_unix",
     "seqpacket": "_seqpacket",
+    "tcp": "_tcp",
     "mqueue": "_mqueue",
     "sysv": "_sysv",
     "signal": "_signal",
-    "fifo": "_fifo",
-    "tcp": "_tcp",
     "ring": "_ring",
     "ring-many": "_ring_many",
     "slots": "_slots",

@@ -39,6 +39,7 @@ KIND: Final = Kind(
     name="mqueue",
     summary="a POSIX message queue, mq_overview(7)",
     max_message_bytes=_limit("msgsize_max", _USUAL_MSGSIZE_MAX),
+    limited_by="fs.mqueue.msgsize_max",
     one_way=True,
     survives_process=True,
     priorities=True,

@@ -39,6 +39,7 @@ KIND: Final = Kind(
     name="seqpacket",
     summary="a Unix socket of packets, unix(7)",
     max_message_bytes=_most_bytes(),
+    limited_by="net.core.wmem_max",
     one_way=False,
 )
 

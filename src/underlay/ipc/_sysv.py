@@ -29,6 +29,7 @@ KIND: Final = Kind(
     name="sysv",
     summary="a System V message queue, sysvipc(7)",
     max_message_bytes=_sysv_queue.MAX_MESSAGE_BYTES,
+    limited_by="kernel.msgmax",
     one_way=True,
     survives_process=True,
 )

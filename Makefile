@@ -57,8 +57,9 @@ docs-figures: $(VENV)/.installed-test ## draw the swim lanes of docs/models.md a
 	@$(BIN)/python benchmarks/tcp_states.py --out docs/figures
 	@$(BIN)/python benchmarks/tcp_life.py --out docs/figures
 
-docs-costs: $(VENV)/.installed-test ## measure the costs that docs/models.md shows; takes a quarter of an hour
+docs-costs: $(VENV)/.installed-test ## measure the costs that docs/models.md and docs/costs.md show; takes a quarter of an hour
 	@$(BIN)/python benchmarks/loops.py --rounds 5 --seconds 0.7 --markdown docs/figures/costs.md
+	@$(BIN)/python benchmarks/costs.py --rounds 15 --markdown docs/figures/switches.md --svg docs/figures/switches.svg
 
 docs-stack: $(VENV)/.installed-test ## measure the user-space stack, as docs/stack.md shows it; as root
 	@$(BIN)/python benchmarks/stack.py --rounds 3 --seconds 0.7 --markdown docs/figures/stack.md

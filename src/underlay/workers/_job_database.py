@@ -1,0 +1,224 @@
+"""The file that jobs are kept in: how it is made, opened, and written so that what is said to be kept is kept.
+
+This file knows SQLite: its write-ahead log, its locks, and what a fork does to it. It refuses to know what a job is,
+beyond the tables.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from ..errors import UsageError
+from ._job_errors import JobsUnavailable, explained
+
+__all__ = ["Database"]
+
+# "uJob": what `file` and SQLite's own tools show of a database's owner (sqlite.org/pragma.html#pragma_application_id).
+APPLICATION: Final = 0x754A6F62
+VERSION: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- a receipt of a purged job must never mean another one
+    task TEXT NOT NULL,
+    arguments BLOB NOT NULL,
+    key TEXT UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'dead', 'cancelled')),
+    submitted REAL NOT NULL,
+    due REAL NOT NULL,
+    finished REAL,
+    claims INTEGER NOT NULL DEFAULT 0,     -- how often it was begun; the newest claim is the only one that counts
+    failures INTEGER NOT NULL DEFAULT 0,
+    losses INTEGER NOT NULL DEFAULT 0,
+    retries INTEGER NOT NULL,
+    most_losses INTEGER NOT NULL,
+    backoff TEXT NOT NULL,
+    worker TEXT,
+    lease_until REAL,
+    result BLOB,
+    error TEXT,
+    CHECK ((state = 'done') = (result IS NOT NULL)),
+    CHECK ((state = 'running') = (lease_until IS NOT NULL))
+);
+CREATE INDEX jobs_waiting ON jobs (task, due, id) WHERE state = 'waiting';
+CREATE INDEX jobs_running ON jobs (lease_until) WHERE state = 'running';
+CREATE INDEX jobs_final ON jobs (finished) WHERE finished IS NOT NULL;
+CREATE TRIGGER jobs_one_result BEFORE UPDATE OF result ON jobs WHEN OLD.result IS NOT NULL
+    BEGIN SELECT RAISE(ABORT, 'a job has one result'); END;
+CREATE TABLE counts (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counts VALUES ('waiting', 0), ('running', 0), ('done', 0), ('dead', 0), ('cancelled', 0);
+CREATE TRIGGER jobs_added AFTER INSERT ON jobs
+    BEGIN UPDATE counts SET jobs = jobs + 1 WHERE state = NEW.state; END;
+CREATE TRIGGER jobs_moved AFTER UPDATE OF state ON jobs WHEN OLD.state <> NEW.state
+    BEGIN
+        UPDATE counts SET jobs = jobs - 1 WHERE state = OLD.state;
+        UPDATE counts SET jobs = jobs + 1 WHERE state = NEW.state;
+    END;
+CREATE TRIGGER jobs_removed AFTER DELETE ON jobs
+    BEGIN UPDATE counts SET jobs = jobs - 1 WHERE state = OLD.state; END;
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    job INTEGER NOT NULL,
+    at REAL NOT NULL,
+    event TEXT NOT NULL,
+    state TEXT NOT NULL,
+    detail TEXT NOT NULL
+);
+CREATE INDEX events_of_job ON events (job, id);
+"""
+
+# Connections of a parent process, kept in its forked child: to close them there would write to the parent's file.
+_inherited: list[sqlite3.Connection] = []
+
+
+class Database:
+    """The open database of jobs; any thread may use it, and a forked child opens its own.
+
+    ``busy_s`` is how long to wait for another process's transaction. Raises ``UsageError`` for a file that is no
+    database of jobs, and ``JobsUnavailable`` for one that cannot be opened, made or written.
+    """
+
+    def __init__(self, path: str, *, busy_s: float) -> None:
+        self.path = path
+        self._busy_s = busy_s
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._process = os.getpid()
+        self._closed = False
+        with self.reading():
+            pass
+
+    def connect(self) -> sqlite3.Connection:
+        """Open one more connection, which the caller closes."""
+        self._make_private()
+        with self._explaining():
+            connection = sqlite3.connect(
+                self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
+        with self._lock:
+            self._closed = True
+            if self._connection is not None and os.getpid() == self._process:
+                self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection for statements that only read."""
+        self._notice_fork()
+        with self._lock, self._explaining():
+            yield self._own()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection for one transaction, which is on the disk when the block ends; an error undoes it."""
+        self._notice_fork()
+        with self._lock, self._explaining():
+            connection = self._own()
+            # A transaction that began as a reader could be refused when it wants to write (SQLITE_BUSY_SNAPSHOT).
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # SQLite undoes it itself when the disk is full
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _own(self) -> sqlite3.Connection:
+        if self._closed:
+            raise UsageError(f"the jobs of {self.path} are closed")
+        if self._connection is None:
+            self._connection = self.connect()
+        return self._connection
+
+    def _notice_fork(self) -> None:
+        """In a forked child, leave the parent's connection and lock alone (sqlite.org/howtocorrupt.html, 2.6)."""
+        if os.getpid() != self._process:
+            if self._connection is not None:
+                _inherited.append(self._connection)
+            self._connection = None
+            self._lock = threading.RLock()
+            self._process = os.getpid()
+
+    def _make_private(self) -> None:
+        """Make the file for its owner alone, where there is none; SQLite gives its companions the same mode."""
+        try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise JobsUnavailable(
+                f"the database {self.path} cannot be made: {error.strerror}",
+                remedy="name a file in a folder where this user may write",
+            ) from error
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Set what holds for each connection; make the tables in a new file, refuse somebody else's."""
+        if not self._is_ours(connection):
+            # Journal modes cannot change inside a transaction; two makers at once agree on WAL.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                if not self._is_ours(connection):
+                    # One by one: executescript() would commit first. No statement but a trigger has a `;` inside.
+                    for statement in _statements():
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                    connection.execute(f"PRAGMA user_version = {VERSION}")
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        connection.execute("PRAGMA synchronous = FULL")  # in a WAL: fsync at each commit
+        # A log that grew while somebody read for long is cut to this again: 16 MiB, four checkpoints' worth.
+        connection.execute(f"PRAGMA journal_size_limit = {16 << 20}")
+
+    def _is_ours(self, connection: sqlite3.Connection) -> bool:
+        """Whether the tables are there; False for an empty file, ``UsageError`` for another's."""
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if application == APPLICATION:
+            if version != VERSION:
+                raise UsageError(
+                    f"{self.path} is of version {version}, and this underlay knows version {VERSION}",
+                    remedy="use the underlay that made it, or one that is newer",
+                )
+            return True
+        if application or version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise UsageError(f"{self.path} is another program's database", remedy="name a file of its own for the jobs")
+        return False
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            told = explained(error, self.path)
+            if told is None:
+                raise
+            raise told from error
+
+
+def _statements() -> Iterator[str]:
+    """Part the schema into its statements, as SQLite itself does."""
+    statement = ""
+    for line in _SCHEMA.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,240 @@
+"""`underlay jobs`: workers as processes, and what a person sees and does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from underlay.workers import Jobs, JobState
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+PATIENCE_S = 60
+
+APP = """
+import os, sys, time
+from underlay import workers
+
+jobs = workers.Jobs("jobs.db")
+
+@jobs.task
+def double(number):
+    return 2 * number
+
+@jobs.task(retries=0)
+def fail(word):
+    raise ValueError(f"no {word}")
+
+@jobs.task
+def process(_=None):
+    return os.getpid()
+
+@jobs.task
+def wait_for(path):
+    open(path + ".begun", "w").close()
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return os.getpid()
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[Jobs]:
+    (tmp_path / "app.py").write_text(APP)
+    with Jobs(tmp_path / "jobs.db") as jobs:
+        for name in ("double", "fail", "process", "wait_for"):
+            jobs.task(name=name, retries=0)(lambda *unused: None)
+        yield jobs
+
+
+@contextmanager
+def working(folder: Path, environment: dict[str, str], *words: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `underlay jobs work` until the block ends; whatever happens, nothing of it stays."""
+    command = [sys.executable, "-m", "underlay", "jobs", "work", "app:jobs", *words]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(PATIENCE_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+def alive(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_workers_run_all_jobs_and_end_when_idle(app: Jobs, underlay: Run) -> None:
+    receipts = app.submit_many("double", [(number,) for number in range(20)])
+    done = underlay("jobs", "work", "app:jobs", "--workers", "2", "--until-idle")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "2 workers for jobs.db: double, fail, process, wait_for\n"
+    assert [receipt.result(0) for receipt in receipts] == [2 * number for number in range(20)]
+
+
+def test_a_killed_workers_job_is_run_again_at_once_by_a_new_one(
+    app: Jobs, tmp_path: Path, child_environment: dict[str, str]
+) -> None:
+    flag = tmp_path / "flag"
+    receipt = app.submit("wait_for", str(flag))
+    # A lease that outlasts the test: only the process that watches the workers can know.
+    with working(tmp_path, child_environment, "--workers", "1", "--lease", "1h") as process:
+        eventually(Path(f"{flag}.begun").exists)
+        first = _child_of(process.pid)
+        os.kill(first, signal.SIGKILL)
+        flag.touch()
+        assert receipt.result(PATIENCE_S) != first
+        process.terminate()
+        _, said = process.communicate(timeout=PATIENCE_S)
+        assert "was killed by SIGKILL; 1 jobs go back, another starts at once" in said
+    assert receipt.job.losses == 1
+    assert process.returncode == 0
+
+
+def _child_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])
+
+
+def test_workers_end_when_their_parent_is_killed(app: Jobs, tmp_path: Path, child_environment: dict[str, str]) -> None:
+    receipt = app.submit("process")
+    with working(tmp_path, child_environment, "--workers", "1") as process:
+        child = receipt.result(PATIENCE_S)
+        assert isinstance(child, int) and alive(child)
+        process.kill()
+        eventually(lambda: not alive(child))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_jobs_end_within_the_drain_and_gives_back_the_rest(
+    app: Jobs, tmp_path: Path, child_environment: dict[str, str], number: signal.Signals
+) -> None:
+    flag = tmp_path / "flag"
+    receipt = app.submit("wait_for", str(flag))
+    with working(tmp_path, child_environment, "--workers", "1", "--drain", "0.1s") as process:
+        eventually(Path(f"{flag}.begun").exists)
+        process.send_signal(number)
+        assert process.wait(PATIENCE_S) == 0
+    assert receipt.state is JobState.WAITING
+    assert (receipt.job.losses, receipt.job.failures) == (0, 0)
+
+
+def test_jobs_run_on_another_executor_where_asked(app: Jobs, underlay: Run) -> None:
+    receipt = app.submit("process")
+    done = underlay("jobs", "work", "app:jobs", "--executor", "process", "--workers", "1", "--until-idle")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert receipt.result(0)
+    done = underlay("jobs", "work", "app:jobs", "--executor", "nonsense", "--workers", "1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("underlay: no executor is called 'nonsense'; choose one of ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("app", "'app' names no Jobs; write MODULE:NAME, like app:jobs"),
+        ("nowhere:jobs", "there is no module nowhere here"),
+        ("app:nothing", "app:nothing has no such name"),
+        ("app:double", "app:double is of the type function"),
+        ("lacking:jobs", "lacking imports not_installed_at_all, which is not installed"),
+        ("empty:jobs", "empty:jobs has no task; register functions with @jobs.task"),
+    ],
+)
+def test_what_is_no_jobs_is_one_sentence(app: Jobs, underlay: Run, tmp_path: Path, target: str, why: str) -> None:
+    (tmp_path / "lacking.py").write_text("import not_installed_at_all")
+    (tmp_path / "empty.py").write_text("from underlay.workers import Jobs\njobs = Jobs('empty.db')")
+    done = underlay("jobs", "work", target)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"underlay: {why}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_status_shows_counts_and_dead_letters_in_80_columns(app: Jobs, underlay: Run) -> None:
+    app.submit("fail", "w" * 200, key="a key")
+    app.submit("double", 1)
+    underlay("jobs", "work", "app:jobs", "--workers", "1", "--until-idle")
+    app.submit("double", 2, delay_s=3600)
+    done = underlay("jobs", "status", "jobs.db")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "waiting 1   running 0   done 1   dead 1   cancelled 0"
+    assert lines[3].split()[:3] == ["3", "waiting", "0"]
+    assert lines[4].split()[:3] == ["1", "dead", "1"]
+    assert "ValueError: no www" in lines[5]
+    assert max(map(len, lines)) <= 80
+    one = underlay("jobs", "status", "jobs.db", "1").stdout
+    assert one.startswith("job 1: fail, dead, key 'a key'\n")
+    assert 'raise ValueError(f"no {word}")' in one
+
+
+def test_status_as_json_has_a_schema(app: Jobs, underlay: Run) -> None:
+    app.submit("double", 1, key="k")
+    told = json.loads(underlay("jobs", "status", "jobs.db", "--json").stdout)
+    assert (told["schema"], told["waiting"], told["jobs"][0]["key"]) == ("underlay.jobs/1", 1, "k")
+    one = json.loads(underlay("jobs", "status", "jobs.db", "1", "--json").stdout)
+    assert (one["schema"], one["state"], one["events"][0]["event"]) == ("underlay.job/1", "waiting", "submitted")
+
+
+def test_retry_and_purge_say_what_they_did(app: Jobs, underlay: Run) -> None:
+    app.submit("fail", "x")
+    app.submit("double", 1)
+    underlay("jobs", "work", "app:jobs", "--workers", "1", "--until-idle")
+    assert underlay("jobs", "retry", "jobs.db", "1").stdout == "1 wait again\n"
+    assert underlay("jobs", "retry", "jobs.db", "--all").stdout == "0 wait again\n"
+    assert json.loads(underlay("jobs", "purge", "jobs.db", "--json").stdout)["purged"] == 1
+    assert underlay("jobs", "purge", "jobs.db", "--dead", "--older-than", "7d").stdout == "0 removed\n"
+    told = app.statistics()
+    assert (told.waiting, told.done, told.dead) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["status", "nowhere.db"], "there is no file nowhere.db"),
+        (["status", "app.py"], "app.py is no database"),
+        (["status", "jobs.db", "99"], "jobs.db has no job 99"),
+        (["retry", "jobs.db"], "retry: which jobs?"),
+        (["retry", "jobs.db", "99"], "jobs.db has no job 99"),
+        (["purge", "jobs.db", "--older-than", "soon"], "jobs purge: argument --older-than: 'soon' is no time"),
+        (["work", "app:jobs", "--workers", "0"], "jobs work: argument --workers: '0' is no count"),
+        (["work", "app:jobs", "--lease", "0"], "work: a lease of 0 s"),
+    ],
+)
+def test_a_mistake_is_one_sentence(app: Jobs, underlay: Run, words: list[str], why: str) -> None:
+    done = underlay("jobs", *words)
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("action", ["work", "status", "retry", "purge"])
+def test_each_actions_help_fits_80_columns(underlay: Run, action: str) -> None:
+    done = underlay("jobs", action, "--help")
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80

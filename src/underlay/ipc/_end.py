@@ -63,3 +63,16 @@ def end_of(said: object) -> End:
         None if ways_out is None else tuple(map(int, ways_out)),
         None if life is None else int(life),
     )
+
+
+def copies(descriptors: Sequence[int]) -> tuple[int, ...]:
+    """The same again, for the other end: each end closes its own."""
+    made: list[int] = []
+    try:
+        for each in descriptors:
+            made.append(os.dup(each))
+    except OSError:
+        for each in made:
+            os.close(each)
+        raise
+    return tuple(made)

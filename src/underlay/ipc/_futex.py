@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import platform
 from typing import Final
 
-from ._libc import failure, function
+from ._libc import X86_64, failure, function
 from ._robust import Timespec
 
-# The numbers of the call: x86-64 has its own (asm/unistd_64.h), the rest the common one (asm-generic/unistd.h).
-_SYS_FUTEX: Final = 202 if platform.machine().lower() in ("x86_64", "amd64") else 98
+_SYS_FUTEX: Final = 202 if X86_64 else 98
 _WAIT, _WAKE, _ALL = 0, 1, 0x7FFFFFFF
 # futex(2): number, address, operation, value, time-out or NULL
 _futex: Final = function(

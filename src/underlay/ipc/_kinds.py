@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 from ..errors import UsageError, nearest
 from . import _life
 from ._contract import Incoming, Kind, Outgoing, Terms
-from ._end import End
+from ._end import End, copies
 
 _MODULES: Final = {
     "pipe": "_pipe",
@@ -145,7 +145,7 @@ def make_ends(terms: Terms, both_ways: bool) -> tuple[End, End]:
             return End(terms, incoming, None, here), End(terms, None, outgoing, there)
         if not module.KIND.one_way:
             # Each way owns its descriptors, or one would close the other's.
-            incoming_too, outgoing_too = _duplicates(incoming), _duplicates(outgoing)
+            incoming_too, outgoing_too = copies(incoming), copies(outgoing)
             return End(terms, incoming, incoming_too, here), End(terms, outgoing, outgoing_too, there)
         back_incoming, back_outgoing = module.make(terms)
         return End(terms, incoming, back_outgoing, here), End(terms, back_incoming, outgoing, there)
@@ -153,15 +153,3 @@ def make_ends(terms: Terms, both_ways: bool) -> tuple[End, End]:
         for descriptor in made:
             os.close(descriptor)
         raise
-
-
-def _duplicates(descriptors: tuple[int, ...]) -> tuple[int, ...]:
-    made: list[int] = []
-    try:
-        for each in descriptors:
-            made.append(os.dup(each))
-    except OSError:
-        for each in made:
-            os.close(each)
-        raise
-    return tuple(made)

@@ -12,10 +12,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import platform
 from collections.abc import Callable
 from typing import Any, Final
 
 _LIBRARY: Final = ctypes.CDLL(None, use_errno=True)
+X86_64: Final = platform.machine().lower() in ("x86_64", "amd64")
+"""Whether system calls have x86-64's own numbers (asm/unistd_64.h), not the common ones (asm-generic/unistd.h)."""
 
 
 def function(name: str, result: object, *arguments: object) -> Callable[..., int]:

@@ -25,17 +25,6 @@ class Page:
         self._words = memoryview(self._map).cast("Q")
         self._lines: list[memoryview] = []
 
-    @staticmethod
-    def make() -> int:
-        """The descriptor of a new page of zeros."""
-        descriptor = os.memfd_create("underlay.ipc", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(descriptor, mmap.PAGESIZE)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
-
     def word(self, number: int) -> memoryview:
         """A word as a view of one item; it shares no cache line with the others."""
         line = self._words[number * _LINE_WORDS : number * _LINE_WORDS + 1]

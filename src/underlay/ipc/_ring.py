@@ -33,6 +33,7 @@ from typing import Final
 
 from . import _memory, _wakeup
 from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
+from ._end import copies
 from ._errors import Damaged
 from ._memory import PAGE_BYTES
 from ._memory_channel import MemoryChannel
@@ -65,24 +66,11 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
     incoming: tuple[int, ...] = (_memory.create("underlay.ring", BASE + ring_bytes(terms)),)
     try:
         incoming += _wakeup.new_descriptors(terms.wakeup, 2)
-        return incoming, duplicates(incoming)
+        return incoming, copies(incoming)
     except BaseException:
         for each in incoming:
             os.close(each)
         raise
-
-
-def duplicates(descriptors: Sequence[int]) -> tuple[int, ...]:
-    """The same again, for the other end: each end closes its own."""
-    made: list[int] = []
-    try:
-        for each in descriptors:
-            made.append(os.dup(each))
-    except OSError:
-        for each in made:
-            os.close(each)
-        raise
-    return tuple(made)
 
 
 def damaged(what: str) -> Damaged:

@@ -11,9 +11,7 @@ locks hang for ever there, and so does a semaphore; so each of ours looks again 
 from __future__ import annotations
 
 import atexit
-import ctypes
 import json
-import mmap
 import os
 import time
 import warnings
@@ -24,7 +22,7 @@ from multiprocessing.util import Finalize, register_after_fork
 from typing import Final, TypeVar
 
 from ..errors import UsageError
-from . import _futex
+from . import _futex, _memory
 from ._errors import ChannelClosed
 from ._handover import Duplicate
 
@@ -54,9 +52,9 @@ class Shared:
 
     def __init__(self, memory: int | None = None) -> None:
         made = memory is None
-        self._descriptor = self._new() if memory is None else memory
-        self._map = mmap.mmap(self._descriptor, mmap.PAGESIZE)
-        self._at = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self._descriptor = _memory.create("underlay.shared", _memory.PAGE_BYTES) if memory is None else memory
+        self._map = _memory.attach(self._descriptor, _memory.PAGE_BYTES)
+        self._at = _memory.address_of(self._map)
         self._words = memoryview(self._map).cast("Q")
         self._state = self._words[_STATE_AT // 8 : PARTIES_AT // 8]
         self._parties = self._words[PARTIES_AT // 8 :]
@@ -65,12 +63,6 @@ class Shared:
         if made:
             self._make()
         _open_here.add(self)
-
-    @staticmethod
-    def _new() -> int:
-        descriptor = os.memfd_create("underlay.ipc", os.MFD_CLOEXEC)
-        os.ftruncate(descriptor, mmap.PAGESIZE)
-        return descriptor
 
     def _make(self) -> None:
         """Fill a new page of zeros."""

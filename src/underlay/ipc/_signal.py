@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import UsageError
-from . import _libc
+from . import _libc, _memory
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
 from ._page import Page, make_bell, silence
 
@@ -58,7 +58,7 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The descriptors of the way in, and of the way out: a page, a socket and an eventfd each."""
     made: list[int] = []
     try:
-        page = Page.make()
+        page = _memory.create("underlay.signal", _memory.PAGE_BYTES)
         made.append(page)
         made.append(make_bell())
         made += [os.dup(each) for each in made]

@@ -20,6 +20,7 @@ from typing import Final
 
 from . import _memory, _ring, _wakeup
 from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
+from ._end import copies
 from ._memory import PAGE_BYTES
 from ._ring import HEAD, READER_WAITS, ROOM_WAITS, TAIL, Mapped, order_writes
 from ._slot_channel import SlotChannel
@@ -66,7 +67,7 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
             words[HEAD] = layout.slots
         memory.close()
         incoming += _wakeup.new_descriptors(terms.wakeup, 2)
-        return incoming, _ring.duplicates(incoming)
+        return incoming, copies(incoming)
     except BaseException:
         for each in incoming:
             os.close(each)

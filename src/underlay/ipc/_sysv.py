@@ -19,7 +19,7 @@ import os
 import select
 from typing import Final
 
-from . import _libc, _sysv_queue
+from . import _libc, _memory, _sysv_queue
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
 from ._page import Page, make_bell, silence
 from ._sysv_kept import TYPE, TYPE_BYTES, KeptIncoming, KeptOutgoing
@@ -87,7 +87,7 @@ def remove_persistent(name: str) -> None:
 
 def _kept_pages(queue: int) -> tuple[tuple[int], tuple[int]]:
     # A page of this process's own, that says the queue's number: an end is made of descriptors.
-    page = Page.make()
+    page = _memory.create("underlay.sysv", _memory.PAGE_BYTES)
     words = Page(page)
     words.word(QUEUE)[0] = queue
     words.close()

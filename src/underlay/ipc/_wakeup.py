@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import select
 import threading
 import time
@@ -31,13 +30,12 @@ from collections.abc import Callable
 from typing import Final
 
 from . import _futex
-from ._libc import failure, function
+from ._libc import X86_64, failure, function
 
-ORDERED: Final = platform.machine().lower() in ("x86_64", "amd64")
+ORDERED: Final = X86_64
 """Whether stores are seen in their order, and loads done in theirs: total store order."""
 
-# The number of the call: x86-64 has its own (asm/unistd_64.h), the rest the common one (asm-generic/unistd.h).
-_SYS_MEMBARRIER: Final = 324 if ORDERED else 283
+_SYS_MEMBARRIER: Final = 324 if X86_64 else 283
 _MEMBARRIER_GLOBAL_EXPEDITED: Final = 1 << 1
 # An empty turn of the spinning loop takes some 40 ns: 4 µs, less than it takes a kernel to wake anybody, then the core
 # is offered to others between any two portions.

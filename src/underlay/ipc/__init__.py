@@ -21,7 +21,7 @@
     _mqueue.py, _sysv.py, _signal.py
     _ring.py, _ring_many.py, _slots.py: in shared memory, with ends of their own, _memory_channel.py, _slot_channel.py
     _memory.py    memory that cannot become shorter; _wakeup.py: how who waits for it is woken
-    _page.py      words in such memory that both ends of a queue of the kernel share; _libc.py: what Python has no words for
+    _page.py      words that the ends of a queue of the kernel share; _libc.py: what Python has no words for
 
 and what lets processes wait for each other, each in a file of its own: _mutex.py, _semaphore.py, _event.py,
 _condition.py, _barrier.py, _rwlock.py, on::

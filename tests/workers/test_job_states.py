@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,3 +71,9 @@ def test_a_lost_job_is_due_at_once_until_it_was_lost_too_often() -> None:
     moved = after_loss(losses=3, most_losses=3, now=7.0)
     assert (moved.event, moved.state, moved.due) == (JobEvent.LOST, JobState.WAITING, 7.0)
     assert after_loss(losses=4, most_losses=3, now=7.0).event is JobEvent.ABANDONED
+
+
+def test_the_page_shows_the_table_of_transitions(root: Path) -> None:
+    page = (root / "docs" / "jobs.md").read_text()
+    rows = "".join(f"| {state} | {event} | {to} |\n" for (state, event), to in TRANSITIONS.items())
+    assert f"| from | what happens | to |\n|---|---|---|\n{rows}\n" in page

@@ -466,3 +466,9 @@ def test_who_waits_when_the_jobs_are_closed_is_told(jobs: Jobs) -> None:
     jobs.close()
     thread.join(PATIENCE_S)
     assert "are closed" in str(failures[0])
+
+
+def test_the_order_of_named_arguments_makes_no_other_request(jobs: Jobs) -> None:
+    jobs.task(name="take")(lambda **named: sorted(named))
+    first = jobs.submit("take", kwargs={"a": 1, "b": 2}, key="k")
+    assert jobs.submit("take", kwargs={"b": 2, "a": 1}, key="k") == first

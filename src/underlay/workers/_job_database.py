@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -88,6 +89,8 @@ class Database:
         self._busy_s = busy_s
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._open: list[sqlite3.Connection] = []
+        weakref.finalize(self, _close_own, self._open, os.getpid())
         self._process = os.getpid()
         self._closed = False
         with self.reading():
@@ -111,8 +114,7 @@ class Database:
         """Close it; a second time does nothing."""
         with self._lock:
             self._closed = True
-            if self._connection is not None and os.getpid() == self._process:
-                self._connection.close()
+            _close_own(self._open, self._process)
             self._connection = None
 
     @contextmanager
@@ -143,6 +145,7 @@ class Database:
             raise UsageError(f"the jobs of {self.path} are closed")
         if self._connection is None:
             self._connection = self.connect()
+            self._open.append(self._connection)
         return self._connection
 
     def _notice_fork(self) -> None:
@@ -151,8 +154,10 @@ class Database:
             if self._connection is not None:
                 _inherited.append(self._connection)
             self._connection = None
+            self._open = []
             self._lock = threading.RLock()
             self._process = os.getpid()
+            weakref.finalize(self, _close_own, self._open, self._process)
 
     def _make_private(self) -> None:
         """Make the file for its owner alone, where there is none; SQLite gives its companions the same mode."""
@@ -212,6 +217,13 @@ class Database:
             if told is None:
                 raise
             raise told from error
+
+
+def _close_own(connections: list[sqlite3.Connection], process: int) -> None:
+    """Close what this process opened, also where nobody called close(): at the latest when Python ends."""
+    if os.getpid() == process:
+        while connections:
+            connections.pop().close()
 
 
 def _statements() -> Iterator[str]:

@@ -53,7 +53,7 @@ class NotSerialisable(UsageError):
 class JobCancelled(UnderlayError):
     """A job's result is asked for, and the job was taken back before it ran.
 
-    It is none of the standard library's ``CancelledError``s, which asyncio would take for the waiting task's own.
+    It is no ``CancelledError`` of the standard library, which asyncio would take for the waiting task's own.
     """
 
 

@@ -31,7 +31,7 @@ from ..probe import Probe
 from ._job_call import Call, CurrentJob, call
 from ._job_errors import JobError, JobsBusy
 from ._job_records import Claim, Ending, Outcome
-from ._job_watch import POLL_S
+from ._job_watch import Pace
 
 if TYPE_CHECKING:
     from ._jobs import Jobs
@@ -44,6 +44,8 @@ TRIED: Probe[[int, str, str]] = Probe("jobs.tried", "a worker recorded a try: jo
 
 # Two chances to prolong a lease before it runs out.
 _RENEWALS: Final = 3
+# At the end, how soon a job that ended is seen without its bell.
+_LOOK_S: Final = 0.02
 # How often a worker looks for old jobs to remove, and for jobs that it has no function for.
 _HOUSEKEEPING_S: Final = 60.0
 
@@ -107,19 +109,21 @@ class Worker:
         renewal = time.monotonic() + self._lease_s / _RENEWALS
         housekeeping = time.monotonic()
         drained = False
+        pace = Pace()
         try:
             while not stop.is_set():
                 now = time.monotonic()
                 if self._ended or now >= renewal or self._may_claim():
                     if self._turn(renew=now >= renewal, claim=True) and now >= renewal:
                         renewal = now + self._lease_s / _RENEWALS
+                    pace.hasten()
                     continue
                 if now >= housekeeping:
                     housekeeping = now + _HOUSEKEEPING_S
                     self._housekeep()
                 if until_idle and not self._running and self._is_idle():
                     break
-                self._bell.wait(POLL_S)
+                self._bell.wait(pace.next_s())
                 self._bell.clear()
             self._drain()
             drained = True
@@ -259,7 +263,7 @@ class Worker:
             if self._ended or time.monotonic() >= renewal:
                 renewal = time.monotonic() + self._lease_s / _RENEWALS
                 self._turn(renew=True, claim=False)
-            self._bell.wait(POLL_S)
+            self._bell.wait(_LOOK_S)
             self._bell.clear()
         while not self._release():
             pass

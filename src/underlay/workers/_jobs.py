@@ -218,8 +218,10 @@ class Jobs:
 
     def _serialised(self, task: str, arguments: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
         most_bytes = self.limits.arguments_bytes
+        # The order in which a call names its arguments makes no other job of it, where a key is given.
+        ordered = {name: kwargs[name] for name in sorted(kwargs)}
         try:
-            return dumps(self.serialiser, [list(arguments), dict(kwargs)], f"the arguments of {task}", most_bytes)
+            return dumps(self.serialiser, [list(arguments), ordered], f"the arguments of {task}", most_bytes)
         except NotSerialisable:
             # Once more, one by one, to say which it is.
             named = {**{str(place): each for place, each in enumerate(arguments, 1)}, **kwargs}

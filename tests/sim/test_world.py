@@ -355,12 +355,12 @@ def test_what_is_held_arrives_in_its_order_when_it_is_released() -> None:
     @on_client
     async def test(world: World) -> object:
         reader, writer = await asyncio.open_connection("server", 7)
-        world.hold("client", "server", one_way=True)
+        world.hold("client", to="server")
         for letter in b"abc":
             writer.write(bytes([letter]))
             await asyncio.sleep(0.01)
         assert world.internet.way("client", "server").held
-        world.release("client", "server", one_way=True)
+        world.release("client", to="server")
         answer = await reader.readexactly(3)
         writer.close()
         return answer

@@ -7,10 +7,10 @@ nearest router is found (``_topology.py``).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..wire import parse_ip
-from ._internet import Receive, kept
+from ._internet import Receive, addresses_of, kept
 from ._topology import INTERNET
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..wire import Frame
     from ._host import Host
     from ._lan import Card
-
-_ETHERNET_BYTES: Final = 14
 
 
 class Cards:
@@ -73,7 +71,7 @@ class Cards:
 
     def take(self, card: Card, frame: bytes, checksum_valid: bool) -> None:
         """A frame came to a card."""
-        if self._blocked and _source(frame, _ETHERNET_BYTES) in self._blocked:
+        if self._blocked and addresses_of(frame, is_ethernet=True)[0] in self._blocked:
             self._host.world.internet.drops["partition"] += 1
         else:
             self._host.receive_frame(card.interface, frame, checksum_valid)
@@ -107,16 +105,9 @@ class Cards:
             self._host.world.internet.receive_by(self._host.name, receive)
 
     def _receive_unless_blocked(self, packet: bytes | memoryview, checksum_valid: bool, more: bool) -> None:
-        if _source(packet, 0) not in self._blocked:
+        if addresses_of(packet, is_ethernet=False)[0] not in self._blocked:
             self._host.receive(packet, checksum_valid, more)
             return
         self._host.world.internet.drops["partition"] += 1
         if not more:
             self._host.wake()  # others of this instant may have waited for its turn
-
-
-def _source(frame: bytes | memoryview, start: int) -> bytes:
-    """The source address of the IP packet at `start`; nobody's of what is too short for one."""
-    if len(frame) < start + 20:
-        return b""
-    return bytes(frame[start + 12 : start + 16] if frame[start] >> 4 == 4 else frame[start + 8 : start + 24])

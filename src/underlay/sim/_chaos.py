@@ -93,6 +93,8 @@ class Chaos:
         self._rng = rng
         self._machines = [h for h in (named or world.hosts) if named or not world.hosts[h].is_visited]
         self._ends = list(named or world.hosts)
+        # Among LANs only some ends have a way that can be held or disturbed: a wire, or two hosts of the internet.
+        self._ways = world.between.ways_among(self._ends) if world.topology.lans else None
         possible = [kind for kind in kinds or self.KINDS if self._can_draw(kind)]
         if not possible:
             raise UsageError(
@@ -103,7 +105,11 @@ class Chaos:
         )
 
     def _can_draw(self, kind: str) -> bool:
-        return bool(self._machines) if kind in _OF_HOSTS else len(self._ends) > 1
+        if kind in _OF_HOSTS:
+            return bool(self._machines)
+        if kind in ("hold", "disturb") and self._ways is not None:
+            return bool(self._ways)
+        return len(self._ends) > 1
 
     # --- drawing --------------------------------------------------------------------------------------------
 
@@ -142,7 +148,7 @@ class Chaos:
             ends = rng.sample(self._ends, len(self._ends))
             size = 1 if rng.random() < 0.5 else rng.randint(1, len(ends) - 1)
             return Partition(tuple(sorted(ends[:size])), tuple(sorted(ends[size:])), kind == "one_way_partition")
-        one, other = rng.sample(self._ends, 2)
+        one, other = rng.sample(self._ends if self._ways is None else rng.choice(self._ways), 2)
         one_way = rng.random() < 0.5
         if kind == "hold":
             return Hold((one,), (other,), one_way)
@@ -177,7 +183,7 @@ class Chaos:
     def _can_apply(self, fault: Fault) -> bool:
         if isinstance(fault, Crash | Kill | Pause | Slow):
             host = self.world.hosts[fault.host]
-            needs_program = isinstance(fault, Kill)
+            needs_program = isinstance(fault, Kill | Pause)
             return host.is_up and not host.is_visited and (host.has_program or not needs_program)
         return True
 

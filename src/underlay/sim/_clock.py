@@ -24,20 +24,22 @@ class HostClock:
     wrong, None of what is not.
     """
 
-    __slots__ = ("_changed", "_from_s", "_monotonic_s", "_offset_s", "_schedule", "ahead_s", "drift")
+    __slots__ = ("_changed", "_drift", "_from_s", "_monotonic_s", "_offset_s", "_schedule", "ahead_s", "pace")
 
     def __init__(self, schedule: Schedule, changed: Callable[[float | None, float | None], None] | None = None) -> None:
         self._changed = changed
         self._schedule = schedule
         self._from_s = schedule.now
         self._monotonic_s = BOOTED_S + schedule.now
-        self.drift = 0.0
+        self._drift = 0.0
+        # Seconds of this clock in one of the world's.
+        self.pace = 1.0
         self._offset_s = 0.0
         self.ahead_s = 0.0
 
     def time(self) -> float:
         """Seconds of the host's CLOCK_MONOTONIC."""
-        time_s = self._monotonic_s + (self._schedule.now - self._from_s) * (1.0 + self.drift)
+        time_s = self._monotonic_s + (self._schedule.now - self._from_s) * self.pace
         return time_s if time_s > self.ahead_s else self.ahead_s
 
     @property
@@ -57,12 +59,17 @@ class HostClock:
 
     def world_s(self, host_s: float) -> float:
         """When the world has the time that this clock will show as `host_s`."""
-        return self._from_s + (host_s - self._monotonic_s) / (1.0 + self.drift)
+        return self._from_s + (host_s - self._monotonic_s) / self.pace
 
-    def set_drift(self, drift: float) -> None:
-        """Go faster or slower from now on."""
-        elapsed_s = (self._schedule.now - self._from_s) * (1.0 + self.drift)
-        self._monotonic_s, self._from_s = self._monotonic_s + elapsed_s, self._schedule.now
-        self.drift = drift
+    @property
+    def drift(self) -> float:
+        """By what share it is too fast; set, it goes on from where it is at that pace."""
+        return self._drift
+
+    @drift.setter
+    def drift(self, drift: float) -> None:
+        self._monotonic_s += (self._schedule.now - self._from_s) * self.pace
+        self._from_s = self._schedule.now
+        self._drift, self.pace = drift, 1.0 + drift
         if self._changed is not None:
             self._changed(None, drift)

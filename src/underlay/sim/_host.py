@@ -135,7 +135,7 @@ class Host(AbstractAsyncContextManager["Host"]):
 
     @property
     def clock(self) -> HostClock:
-        """Its clock; set ``offset_s`` for a wrong time of day, and `HostClock.set_drift` for a wrong pace."""
+        """Its clock; set ``offset_s`` for a wrong time of day, and ``drift`` for a wrong pace."""
         return self._clock
 
     @property
@@ -338,7 +338,9 @@ class Host(AbstractAsyncContextManager["Host"]):
             self.restart()
 
     def pause(self) -> None:
-        """Stop its program, as SIGSTOP does: the kernel below answers on."""
+        """Stop its program, as SIGSTOP does: the kernel below answers on. ``UsageError`` where none runs."""
+        if self._loop is None:
+            raise UsageError(f"no program runs on {self.name}", remedy="restart() it first")
         self._stopped |= _PAUSED
         self.world.faults.note(Pause(self.name))
 
@@ -438,7 +440,7 @@ class Host(AbstractAsyncContextManager["Host"]):
             due_s = bridge.deadline_s - self._clock.time()
             sleeps_s = due_s if sleeps_s is None or due_s < sleeps_s else sleeps_s
         if sleeps_s is not None:
-            when = world.schedule.now + sleeps_s / (1.0 + self._clock.drift) + _NEVER_EARLY_S
+            when = world.schedule.now + sleeps_s / self._clock.pace + _NEVER_EARLY_S
             if when < self._wakes_at:
                 self._wakes_at = when
                 world.schedule.at(when, Host._woken, self)

@@ -23,6 +23,11 @@ from ._schedule import Moment, Schedule
 LIMIT_FRAMES: Final = 100_000
 """How many frames may be under way or held in one world; what exceeds it is dropped and counted (``in_flight``)."""
 
+# How an Ethernet frame begins, and where the last address of an ARP packet in it ends.
+_ETHERNET_BYTES: Final = 14
+_ARP: Final = b"\x08\x06"
+_ARP_END: Final = 42
+
 Receive: TypeAlias = Callable[[bytes | memoryview, bool, bool], None]
 Arrive: TypeAlias = "Callable[[tuple[Way, Frame]], None]"
 
@@ -394,6 +399,28 @@ class Internet:
         way.held.clear()
         way.clear()
 
+    def lose(self, sources: Iterable[bytes], targets: Iterable[bytes]) -> None:
+        """Lose what is under way, or held, from these addresses to those, whichever ways it takes."""
+        ends = frozenset(sources), frozenset(targets)
+
+        def is_theirs(way: Way, frame: Frame) -> bool:
+            source, target = addresses_of(frame.to_bytes(), is_ethernet=way.is_ethernet)
+            return source in ends[0] and target in ends[1]
+
+        lost = self._schedule.withdraw(
+            lambda moment: (
+                type(moment[4]) is tuple and type(moment[4][0]) is Way and is_theirs(moment[4][0], moment[4][1])
+            )
+        )
+        count = len(lost)
+        for way in self._ways.values():
+            if way.held:
+                kept_back = deque(each for each in way.held if not is_theirs(way, each[0]))
+                count += len(way.held) - len(kept_back)
+                way.held = kept_back
+        self.under_way -= count
+        self.drops["partition"] += count
+
     def mend(self, sender: str, target: str) -> None:
         """Let packets pass again."""
         self.way(sender, target).is_cut = False
@@ -451,6 +478,18 @@ def kept(frame: Frame) -> Frame:
     if type(payload) is memoryview and not payload.readonly:
         return frame._replace(payload=bytes(payload))
     return frame
+
+
+def addresses_of(frame: bytes | memoryview, *, is_ethernet: bool) -> tuple[bytes, bytes]:
+    """Who sends an IP packet, or asks by ARP, and whom; nobody's of what is neither."""
+    start = _ETHERNET_BYTES if is_ethernet else 0
+    if is_ethernet and frame[12:14] == _ARP and len(frame) >= _ARP_END:
+        return bytes(frame[28:32]), bytes(frame[38:42])  # RFC 826: the protocol addresses of both
+    if len(frame) >= start + 20 and frame[start] >> 4 == 4:
+        return bytes(frame[start + 12 : start + 16]), bytes(frame[start + 16 : start + 20])
+    if len(frame) >= start + 40 and frame[start] >> 4 == 6:
+        return bytes(frame[start + 8 : start + 24]), bytes(frame[start + 24 : start + 40])
+    return b"", b""
 
 
 def _for_capture(frame: Frame) -> bytes:

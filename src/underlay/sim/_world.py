@@ -11,12 +11,13 @@ from random import Random
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, Unpack, cast
 
-from ..errors import UnderlayError, UsageError, nearest
+from ..errors import UnderlayError, UsageError
 from . import _chance, _determinism, _polling, _signals, _sockets, _stand_ins, _threads, _time, _turn  # noqa: F401
+from ._between import Between, Ends
 from ._body import Body, Move
 from ._chaos import Chaos, ChaosWords
 from ._conditions import Conditions, Words
-from ._faults import Calm, Disturb, FaultLog, Heal, Hold, LinkChange, Partition, Release
+from ._faults import Calm, Disturb, FaultLog, Heal, Hold, Isolate, LinkChange, Partition, Release
 from ._host import MTU_BYTES, Host, Start
 from ._internet import Internet
 from ._lan import Lan
@@ -84,6 +85,7 @@ class World:
         self.internet: Final = Internet(self.schedule, self.rng_for, Conditions(delay_s=DELAY_S).changed(**conditions))
         self.topology: Final = Topology()
         self._hosts: dict[str, Host] = {}
+        self.between: Final = Between(self._hosts, self.topology, self.internet)
         self._chaoses = 0
         self._outside: Final = Host(self, OUTSIDE, 0, None)
         self._places: list[Host] = []
@@ -142,6 +144,7 @@ class World:
             self._join(host)
         self.names[name.lower()] = [host.address]  # one: a client would try another, and tell of two errors
         host.boot()
+        self.between.welcome(name)
         return host
 
     def _join(self, host: Host) -> None:
@@ -230,7 +233,7 @@ class World:
 
         ``up`` and ``down`` are its rates, where it has two; ``conditions`` are of both directions.
         """
-        (name,) = self._named(host)
+        (name,) = self.between.named(host)
         if INTERNET not in self._hosts[name].on:
             raise UsageError(f"{name} is not on the internet itself", remedy="say what its wire is like, by link()")
         both = Conditions().changed(**conditions)
@@ -240,85 +243,96 @@ class World:
 
     def link(self, one: str | Host, other: str | Host, *, one_way: bool = False, **conditions: Unpack[Words]) -> None:
         """Say what the way between two hosts is like, in both directions, or from `one` to `other` only."""
-        for sender, target in self._ways([one], [other], one_way=one_way):
+        ones, others = self.between.named(one), self.between.named(other)
+        for sender, target in self.between.ways(ones, others, one_way=one_way):
             self.internet.change(sender, target, self.internet.conditions.changed(**conditions))
         words = cast("dict[str, float | str | None]", conditions)
-        self.faults.note(LinkChange(*self._ends(one, other), one_way, tuple(words.items())))
+        self.faults.note(LinkChange(tuple(ones), tuple(others), one_way, tuple(words.items())))
 
     # --- faults ---------------------------------------------------------------------------------------------
 
-    def partition(
-        self,
-        one: str | Host | Iterable[str | Host],
-        *others: str | Host,
-        to: str | Host | Iterable[str | Host] | None = None,
-    ) -> None:
+    def partition(self, one: Ends, *others: Ends, to: Ends | None = None) -> None:
         """Let no packet pass between `one` and the others (all hosts, where none is named), those under way included.
 
-        With ``to`` only in one direction: what `one` sends to them is lost, what they send arrives.
+        With ``to`` only in one direction: what `one` sends to them is lost, what they send arrives. "All hosts" are
+        also those that are made before `heal`.
         """
-        ones, targets = self._sides(one, others, to)
-        for sender, target in self._pairs(ones, targets, one_way=to is not None):
-            if self.internet.has_way(sender, target):
-                self.internet.cut(sender, target)
-            elif sender in self._hosts and target in self._hosts:
-                self._hosts[target].cards.block(self._hosts[sender].cards.addresses)
-        self.faults.note(Partition(tuple(ones), tuple(targets), to is not None))
+        between = self.between
+        ones, targets, one_way = between.sides(one, others, to)
+        for sender, target in between.pairs(ones, targets, one_way=one_way):
+            between.part(sender, target)
+        if not others and not one_way:
+            between.keep_apart(ones)
+        self.faults.note(Partition(tuple(ones), tuple(targets), one_way))
 
-    def heal(
-        self,
-        one: str | Host | Iterable[str | Host] | None = None,
-        *others: str | Host,
-        to: str | Host | Iterable[str | Host] | None = None,
-    ) -> None:
+    def isolate(self, host: str | Host) -> None:
+        """Cut a host off from all others, in both directions, until `heal`: as if its cables were pulled.
+
+        >>> async def test(world):
+        ...     db, api = world.host("db"), world.host("api")
+        ...     world.isolate(db)
+        ...     cut = [way.label for way in world.internet.ways() if way.is_cut]
+        ...     world.heal(db)
+        ...     return cut, [way.label for way in world.internet.ways() if way.is_cut]
+        >>> World().run(test)
+        (['db->api', 'api->db'], [])
+        """
+        between = self.between
+        ones, targets, _ = between.sides(host, (), None)
+        for target in (*targets, *between.wires(ones)):
+            for sender, receiver in ((ones[0], target), (target, ones[0])):
+                between.part(sender, receiver)
+        between.keep_apart(ones)
+        self.faults.note(Isolate(ones[0]))
+
+    def heal(self, one: Ends | None = None, *others: Ends, to: Ends | None = None) -> None:
         """Undo every partition; or let packets pass again where `partition` with the same words cut them off."""
+        between = self.between
         if one is None:
-            for way in self.internet.ways():
-                self.internet.mend(way.sender, way.target)
-            if self.topology.lans:
-                for host in self._hosts.values():
-                    host.cards.unblock()
+            between.join_all()
             self.faults.note(Heal())
             return
-        ones, targets = self._sides(one, others, to)
-        for sender, target in self._pairs(ones, targets, one_way=to is not None):
-            if self.internet.has_way(sender, target):
-                self.internet.mend(sender, target)
-            elif sender in self._hosts and target in self._hosts:
-                self._hosts[target].cards.unblock(self._hosts[sender].cards.addresses)
-        self.faults.note(Heal(tuple(ones), tuple(targets), to is not None))
+        ones, targets, one_way = between.sides(one, others, to)
+        if not others and not one_way:
+            between.keep_no_longer_apart(ones)
+            targets += between.wires(ones)
+        for sender, target in between.pairs(ones, targets, one_way=one_way):
+            between.join(sender, target)
+        self.faults.note(Heal(tuple(ones), tuple(targets), one_way))
 
-    def hold(self, one: str | Host, other: str | Host, *, one_way: bool = False) -> None:
-        """Keep all packets between them, those under way included, until `release`."""
-        for sender, target in self._ways([one], [other], one_way=one_way):
+    def hold(self, one: Ends, *others: Ends, to: Ends | None = None) -> None:
+        """Keep all packets between them, those under way included, until `release`; the words are `partition`'s."""
+        ones, targets, pairs = self.between.ways_of(one, others, to)
+        for sender, target in pairs:
             self.internet.hold(sender, target)
-        self.faults.note(Hold(*self._ends(one, other), one_way))
+        self.faults.note(Hold(tuple(ones), tuple(targets), to is not None))
 
-    def release(self, one: str | Host, other: str | Host, *, one_way: bool = False) -> None:
-        """Send what was held on its way, in its order."""
-        for sender, target in self._ways([one], [other], one_way=one_way):
+    def release(self, one: Ends | None = None, *others: Ends, to: Ends | None = None) -> None:
+        """Send what was held on its way, in its order; everything, where no hosts are named."""
+        ones, targets, pairs = self.between.ways_of(one, others, to)
+        for sender, target in pairs:
             self.internet.release(sender, target)
-        self.faults.note(Release(*self._ends(one, other), one_way))
+        self.faults.note(Release(tuple(ones), tuple(targets), to is not None))
 
-    def disturb(
-        self, one: str | Host, other: str | Host, *, one_way: bool = False, **conditions: Unpack[Words]
-    ) -> None:
-        """Make a way worse in some respects and leave all others as they are, until `calm`."""
-        for sender, target in self._ways([one], [other], one_way=one_way):
+    def disturb(self, one: Ends, *others: Ends, to: Ends | None = None, **conditions: Unpack[Words]) -> None:
+        """Make ways worse in some respects and leave all others as they are, until `calm`."""
+        ones, targets, pairs = self.between.ways_of(one, others, to)
+        for sender, target in pairs:
             way = self.internet.way(sender, target)
             way.undisturbed = way.undisturbed or way.conditions
             self.internet.change(sender, target, way.conditions.changed(**conditions))
         words = cast("dict[str, float | str | None]", conditions)
-        self.faults.note(Disturb(*self._ends(one, other), one_way, tuple(words.items())))
+        self.faults.note(Disturb(tuple(ones), tuple(targets), to is not None, tuple(words.items())))
 
-    def calm(self, one: str | Host, other: str | Host, *, one_way: bool = False) -> None:
-        """Let a way be again as it was before it was disturbed."""
-        for sender, target in self._ways([one], [other], one_way=one_way):
+    def calm(self, one: Ends | None = None, *others: Ends, to: Ends | None = None) -> None:
+        """Let ways be again as they were before they were disturbed; all of them, where no hosts are named."""
+        ones, targets, pairs = self.between.ways_of(one, others, to)
+        for sender, target in pairs:
             way = self.internet.way(sender, target)
             if way.undisturbed is not None:
                 before, way.undisturbed = way.undisturbed, None
                 self.internet.change(sender, target, before)
-        self.faults.note(Calm(*self._ends(one, other), one_way))
+        self.faults.note(Calm(tuple(ones), tuple(targets), to is not None))
 
     def chaos(self, *kinds: str, **words: Unpack[ChaosWords]) -> Chaos:
         """Let random faults befall hosts and the ways between them, for a while; all is healed at its end.
@@ -340,52 +354,6 @@ class World:
         chaos = Chaos(self, self.rng_for(f"chaos {self._chaoses}"), kinds, **words)
         chaos.begin()
         return chaos
-
-    def _sides(
-        self,
-        one: str | Host | Iterable[str | Host],
-        others: Iterable[str | Host],
-        to: str | Host | Iterable[str | Host] | None,
-    ) -> tuple[list[str], list[str]]:
-        ones = self._named(one)
-        targets = [*(each for other in others for each in self._named(other)), *(self._named(to) if to else ())]
-        return ones, targets or [name for name in self._hosts if name not in ones]
-
-    def _ends(self, one: str | Host, other: str | Host) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        return tuple(self._named(one)), tuple(self._named(other))
-
-    def _named(self, hosts: str | Host | Iterable[str | Host]) -> list[str]:
-        if isinstance(hosts, str | Host):
-            hosts = [hosts]
-        names = [each.name if isinstance(each, Host) else each for each in hosts]
-        known = [*self._hosts, *self.topology.lans] if self.topology.lans else self._hosts
-        for name in names:
-            if name not in known:
-                raise UsageError(f"there is no host {name!r}", remedy=nearest(name, known))
-        return names
-
-    def _ways(
-        self, ones: Iterable[str | Host], others: Iterable[str | Host], *, one_way: bool
-    ) -> list[tuple[str, str]]:
-        """The pairs of ends, each of which has a way."""
-        pairs = self._pairs(ones, others, one_way=one_way)
-        for sender, target in pairs:
-            if not self.internet.has_way(sender, target):
-                on = [name for host in (sender, target) if host in self._hosts for name in self._hosts[host].on]
-                lan = next((name for name in on if name != INTERNET), "its LAN")
-                raise UsageError(
-                    f"no way of their own joins {sender} and {target}",
-                    remedy=f'name the wire of one of them, as in world.link("{sender}", "{lan}")',
-                )
-        return pairs
-
-    def _pairs(
-        self, ones: Iterable[str | Host], others: Iterable[str | Host], *, one_way: bool
-    ) -> list[tuple[str, str]]:
-        pairs = [(a, b) for a in self._named(ones) for b in self._named(others) if a != b]
-        if not pairs:
-            raise UsageError("a way has two ends, and only one host was named", remedy="name another")
-        return pairs if one_way else [pair for a, b in pairs for pair in ((a, b), (b, a))]
 
     # --- a run ----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import pytest
 
 from underlay.link import FRAME
 from underlay.sim import World
+from underlay.sim._order import COLLECT_EVERY, COLLECT_EVERY_A_HOST, Garbage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -267,6 +268,23 @@ def test_garbage_is_collected_at_moments_of_the_world_and_collection_is_as_befor
     gc.collect()
     assert unrelated and collected == first
     assert len(set(first[:4000])) == 1
+
+
+def test_garbage_is_collected_more_seldom_the_more_hosts_a_world_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[int] = []
+    monkeypatch.setattr(gc, "collect", collected.append)
+
+    def times(hosts: int, moments: int) -> int:
+        collected.clear()
+        garbage = Garbage()
+        for moment in range(moments):
+            if moment >= garbage.due_at:
+                garbage.collect(moment, hosts)
+        return len(collected)
+
+    assert times(3, 10 * COLLECT_EVERY + 1) == 10
+    assert collected == [2, 2, 1, 2, 1, 1, 1, 2, 1, 1], "all of it after twice as long each time"
+    assert times(1000, 100_000) == 100_000 // (1000 * COLLECT_EVERY_A_HOST)
 
 
 if __name__ == "__main__":

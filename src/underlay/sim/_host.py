@@ -240,7 +240,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         if self.is_busy:
             self.when_caught_up(Host._end_program)
             return
-        for task in sorted(asyncio.all_tasks(loop), key=hash):
+        for task in loop.tasks():
             task.cancel()
         self._step()
         if self._loop is loop and loop.has_generators:
@@ -521,14 +521,14 @@ class Host(AbstractAsyncContextManager["Host"]):
         if self._loop is not None:
             # What a cancelled program says at its end is no news: of a connection's handler asyncio 3.11 reports it.
             self._loop.set_exception_handler(lambda loop, context: None)
-            for task in sorted(asyncio.all_tasks(self._loop), key=hash):
+            for task in self._loop.tasks():
                 task.cancel()
             self.wake()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs on it."""
-        return self._loop is None or not asyncio.all_tasks(self._loop)
+        return self._loop is None or not self._loop.tasks()
 
     def switch_off(self) -> None:
         """The world has ended: let go of everything."""

@@ -15,7 +15,7 @@ from asyncio import events
 from asyncio.events import _set_running_loop
 from asyncio.sslproto import SSLProtocol
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sized
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sized
 from concurrent.futures import Executor
 from contextvars import Context
 from functools import partial
@@ -97,6 +97,7 @@ class SimLoop(StackLoop):
         super().__init__(bridge, owns_network=False, poller=SimPoller(bridge))
         self.time = bridge.now  # type: ignore[method-assign]
         self.create_future = partial(SimFuture, loop=self)  # type: ignore[method-assign]
+        self._tasks: InOrder[asyncio.Task[Any]] = InOrder()
         self.set_task_factory(_make_task)
         self.signal_callbacks: dict[int, tuple[Callable[..., object], tuple[object, ...]]] = {}
         self._ready_in_turn = self._ready
@@ -176,7 +177,7 @@ class SimLoop(StackLoop):
 
     def end(self) -> list[asyncio.Task[Any]]:
         """The machine is off: nothing runs any more. Gives the tasks that had not ended, for `bury`."""
-        tasks = sorted(asyncio.all_tasks(self), key=hash)
+        tasks = self.tasks()
         for transport in list(self._transports.values()):
             transport._sock, transport._closing = None, True  # it was not closed, and that is no news
             protocol = transport.get_protocol()
@@ -198,6 +199,16 @@ class SimLoop(StackLoop):
                     pass  # a `finally` block on a machine that is off: whatever it says is no news
         finally:
             _set_running_loop(None)
+
+    def note_task(self, task: asyncio.Task[Any]) -> None:
+        """It begins here."""
+        self._tasks.add(task)
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Those that have not ended, in the order in which they began; `asyncio.all_tasks` asks those of all loops."""
+        if sys.version_info >= (3, 14):  # `_order.py` tells why
+            return sorted(asyncio.all_tasks(self), key=hash)
+        return [task for task in self._tasks if not task.done()]
 
     def run_forever(self) -> None:
         """Refused: the world runs the loops of its hosts."""
@@ -310,6 +321,21 @@ class SimLoop(StackLoop):
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """There are no threads to wait for."""
+
+
+class InOrder(WeakValueDictionary[int, _T]):
+    """A set as asyncio keeps for tasks and generators, weak too, but in the order in which they began."""
+
+    def add(self, each: _T) -> None:
+        """Have it."""
+        self[id(each)] = each
+
+    def discard(self, each: _T) -> None:
+        """Have it no more."""
+        self.pop(id(each), None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self.values()))
 
 
 class _Waking(deque[events.Handle]):

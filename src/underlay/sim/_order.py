@@ -17,12 +17,12 @@ import asyncio
 import gc
 import sys
 from asyncio import tasks
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 from . import _turn
-from ._loop import SimLoop, next_number
+from ._loop import InOrder, SimLoop, next_number
 from ._stand_ins import at_begin_and_end
 
 if TYPE_CHECKING:
@@ -67,23 +67,35 @@ def _number(on: bool) -> None:
 at_begin_and_end(_number)
 
 
+# --- tasks ------------------------------------------------------------------------------------------------------------
+# asyncio has one set for all tasks of the process, which is too long to be searched whenever one of a thousand programs
+# ends. Whatever makes a task enters it there: aiohttp's eager ones too, that know nothing of a loop's task factory, by
+# asyncio's C code too. From Python 3.14 on that keeps a list which nobody else sees: `SimLoop.tasks` asks it.
+
+_all_tasks: Final[WeakSet[asyncio.Task[Any]]] = getattr(
+    tasks, "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"
+)
+
+
+def _begins_task(task: asyncio.Task[Any]) -> None:
+    WeakSet.add(_all_tasks, task)
+    loop = task.get_loop()
+    if isinstance(loop, SimLoop):
+        loop.note_task(task)
+
+
+def _note_tasks(on: bool) -> None:
+    if on:
+        _all_tasks.add = _begins_task  # type: ignore[method-assign, assignment]
+    else:
+        del _all_tasks.add
+
+
+at_begin_and_end(_note_tasks)
+
+
 # --- asynchronous generators -----------------------------------------------------------------------------------------
 # A loop's `run_forever` hooks them for its thread; here loops take turns, so that one hook asks whose turn it is.
-
-
-class InOrder(WeakValueDictionary[int, AsyncGenerator[Any, Any]]):
-    """A set as asyncio keeps for its generators, weak too, but in the order in which they began."""
-
-    def add(self, each: AsyncGenerator[Any, Any]) -> None:
-        """Have it."""
-        self[id(each)] = each
-
-    def discard(self, each: AsyncGenerator[Any, Any]) -> None:
-        """Have it no more."""
-        self.pop(id(each), None)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self.values()))
 
 
 _loops: Final[dict[int, SimLoop]] = {}
@@ -120,16 +132,37 @@ at_begin_and_end(_hook_generators)
 
 # --- garbage ---------------------------------------------------------------------------------------------------------
 
-# Young objects are looked at so often (some 50 ms of work), all of the world's whenever it is twice as old: what lives
+# Young objects are looked at so often (some 100 ms of work), all of the world's whenever it is twice as old: what lives
 # is looked at few times, and garbage is never more than what a run as long has made.
 COLLECT_EVERY: Final = 1 << 12
+# In a world of many hosts a look at all that lives takes the longer the more there are, so it pays after so many more
+# moments. A moment makes 1 KiB of garbage where connections come and go, and nearly none where they stay; so garbage
+# is half of what a host needs to be there (60 KiB) at most.
+COLLECT_EVERY_A_HOST: Final = 32
+
+
+class Garbage:
+    """When the garbage of a world is collected: ``due_at`` counts moments of its schedule."""
+
+    __slots__ = ("_at", "_times", "due_at")
+
+    def __init__(self) -> None:
+        self._at = self._times = 0
+        self.due_at = COLLECT_EVERY
+
+    def collect(self, moments: int, hosts: int) -> None:
+        """Collect it, unless so many hosts allow for more."""
+        pause = max(COLLECT_EVERY, COLLECT_EVERY_A_HOST * hosts)
+        if moments - self._at < pause:
+            self.due_at = self._at + pause
+            return
+        self._at, self.due_at = moments, moments + pause
+        self._times += 1
+        with _turn.of(None):
+            gc.collect(2 if self._times & (self._times - 1) == 0 else 1)
+
+
 _was_enabled = False
-
-
-def collect(moments: int) -> None:
-    """Collect the garbage of the world, after so many moments of its schedule."""
-    with _turn.of(None):
-        gc.collect(2 if moments & (moments - 1) == 0 else 1)
 
 
 def _own_collection(on: bool) -> None:

@@ -22,7 +22,7 @@ from ._host import MTU_BYTES, Host, Start
 from ._internet import Internet
 from ._lan import Lan
 from ._loop import restart_numbers
-from ._order import COLLECT_EVERY, collect
+from ._order import Garbage
 from ._quantities import seconds
 from ._schedule import Schedule
 from ._topology import INTERNET, Topology
@@ -375,11 +375,12 @@ class World:
             body.run_on(self._outside)
             schedule = self.schedule
             step, limit_s = schedule.step if self.watch is None else self._watched_step, self.time_limit_s
+            garbage = Garbage()
             while not body.is_done and self._failure is None:
                 if not step():
                     raise Stalled(self, "nothing is left to happen")
-                if not schedule.taken % COLLECT_EVERY:
-                    collect(schedule.taken)
+                if schedule.taken >= garbage.due_at:
+                    garbage.collect(schedule.taken, len(self._hosts))
                 if schedule.now > limit_s:
                     raise Stalled(self, f"the time limit of {limit_s:g} s has passed")
             error = self._failure or body.error
@@ -417,9 +418,13 @@ class World:
         for host in hosts:
             host.shut_down()
         last_s = self.schedule.now + GOODBYE_S
+        busy = self._outside
         while (when := self.schedule.next_at()) is not None and when < last_s:
-            if all(host.is_idle for host in hosts):
-                break
+            if busy.is_idle:  # of thousands of hosts most are idle at once, and one is to be asked at each step
+                found = next((host for host in hosts if not host.is_idle), None)
+                if found is None:
+                    break
+                busy = found
             self.schedule.step()
         for host in hosts:
             host.switch_off()

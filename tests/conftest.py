@@ -1,4 +1,4 @@
-"""What every test may ask for: the repository, the commands beside this Python, strace.
+"""What every test may ask for: the repository, the commands beside this Python, the background, strace.
 
 It knows how to find things and how to say what is missing. It refuses to know
 what any test is about.
@@ -6,17 +6,19 @@ what any test is about.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests._background import background
 
 # No test asserts how long something took; hypothesis would by default.
 settings.register_profile("house", deadline=None)
@@ -42,6 +44,25 @@ if _outdated:
 
 # A command under test that runs longer than this hangs; nothing is measured by it.
 COMMAND_LIMIT_S = 60
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put last what waits for a command in the background, which then has the time of all others."""
+    items.sort(key=lambda item: item.get_closest_marker("background") is not None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    # Thousands of items that stay to the end: tests that collect garbage need not walk over them each time.
+    gc.collect()
+    gc.freeze()
+    try:
+        if not session.config.option.collectonly:
+            background().begin()
+        return (yield)
+    finally:
+        background().end()
 
 
 @pytest.fixture(scope="session")

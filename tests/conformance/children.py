@@ -97,8 +97,10 @@ def run_jobs(jobs: Iterable[Job], parallel: int) -> Iterator[tuple[str, Outcome]
     number = 0
     # Objects made before the forks are never freed, so that collecting garbage in a child
     # does not copy every page of what the children share.
-    gc.collect()
-    gc.freeze()
+    thawed = not gc.get_freeze_count()
+    if thawed:
+        gc.collect()
+        gc.freeze()
     exhausted = False
     try:
         while running or not exhausted:
@@ -127,7 +129,8 @@ def run_jobs(jobs: Iterable[Job], parallel: int) -> Iterator[tuple[str, Outcome]
         for child in running.values():
             _finish(child, hung=True)
         shutil.rmtree(scratch, ignore_errors=True)
-        gc.unfreeze()
+        if thawed:
+            gc.unfreeze()
 
 
 def _start(job: Job, home: Path) -> _Child:

@@ -165,6 +165,46 @@ def test_a_test_that_waits_for_nothing_that_can_come_is_ended() -> None:
         run(test)
 
 
+async def asks(name: str) -> bytes:
+    reader, writer = await asyncio.open_connection(name, 7)
+    try:
+        return await reader.readline()  # what nobody sends
+    finally:
+        writer.close()
+
+
+def test_where_nothing_can_happen_any_more_the_error_tells_on_which_line_each_task_waits() -> None:
+    async def waits_for_ever() -> None:
+        await asyncio.Event().wait()
+
+    async def test(world: World) -> None:
+        async def accept(reader: object, writer: asyncio.StreamWriter) -> None:
+            await waits_for_ever()
+
+        async def serve() -> None:
+            async with await asyncio.start_server(accept, port=7):
+                await waits_for_ever()
+
+        world.host("server", start=serve)
+        world.host("off").crash()
+        async with world.host("client"):
+            await asyncio.sleep(1)
+            await asks("server")
+
+    with pytest.raises(Stalled) as caught:
+        World(seed=1).run(test)
+    (note,) = caught.value.__notes__
+    line = {name: function.__code__.co_firstlineno for name, function in (("asks", asks), ("waits", waits_for_ever))}
+    here = __file__
+    assert note.splitlines() == [
+        "waiting:",
+        f"  the test, on client: {here}:{line['asks'] + 3} in asks, in StreamReader.readline",
+        f"  server: {here}:{line['waits'] + 1} in {waits_for_ever.__qualname__}, in Event.wait",
+        f"  server: {here}:{line['waits'] + 1} in {waits_for_ever.__qualname__}, in Event.wait",
+        "  off is down",
+    ]
+
+
 def test_a_program_that_never_lets_time_pass_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("underlay.sim._loop.MOST_TURNS", 1000)
 

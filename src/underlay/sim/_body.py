@@ -37,7 +37,7 @@ class Body(Generic[_T]):
     """The coroutine; ``done`` is called when it has returned or raised."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, _T], done: Callable[[], None]) -> None:
-        self._coroutine = coroutine
+        self.coroutine = coroutine
         self._done = done
         self._context: Context = copy_context()
         self.is_done = False
@@ -61,7 +61,7 @@ class Body(Generic[_T]):
     def close(self) -> None:
         """Let go of a coroutine that did not come to its end."""
         if not self.is_done:
-            self._coroutine.close()
+            self.coroutine.close()
 
 
 class _Steps:
@@ -72,7 +72,7 @@ class _Steps:
 
     def __await__(self) -> Generator[Any, Any, None]:
         body = self._body
-        coroutine = body._coroutine
+        coroutine = body.coroutine
         value: Any = None
         error: BaseException | None = None
         while True:

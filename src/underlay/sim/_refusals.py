@@ -19,7 +19,7 @@ import sys
 import sysconfig
 import threading
 from asyncio import selector_events
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,15 +47,25 @@ def refusal(what: str, remedy: str) -> UnderlayError:
 
 def program_line(frame: FrameType | None) -> str:
     """File and line that called into the standard library or into us; where that is a package, its caller's too."""
-    package = ""
+    return line_of(_callers(frame))
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def line_of(frames: Iterable[FrameType]) -> str:
+    """The same of frames, the innermost first; nothing where all are the library's or ours."""
+    package = ""
+    for frame in frames:
         file = frame.f_code.co_filename
         if any(f"{os.sep}{each}{os.sep}" in file for each in _PACKAGES) and not file.startswith(_OURS):
             package = package or f"{file}:{frame.f_lineno}"
         elif not file.startswith((*_LIBRARY, _OURS)):
             here = f"{file}:{frame.f_lineno}"
             return f"{package} (called from {here})" if package else here
-        frame = frame.f_back
     return package
 
 

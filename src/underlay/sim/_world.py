@@ -26,6 +26,7 @@ from ._order import Garbage
 from ._quantities import seconds
 from ._schedule import Schedule
 from ._topology import INTERNET, Topology
+from ._waiting import told
 
 _T = TypeVar("_T")
 
@@ -378,17 +379,21 @@ class World:
             garbage = Garbage()
             while not body.is_done and self._failure is None:
                 if not step():
-                    raise Stalled(self, "nothing is left to happen")
+                    raise self._stalled("nothing is left to happen")
                 if schedule.taken >= garbage.due_at:
                     garbage.collect(schedule.taken, len(self._hosts))
                 if schedule.now > limit_s:
-                    raise Stalled(self, f"the time limit of {limit_s:g} s has passed")
+                    raise self._stalled(f"the time limit of {limit_s:g} s has passed")
             error = self._failure or body.error
             if error is not None:
                 raise error
             return body.result  # type: ignore[return-value]
         finally:
             self._end()
+
+    def _stalled(self, reason: str) -> Stalled:
+        assert self._body is not None
+        return Stalled(self, reason, told(self, self._body.coroutine, self._body.task))
 
     def _watched_step(self) -> bool:
         if self.watch is not None:
@@ -431,10 +436,11 @@ class World:
 
 
 class Stalled(UnderlayError):
-    """The test waits, and nothing is left that could wake it."""
+    """The test waits, and nothing is left that could wake it; a note says on which line each task stands."""
 
-    def __init__(self, world: World, reason: str) -> None:
+    def __init__(self, world: World, reason: str, waiting: str) -> None:
         super().__init__(
             f"{reason} at {world.now:.6f} s, and the test has not ended",
             remedy="it waits for what cannot come: an answer that nobody sends, a lock that nobody releases",
         )
+        self.add_note(waiting)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from ._refusals import line_of
 
 if TYPE_CHECKING:
-    from ._host import Host
     from ._world import World
 
 MOST_LINES: Final = 30
@@ -30,7 +29,9 @@ def told(world: World, body: object, body_task: asyncio.Task[None] | None) -> st
 
 
 def _lines(world: World, body: object, body_task: asyncio.Task[None] | None) -> Iterator[str]:
-    place = next((host.name for host in world.hosts.values() if host.has_program and body_task in host.loop.tasks()), "")
+    place = next(
+        (host.name for host in world.hosts.values() if host.has_program and body_task in host.loop.tasks()), ""
+    )
     yield f"the test{f', on {place}' if place else ''}: {_place_of(body)}"
     for host in world.hosts.values():
         if host.has_program:

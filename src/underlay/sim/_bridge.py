@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..loop._stack_address import Pair
     from ..loop._stack_socket import StackSocket
     from ..wire import Frame
+    from ._internet import Packet
 
 # One read in so many, on the average, gives less than what is there.
 WHOLE_READS: Final = 32
@@ -54,7 +55,7 @@ class SimBridge(Bridge):
         host: stack.Host,
         clock: HostClock,
         name: str,
-        send: Callable[[str, Frame], None],
+        send: Callable[[str, Packet], None],
         interface: int,
         rng: Random,
         first_number: int,
@@ -79,7 +80,7 @@ class SimBridge(Bridge):
         self.whole_reads = int(self._rng.random() * 2 * WHOLE_READS)
         return 1 + int(self._rng.random() * (there - 1))
 
-    def send_by(self, send: Callable[[str, Frame], None]) -> None:
+    def send_by(self, send: Callable[[str, Packet], None]) -> None:
         """Let packets take this way from now on."""
         self._send = send
 
@@ -113,11 +114,11 @@ class SimBridge(Bridge):
         host, send, name = self.host, self._send, self._name
         now = self.now()
         while True:
-            for interface, frame in host.poll_frames(now):
+            for interface, packet in host.poll_packets(now):
                 if interface == self._interface:
-                    send(name, frame)
+                    send(name, packet)
                 elif self.send_elsewhere is not None:
-                    self.send_elsewhere(interface, frame)
+                    self.send_elsewhere(interface, packet)  # type: ignore[arg-type]  # no LAN's card is by value
                 else:
                     self.frames_without_device += 1
             deadline_s = host.next_deadline()

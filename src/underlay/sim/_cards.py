@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ..stack import TcpPacket
 from ..wire import parse_ip
 from ._internet import Receive, addresses_of, kept
 from ._topology import INTERNET
@@ -104,8 +105,12 @@ class Cards:
         if self._host.is_connected:
             self._host.world.internet.receive_by(self._host.name, receive)
 
-    def _receive_unless_blocked(self, packet: bytes | memoryview, checksum_valid: bool, more: bool) -> None:
-        if addresses_of(packet, is_ethernet=False)[0] not in self._blocked:
+    def _receive_unless_blocked(self, packet: bytes | memoryview | TcpPacket, checksum_valid: bool, more: bool) -> None:
+        if isinstance(packet, TcpPacket):
+            source = packet.key[2]
+        else:
+            source = addresses_of(packet, is_ethernet=False)[0]
+        if source not in self._blocked:
             self._host.receive(packet, checksum_valid, more)
             return
         self._host.world.internet.drops["partition"] += 1

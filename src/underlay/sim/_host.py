@@ -20,6 +20,7 @@ from .. import stack
 from ..errors import UnderlayError, UsageError
 from ..loop._bridge import FIRST_NUMBER
 from ..probe import Probe
+from ..stack import TcpPacket
 from ..wire import format_ip, parse_ip
 from . import _turn
 from ._bridge import SimBridge
@@ -28,14 +29,13 @@ from ._chance import Chance
 from ._clock import HostClock
 from ._disk import Disk
 from ._faults import ClockChange, Crash, Kill, Pause, Restart, Resume, Slow
-from ._internet import kept
+from ._internet import Packet, kept
 from ._loop import THREAD_COST_S, SimLoop
 from ._quantities import seconds
 from ._topology import INTERNET
 from ._unix import UnixCore
 
 if TYPE_CHECKING:
-    from ..wire import Frame
     from ._world import World
 
 Start: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
@@ -106,7 +106,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         # While its program's code takes time, packets wait, as does what the program sent after it had begun to.
         self.is_busy = False
         self.inbox_drops = 0
-        self._inbox: deque[tuple[int, bytes | memoryview, bool]] = deque()
+        self._inbox: deque[tuple[int, bytes | memoryview | TcpPacket, bool]] = deque()
         self._busy_tie = 0.0
         self._calls_in_threads = 0
         self._chance: Chance | None = None
@@ -188,7 +188,9 @@ class Host(AbstractAsyncContextManager["Host"]):
         if self.is_connected:
             addresses = [f"{self.address}/8", f"{self.address6}/8"]
             offload = not self.forwards  # or what is too long for its next wire would be cut, and nobody told
-            self.interface = self._stack.add_interface(addresses, mac=None, mtu_bytes=MTU_BYTES, offload=offload)
+            self.interface = self._stack.add_interface(
+                addresses, mac=None, mtu_bytes=MTU_BYTES, offload=offload, by_value=offload
+            )
             world.internet.join(self.name, [parse_ip(self.address), parse_ip(self.address6)], self.cards.receive)
         self.cards.plug_in(self._stack)
         reads = world.rng_for(f"reads of {self.name} boot {self.boots}")
@@ -393,16 +395,19 @@ class Host(AbstractAsyncContextManager["Host"]):
             if not self.is_busy:
                 self._step()
 
-    def receive(self, packet: bytes | memoryview, checksum_valid: bool, more: bool) -> None:
+    def receive(self, packet: bytes | memoryview | TcpPacket, checksum_valid: bool, more: bool) -> None:
         """Take a packet, and have a turn with it, or with the last of those that come at one instant."""
         if self._stack is not None and not self.is_busy:  # as below, without another call
-            self._stack.receive_frame(self.interface, packet, self._clock.time(), checksum_valid=checksum_valid)
+            if type(packet) is TcpPacket:
+                self._stack.receive_packet(self.interface, packet, self._clock.time())
+            else:
+                self._take_in(self.interface, packet, checksum_valid)
             if not more:
                 self._step()
         else:
             self.receive_frame(self.interface, packet, checksum_valid)
 
-    def receive_frame(self, interface: int, frame: bytes | memoryview, checksum_valid: bool) -> None:
+    def receive_frame(self, interface: int, frame: bytes | memoryview | TcpPacket, checksum_valid: bool) -> None:
         """Take what came by any interface."""
         if self.is_busy:
             if len(self._inbox) < LIMIT_INBOX_FRAMES:
@@ -410,10 +415,17 @@ class Host(AbstractAsyncContextManager["Host"]):
             else:
                 self.inbox_drops += 1
         elif self._stack is not None:
-            self._stack.receive_frame(interface, frame, self._clock.time(), checksum_valid=checksum_valid)
+            self._take_in(interface, frame, checksum_valid)
             self._step()
         else:
             self.world.internet.drops["host_down"] += 1
+
+    def _take_in(self, interface: int, packet: bytes | memoryview | TcpPacket, checksum_valid: bool) -> None:
+        assert self._stack is not None
+        if isinstance(packet, TcpPacket):
+            self._stack.receive_packet(interface, packet, self._clock.time())
+        else:
+            self._stack.receive_frame(interface, packet, self._clock.time(), checksum_valid=checksum_valid)
 
     def _step(self) -> None:
         """Let program and stack do what they can now, and note when they want to be woken."""
@@ -492,8 +504,9 @@ class Host(AbstractAsyncContextManager["Host"]):
         when = max(self._clock.world_s(self._clock.ahead_s), self.world.schedule.now) + _NEVER_EARLY_S
         self.world.schedule.behind(when, self._busy_tie, caught_up, self)
 
-    def _send_later(self, name: str, frame: Frame) -> None:
-        later, process = kept(frame), self.processes
+    def _send_later(self, name: str, packet: Packet) -> None:
+        later = packet if isinstance(packet, TcpPacket) else kept(packet)
+        process = self.processes
 
         def depart(host: Host) -> None:
             if host.processes == process and host.has_program:  # else it was killed before it got there
@@ -511,7 +524,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         bridge.send_by(self.world.internet.send)
         while self._inbox:
             interface, packet, checksum_valid = self._inbox.popleft()
-            self._stack.receive_frame(interface, packet, clock.time(), checksum_valid=checksum_valid)
+            self._take_in(interface, packet, checksum_valid)
         self._step()
 
     # --- the end of the world -------------------------------------------------------------------------------

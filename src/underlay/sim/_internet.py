@@ -16,6 +16,7 @@ from random import Random
 from typing import Any, Final, TypeAlias
 
 from ..link import FRAME, Impairment, Passage, Rate, finished, segments
+from ..stack import TcpPacket
 from ..wire import Frame
 from ._conditions import Conditions
 from ._schedule import Moment, Schedule
@@ -28,8 +29,10 @@ _ETHERNET_BYTES: Final = 14
 _ARP: Final = b"\x08\x06"
 _ARP_END: Final = 42
 
-Receive: TypeAlias = Callable[[bytes | memoryview, bool, bool], None]
-Arrive: TypeAlias = "Callable[[tuple[Way, Frame]], None]"
+# What travels: bytes, or a TCP segment as a value, as long as it is on a way where nobody would look at its bytes.
+Packet: TypeAlias = Frame | TcpPacket
+Receive: TypeAlias = Callable[[bytes | memoryview | TcpPacket, bool, bool], None]
+Arrive: TypeAlias = "Callable[[tuple[Way, Packet]], None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +167,11 @@ class Internet:
         """Whether there is a way from one to the other, or would be when it is used."""
         return (sender, target) in self._ways or (sender in self._receivers and target in self._receivers)
 
-    def wire(self, sender: str, target: str, arrive: Arrive, conditions: Conditions) -> Way:
+    def wire(
+        self, sender: str, target: str, arrive: Callable[[tuple[Way, Frame]], None], conditions: Conditions
+    ) -> Way:
         """Make a way for Ethernet frames, one end of which is a switch."""
-        way = self._ways[sender, target] = Way(sender, target, _nobody, arrive)
+        way = self._ways[sender, target] = Way(sender, target, _nobody, arrive)  # type: ignore[arg-type]  # no values
         way.is_ethernet = way.is_silent = True  # the switch shows them
         way.must_cut = target in self._routers
         way.become(conditions, self._rng_for(f"way {way.label}"))
@@ -253,7 +258,8 @@ class Internet:
         longer_s = conditions.delay_s - before.delay_s
         stages = new.stages(way.rng)
         rate = next((stage for stage in way.stages if isinstance(stage, Rate)), None)
-        for due, _, _, _, (_, frame) in under_way:
+        for due, _, _, _, (_, packet) in under_way:
+            frame = _frame(packet)
             for piece in self._pieces(way, frame) if new.is_per_frame else [frame]:
                 # What has not left its queue yet; a jitter that it may have met is not known.
                 waits = before.rate_bits_per_s is not None and due - before.delay_s > now
@@ -264,8 +270,15 @@ class Internet:
 
     # --- a packet ---------------------------------------------------------------------------------------------
 
-    def send(self, sender: str, frame: Frame) -> None:
+    def send(self, sender: str, packet: Packet) -> None:
         """Take a packet of `sender`'s."""
+        if isinstance(packet, TcpPacket):
+            known = self._by_address[sender].get(packet[0][0])
+            if known is not None and self._send_value(known, packet):
+                return
+            frame = packet.frame()
+        else:
+            frame = packet
         head = frame[0]
         destination = head[16:20] if head[0] >> 4 == 4 else head[24:40]
         ways = self._by_address[sender]
@@ -278,13 +291,38 @@ class Internet:
             way = ways[destination] = self.way(sender, target)
         self.enter(way, frame)
 
+    def _send_value(self, way: Way, packet: TcpPacket) -> bool:
+        """Let a segment travel as a value; False where something on its way is to see its bytes, or it is dropped."""
+        if (
+            way.stages
+            or way.cuts
+            or way.is_cut
+            or way.is_held
+            or way.arrive is not self._deliver_one
+            or FRAME.listeners
+            or self.under_way >= LIMIT_FRAMES
+        ):
+            return False
+        way.sent_frames += 1
+        way.sent_bytes += packet[5]
+        self.under_way += 1
+        schedule = self._schedule
+        due = schedule.now + way.delay_s
+        if due <= way.last_due:
+            due = way.last_due  # as in `_enter`
+        else:
+            way.last_due = due
+            way.last_tie = schedule.tie()
+        schedule.behind(due, way.last_tie, self._deliver_one, (way, packet))
+        return True
+
     def arrived(self, way: Way) -> None:
         """A frame has come to the end of a way that ends at no host."""
         self.under_way -= 1
         way.arrived_frames += 1
 
-    def _leave_uplink(self, passage: tuple[Way, Frame]) -> None:
-        uplink, frame = passage
+    def _leave_uplink(self, passage: tuple[Way, Packet]) -> None:
+        uplink, frame = passage[0], _frame(passage[1])
         self.arrived(uplink)
         head = frame[0]
         target = self._names.get(head[16:20] if head[0] >> 4 == 4 else head[24:40])
@@ -293,8 +331,8 @@ class Internet:
         else:
             self.enter(self.way(uplink.sender, target), frame)
 
-    def _enter_downlink(self, passage: tuple[Way, Frame]) -> None:
-        way, frame = passage
+    def _enter_downlink(self, passage: tuple[Way, Packet]) -> None:
+        way, frame = passage[0], _frame(passage[1])
         self.arrived(way)
         self.enter(self._accesses[way.target][1], frame)
 
@@ -371,13 +409,12 @@ class Internet:
         else:
             schedule.at(due, way.arrive, (way, kept(frame)))
 
-    def _deliver(self, passage: tuple[Way, Frame]) -> None:
-        way, frame = passage
+    def _deliver(self, passage: tuple[Way, Packet]) -> None:
+        way, packet = passage
         self.under_way -= 1
         way.arrived_frames += 1
         if FRAME.listeners:
-            FRAME(way.target, "in", _for_capture(frame), self._schedule.now, "")
-        head, payload = frame[0], frame[1]
+            FRAME(way.target, "in", _for_capture(_frame(packet)), self._schedule.now, "")
         following = self._schedule.peek()
         more = (
             following is not None
@@ -385,8 +422,12 @@ class Internet:
             and following[0] == self._schedule.now
             and following[4][0].target == way.target
         )
-        # A checksum that is still open has met nothing that could have damaged what it covers.
-        way.receive(head + payload if payload else head, frame[3] > 0, more)
+        if isinstance(packet, TcpPacket):
+            way.receive(packet, True, more)
+        else:
+            head, payload, _, start, _ = packet
+            # A checksum that is still open has met nothing that could have damaged what it covers.
+            way.receive(head + payload if payload else head, start > 0, more)
 
     # --- faults -----------------------------------------------------------------------------------------------
 
@@ -403,8 +444,8 @@ class Internet:
         """Lose what is under way, or held, from these addresses to those, whichever ways it takes."""
         ends = frozenset(sources), frozenset(targets)
 
-        def is_theirs(way: Way, frame: Frame) -> bool:
-            source, target = addresses_of(frame.to_bytes(), is_ethernet=way.is_ethernet)
+        def is_theirs(way: Way, packet: Packet) -> bool:
+            source, target = addresses_of(_frame(packet).to_bytes(), is_ethernet=way.is_ethernet)
             return source in ends[0] and target in ends[1]
 
         lost = self._schedule.withdraw(
@@ -432,7 +473,7 @@ class Internet:
             return
         way.is_held = True
         now = self._schedule.now
-        way.held.extend((moment[4][1], moment[0] - now) for moment in self._withdraw(way))
+        way.held.extend((_frame(moment[4][1]), moment[0] - now) for moment in self._withdraw(way))
         self.under_way += len(way.held)
         way.clear()
 
@@ -457,7 +498,7 @@ class Internet:
         return moments
 
 
-def _nobody(packet: bytes | memoryview, checksum_valid: bool, more: bool) -> None:
+def _nobody(packet: bytes | memoryview | TcpPacket, checksum_valid: bool, more: bool) -> None:
     raise AssertionError("a way that ends at no host has no receiver")
 
 
@@ -470,6 +511,11 @@ class _Uplink(dict[bytes, Way]):
 
     def get(self, address: bytes, default: Any = None, /) -> Way:
         return self._way
+
+
+def _frame(packet: Packet) -> Frame:
+    """The bytes of a packet, however it has come so far."""
+    return packet.frame() if isinstance(packet, TcpPacket) else packet
 
 
 def kept(frame: Frame) -> Frame:

@@ -26,6 +26,7 @@ from ._tcp_isn import InitialNumbers, IsnGenerator
 from ._tcp_listener import SynRequest, TcpListener
 from ._tcp_options import Congestion, TcpConfig, TcpOptions
 from ._tcp_output import arm_retransmission, flush, schedule, send_reset, send_syn, update_mss
+from ._tcp_packet import TcpPacket
 from ._tcp_passive import receive_at_listener
 from ._tcp_ports import Binding, Ports
 from ._tcp_scoreboard import Sent
@@ -204,6 +205,9 @@ class TcpLayer:
         self.ports.hold(tcb.key[1])
         tcb.path_mtu = path.mtu_bytes
         tcb.offload = path.offload
+        if path.by_value:
+            local, local_port, remote, remote_port = tcb.key
+            tcb.by_value, tcb.peer_key = True, (remote, remote_port, local, local_port)
         tcb.adv_mss = self.advertised_mss(tcb.key[0], path, tcb.options)
         tcb.rcv_wscale = self.window_scale(tcb.options)
         if not self.config.window_scaling:
@@ -269,6 +273,16 @@ class TcpLayer:
             self._receive_unconnected(source, destination, segment, ip_options, now, least)
             return
         self._receive_unconnected(source, destination, segment, ip_options, now, 0)
+
+    def receive_packet(self, packet: TcpPacket, now: float) -> bool:
+        """Take a segment that came as a value; False, and nothing is done, for one that no connection waits for."""
+        tcb = self._connections.get(packet[0])
+        if tcb is None or tcb.state is _TIME_WAIT:
+            return False
+        self.segments_in += 1
+        self._now = now
+        receive(tcb, packet[1], now)
+        return True
 
     def _receive_unconnected(
         self, source: bytes, destination: bytes, segment: TcpSegment, ip_options: bytes, now: float, least_iss: int

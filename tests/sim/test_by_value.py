@@ -18,7 +18,8 @@ import pytest
 from underlay import stack
 from underlay.link import FRAME
 from underlay.sim import World
-from underlay.sim._internet import Internet, Packet, _for_capture
+from underlay.sim._frames import Packet, for_capture, frame_of
+from underlay.sim._internet import Internet
 from underlay.stack import TcpPacket
 
 PORT = 7
@@ -198,7 +199,7 @@ def run(scenario: Scenario, monkeypatch: pytest.MonkeyPatch, *, by_value: bool, 
     def spying(internet: Internet, sender: str, packet: Packet) -> None:
         is_value = isinstance(packet, TcpPacket)
         seen.values += is_value
-        seen.sent.append((sender, _for_capture(packet.frame() if isinstance(packet, TcpPacket) else packet)))
+        seen.sent.append((sender, for_capture(frame_of(packet), is_ethernet=False)))
         send(internet, sender, packet)
 
     def hear(link: str, direction: str, data: bytes, now_s: float | None, comment: str) -> None:

@@ -110,12 +110,47 @@ def test_it_records(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):  # a recording may be made again
         assert main(["sim", file, "--record", "seen"]) == 0
     links, frames = read_pcapng("seen/capture.pcapng")
-    assert [link.name for link in links] == ["client", "server"] and frames
+    assert [link.name for link in links] == ["client | server"] and frames
     assert "crash server" in Path("seen/timeline.txt").read_text()
     Path("full").mkdir()
     Path("full/of").touch()
     assert main(["sim", file, "--record", "full"]) == 2
     assert capsys.readouterr().err == "underlay: full is there, and is no recording; name a new folder\n"
+
+
+THREE = """
+import asyncio
+
+async def main(world):
+    for one, other in (("client", "server"), ("client", "db")):
+        async with world.host(one):
+            world.host(other)
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=(other, 9))
+            transport.sendto(b"hello")
+            await asyncio.sleep(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "links"),
+    [
+        ([], ["client | server", "client | db"]),
+        (["--link", "db,client"], ["client | db"]),
+        (["--link", "server"], ["client | server"]),
+    ],
+)
+def test_it_captures_all_links_or_one(write: Write, options: list[str], links: list[str]) -> None:
+    assert main(["sim", write(THREE), "--capture", "calls.pcapng", *options]) == 0
+    assert [link.name for link in read_pcapng("calls.pcapng")[0]] == links
+
+
+def test_a_capture_of_nothing_says_who_is_there(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sim", write(THREE), "--capture", "calls.pcapng", "--link", "db,clinet"]) == 0
+    assert (
+        "underlay sim: calls.pcapng is empty: no packet passed between db and clinet; hosts are client, server, db\n"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_test_of_sim_may_be_the_scenario(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +192,9 @@ def test_a_file_without_a_scenario_is_refused_in_a_sentence(
         (["nowhere.py"], "nowhere.py does not exist; name a Python file"),
         (["."], ". is a directory; name a Python file"),
         (["scenario.py", "--seed", "x"], "'x' is no seed; a seed is a number such as 7"),
+        (["scenario.py", "--link", "a,b,c", "--capture", "x"], "'a,b,c' is no link; write the names of its ends"),
+        (["scenario.py", "--link", "a,b"], "--link says what to capture, and not where; add --capture FILE"),
+        (["scenario.py", "--capture", "no/where"], "no/where cannot be written: No such file or directory"),
         (["scenario.py", "--pace", "0"], "'0' is no pace; write 1 for real time"),
     ],
 )

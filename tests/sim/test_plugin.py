@@ -200,7 +200,7 @@ def test_a_failure_leaves_a_folder(run: Run, pytester: pytest.Pytester) -> None:
         assert re.search(line, timeline), f"{line}\n{timeline}"
     assert "server" not in written(pytester, f"{folder}/timeline/client.txt")
     links, frames = read_pcapng(pytester.path / folder / "capture.pcapng")
-    assert [link.name for link in links] == ["client", "server"]
+    assert [link.name for link in links] == ["client | server"]
     assert not any(link.is_ethernet for link in links)
     assert all(1_893_456_001 <= frame.time_ns / 1e9 < 1_893_456_060 for frame in frames)
 
@@ -218,7 +218,7 @@ def test_the_capture_opens_in_tshark(run: Run, pytester: pytest.Pytester) -> Non
         )
     except FileNotFoundError:
         pytest.skip("tshark is not installed; remedy: apt-get install tshark")
-    assert done.stdout.splitlines()[0] == "client\t7"
+    assert done.stdout.splitlines()[0] == "client | server\t7"
 
 
 def test_a_test_has_one_folder_and_all_tests_have_so_many(run: Run, pytester: pytest.Pytester) -> None:

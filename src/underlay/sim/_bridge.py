@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..loop._stack_address import Pair
     from ..loop._stack_socket import StackSocket
     from ..wire import Frame
-    from ._internet import Packet
+    from ._frames import Packet
 
 # One read in so many, on the average, gives less than what is there.
 WHOLE_READS: Final = 32

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..stack import TcpPacket
 from ..wire import parse_ip
-from ._internet import Receive, addresses_of, kept
+from ._frames import addresses_of, kept
+from ._internet import Receive
 from ._topology import INTERNET
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import UnderlayError, UsageError
+from ._capture import Capture, passing
 from ._failure import of_the_test
 from ._folder import Recording
 from ._scene import Scene, draw, scene_of
@@ -57,7 +58,9 @@ _EPILOG = """\
 examples:
   underlay sim scenario.py --seed 7
   underlay sim scenario.py --pace 10        ten virtual seconds each second
-  underlay sim scenario.py --record seen    its packets, a timeline, its faults"""
+  underlay sim scenario.py --record seen    its packets, a timeline, its faults
+  underlay sim scenario.py --capture calls.pcapng --link api,db
+                                            the packets of one link, for Wireshark"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +72,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--seed", metavar="S", type=_seed, default=0, help="what chance is drawn from, default 0")
     add("--pace", metavar="X", type=_pace, help="X virtual seconds in each real one; default: as fast as it goes")
     add("--record", metavar="DIR", type=Path, help="write the packets, a timeline of each host and the faults there")
+    add("--capture", metavar="FILE", type=Path, help="write the packets to a pcapng file, an interface for each link")
+    add("--link", metavar="A,B", type=_link, help="with --capture: only what passes between these two, or one's all")
     add("--json", action="store_true", help="print hosts, ways and faults as JSON")
 
 
@@ -76,6 +81,13 @@ def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no seed; a seed is a number such as 7")
     return int(text)
+
+
+def _link(text: str) -> tuple[str, ...]:
+    ends = tuple(text.split(","))
+    if not 1 <= len(ends) <= 2 or not all(ends):
+        raise argparse.ArgumentTypeError(f"{text!r} is no link; write the names of its ends, as in api,db")
+    return ends
 
 
 def _pace(text: str) -> float:
@@ -92,13 +104,19 @@ def main(args: argparse.Namespace) -> int:
     """Run it, and show what came of it."""
     sim_test = find(args.scenario)
     recording = None if args.record is None else _recording(args.record)
+    if args.link is not None and args.capture is None:
+        raise UsageError("--link says what to capture, and not where", remedy="add --capture FILE")
     world = sim_test.world(args.seed)
+    capture = None if args.capture is None else _capture(args.capture, world, args.link)
     show = _Show(world, args.pace, is_quiet=args.json)
     error: BaseException | None = None
     try:
         with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext(), show:
             world.watch = show.look
-            with recording.of(world) if recording is not None else contextlib.nullcontext():
+            with (
+                recording.of(world) if recording is not None else contextlib.nullcontext(),
+                capture if capture is not None else contextlib.nullcontext(),
+            ):
                 sim_test.run_on(world, show)
     except (Exception, KeyboardInterrupt, SystemExit) as raised:
         error = raised
@@ -113,6 +131,9 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(told, indent=1, ensure_ascii=False, default=str))
     else:
         show.end(status)
+    if capture is not None and not capture.written_frames:
+        where = "" if args.link is None else f" between {' and '.join(args.link)}; hosts are {', '.join(world.hosts)}"
+        print(f"underlay sim: {args.capture} is empty: no packet passed{where}", file=sys.stderr)
     if error is None:
         return 0
     if status == "interrupted":
@@ -124,6 +145,15 @@ def main(args: argparse.Namespace) -> int:
         f"seed {args.seed} fails at {show.scene().now_s:.6g} s: {_in_a_line(error)}",
         remedy=f"`underlay sim {shlex.quote(str(args.scenario))} --seed {args.seed}` repeats it",
     )
+
+
+def _capture(file: Path, world: World, link: tuple[str, ...] | None) -> Capture:
+    # The hosts that it names are not made yet.
+    wanted = None if link is None else passing([link[0]], [*link[1:]])
+    try:
+        return Capture(file, world.internet, wanted)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}", remedy="name another file") from None
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -20,8 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from ._capture import CAPTURE_BYTES
 from ._faults import Drawn, FaultLog
-from ._folder import CAPTURE_BYTES, KEPT_FOLDERS, Recording, place_for, remove_oldest
+from ._folder import KEPT_FOLDERS, Recording, place_for, remove_oldest
 from ._shrink import Shrunk, shrink
 from ._test import SimTest
 
@@ -214,7 +215,7 @@ class _Telling:
                 paragraphs += [f"With these alone:\n\n```console\n$ {only}\n```"]
         paragraphs += [
             "| File | has |\n|---|---|\n"
-            "| `capture.pcapng` | every packet as each host saw it; `wireshark capture.pcapng` |\n"
+            "| `capture.pcapng` | every packet, one interface for each link; `wireshark capture.pcapng` |\n"
             "| `timeline.txt` | what happened to the hosts, in virtual time; `timeline/` has a file for each |\n"
             "| `faults.json` | the faults that were applied, and those that were drawn |\n"
             "| `seed.txt` | the seed, the test, the command |",

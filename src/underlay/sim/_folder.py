@@ -15,9 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..link import FRAME
-from ..trace import PcapngWriter
-from ._clock import EPOCH_S
+from ._capture import CAPTURE_BYTES, Capture
 from ._timeline import LIMIT_LINES, Timeline
 
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
 KEPT_FOLDERS: Final = 50
 """How many are kept, the newest."""
-CAPTURE_BYTES: Final = 64 << 20
-"""How long a capture may become: what Wireshark opens at once."""
 # So many hosts get a file of their own beside the timeline of all.
 _MOST_FILES: Final = 100
 # Each folder has this file, and nothing is removed that has it not.
@@ -49,17 +45,12 @@ class Recording:
         """Record what happens in this block to this world, and write it to the folder, however it ends."""
         self.folder.mkdir(parents=True, exist_ok=True)
         timeline = Timeline(world, self._limit_lines)
-        with PcapngWriter(self.folder / "capture.pcapng", epoch_s=EPOCH_S, limit_bytes=self._capture_bytes) as writer:
-
-            def record(link: str, direction: str, data: bytes, now: float | None, comment: str) -> None:
-                writer.add_link(link, is_ethernet=False)  # a corrupted first packet would not look like IP
-                writer.record(link, direction, data, now, comment)
-
+        with Capture(self.folder / "capture.pcapng", world.internet, limit_bytes=self._capture_bytes) as capture:
             try:
-                with FRAME.listening(record), timeline.listening():
+                with timeline.listening():
                     yield
             finally:
-                self.unwritten_frames = writer.statistics().unwritten_frames
+                self.unwritten_frames = capture.unwritten_frames
                 self._write(world, timeline)
 
     def _write(self, world: World, timeline: Timeline) -> None:

@@ -29,7 +29,7 @@ from ._chance import Chance
 from ._clock import HostClock
 from ._disk import Disk
 from ._faults import ClockChange, Crash, Kill, Pause, Restart, Resume, Slow
-from ._internet import Packet, kept
+from ._frames import Packet, kept
 from ._loop import THREAD_COST_S, SimLoop
 from ._quantities import seconds
 from ._topology import INTERNET

@@ -15,22 +15,17 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from ..link import FRAME, Impairment, Passage, Rate, finished, segments
+from ..link import FRAME, Impairment, Passage, Rate, segments
+from ..probe import Probe
 from ..stack import TcpPacket
 from ..wire import Frame
 from ._conditions import Conditions
+from ._frames import Packet, addresses_of, for_capture, frame_of, kept
 from ._schedule import Moment, Schedule
 
 LIMIT_FRAMES: Final = 100_000
 """How many frames may be under way or held in one world; what exceeds it is dropped and counted (``in_flight``)."""
 
-# How an Ethernet frame begins, and where the last address of an ARP packet in it ends.
-_ETHERNET_BYTES: Final = 14
-_ARP: Final = b"\x08\x06"
-_ARP_END: Final = 42
-
-# What travels: bytes, or a TCP segment as a value, as long as it is on a way where nobody would look at its bytes.
-Packet: TypeAlias = Frame | TcpPacket
 Receive: TypeAlias = Callable[[bytes | memoryview | TcpPacket, bool, bool], None]
 Arrive: TypeAlias = "Callable[[tuple[Way, Packet]], None]"
 
@@ -63,6 +58,7 @@ class Way:
         "label",
         "last_due",
         "last_tie",
+        "link",
         "must_cut",
         "receive",
         "rng",
@@ -74,15 +70,17 @@ class Way:
         "undisturbed",
     )
 
-    def __init__(self, sender: str, target: str, receive: Receive, arrive: Arrive) -> None:
+    def __init__(self, sender: str, target: str, receive: Receive, arrive: Arrive, link: str = "") -> None:
         self.sender = sender
         self.target = target
         self.label = f"{sender}->{target}"
+        # What both directions are together.
+        self.link = link or " | ".join(sorted((sender, target)))
         self.receive = receive
         # What happens at its end: a host receives it, or it goes on by another way.
         self.arrive = arrive
         self.is_ethernet = False
-        self.is_silent = False  # somebody else shows its frames to those who capture
+        self.is_silent = False  # another way showed its frames, which it takes over, to those who capture
         self.must_cut = False
         self.last_due = -1.0
         self.last_tie = 0.0
@@ -114,6 +112,13 @@ class Way:
     def __repr__(self) -> str:
         state = " cut" if self.is_cut else " held" if self.is_held else ""
         return f"<Way {self.label}{state} {self.conditions}>"
+
+
+PACKET: Final[Probe[[object, Way, str, bytes, str]]] = Probe(
+    "sim.packet",
+    "the Internet, the Way, direction, the packet's bytes, comment: 'out' when it is sent, 'in' when it arrives at a "
+    "host, at the world's time; the comment says why it was dropped ('dropped: loss')",
+)
 
 
 class Internet:
@@ -168,11 +173,18 @@ class Internet:
         return (sender, target) in self._ways or (sender in self._receivers and target in self._receivers)
 
     def wire(
-        self, sender: str, target: str, arrive: Callable[[tuple[Way, Frame]], None], conditions: Conditions
+        self,
+        sender: str,
+        target: str,
+        arrive: Callable[[tuple[Way, Frame]], None],
+        conditions: Conditions,
+        *,
+        is_from_switch: bool = False,
     ) -> Way:
         """Make a way for Ethernet frames, one end of which is a switch."""
         way = self._ways[sender, target] = Way(sender, target, _nobody, arrive)  # type: ignore[arg-type]  # no values
-        way.is_ethernet = way.is_silent = True  # the switch shows them
+        way.is_ethernet = True
+        way.is_silent = is_from_switch  # what comes from the switch was shown when it was sent
         way.must_cut = target in self._routers
         way.become(conditions, self._rng_for(f"way {way.label}"))
         return way
@@ -184,8 +196,9 @@ class Internet:
             for way, conditions in zip(known, (up, down), strict=True):
                 self._change(way, conditions)
             return
-        uplink = Way(name, f"access of {name}", _nobody, self._leave_uplink)
-        downlink = Way(f"access of {name}", name, self._receivers[name], self._deliver_one)
+        access = f"access of {name}"
+        uplink = Way(name, access, _nobody, self._leave_uplink, access)
+        downlink = Way(access, name, self._receivers[name], self._deliver_one, access)
         downlink.is_silent = True
         for way, conditions in ((uplink, up), (downlink, down)):
             self._ways[way.sender, way.target] = way
@@ -259,7 +272,7 @@ class Internet:
         stages = new.stages(way.rng)
         rate = next((stage for stage in way.stages if isinstance(stage, Rate)), None)
         for due, _, _, _, (_, packet) in under_way:
-            frame = _frame(packet)
+            frame = frame_of(packet)
             for piece in self._pieces(way, frame) if new.is_per_frame else [frame]:
                 # What has not left its queue yet; a jitter that it may have met is not known.
                 waits = before.rate_bits_per_s is not None and due - before.delay_s > now
@@ -300,6 +313,7 @@ class Internet:
             or way.is_held
             or way.arrive is not self._deliver_one
             or FRAME.listeners
+            or PACKET.listeners
             or self.under_way >= LIMIT_FRAMES
         ):
             return False
@@ -316,13 +330,31 @@ class Internet:
         schedule.behind(due, way.last_tie, self._deliver_one, (way, packet))
         return True
 
+    @property
+    def now(self) -> float:
+        """Seconds since the world began."""
+        return self._schedule.now
+
+    def _show(self, way: Way, direction: str, frame: Frame, comment: str = "") -> None:
+        data = for_capture(frame, is_ethernet=way.is_ethernet)
+        if FRAME.listeners and not way.is_ethernet:  # what passes a LAN its switch shows
+            FRAME(way.sender if direction == "out" else way.target, direction, data, self._schedule.now, comment)
+        if PACKET.listeners:
+            PACKET(self, way, direction, data, comment)
+
+    def arrives_by_wire(self, way: Way, frame: Frame) -> None:
+        """A frame has come from a LAN to a host."""
+        self.arrived(way)
+        if PACKET.listeners:
+            self._show(way, "in", frame)
+
     def arrived(self, way: Way) -> None:
         """A frame has come to the end of a way that ends at no host."""
         self.under_way -= 1
         way.arrived_frames += 1
 
     def _leave_uplink(self, passage: tuple[Way, Packet]) -> None:
-        uplink, frame = passage[0], _frame(passage[1])
+        uplink, frame = passage[0], frame_of(passage[1])
         self.arrived(uplink)
         head = frame[0]
         target = self._names.get(head[16:20] if head[0] >> 4 == 4 else head[24:40])
@@ -332,7 +364,7 @@ class Internet:
             self.enter(self.way(uplink.sender, target), frame)
 
     def _enter_downlink(self, passage: tuple[Way, Packet]) -> None:
-        way, frame = passage[0], _frame(passage[1])
+        way, frame = passage[0], frame_of(passage[1])
         self.arrived(way)
         self.enter(self._accesses[way.target][1], frame)
 
@@ -340,8 +372,8 @@ class Internet:
         """Take a packet for a way."""
         way.sent_frames += 1
         way.sent_bytes += len(frame[0]) + len(frame[1])
-        if FRAME.listeners and not way.is_silent:
-            FRAME(way.sender, "out", _for_capture(frame), self._schedule.now, "dropped: cut" if way.is_cut else "")
+        if (FRAME.listeners or PACKET.listeners) and not way.is_silent:
+            self._show(way, "out", frame, "dropped: cut" if way.is_cut else "")
         if way.is_cut:
             way.drops["cut"] += 1
         elif way.is_held:
@@ -385,9 +417,8 @@ class Internet:
             passages = [out for each in passages for out in stage.apply(each, is_ethernet=way.is_ethernet)]
             if not passages:
                 way.drops[stage.name] += 1
-                if FRAME.listeners and not way.is_ethernet:
-                    now = self._schedule.now
-                    FRAME(way.sender, "out", _for_capture(passage[0]), now, f"dropped: {stage.name}")
+                if FRAME.listeners or PACKET.listeners:
+                    self._show(way, "out", passage[0], f"dropped: {stage.name}")
                 break
         return passages
 
@@ -413,8 +444,8 @@ class Internet:
         way, packet = passage
         self.under_way -= 1
         way.arrived_frames += 1
-        if FRAME.listeners:
-            FRAME(way.target, "in", _for_capture(_frame(packet)), self._schedule.now, "")
+        if FRAME.listeners or PACKET.listeners:
+            self._show(way, "in", frame_of(packet))
         following = self._schedule.peek()
         more = (
             following is not None
@@ -445,7 +476,7 @@ class Internet:
         ends = frozenset(sources), frozenset(targets)
 
         def is_theirs(way: Way, packet: Packet) -> bool:
-            source, target = addresses_of(_frame(packet).to_bytes(), is_ethernet=way.is_ethernet)
+            source, target = addresses_of(frame_of(packet).to_bytes(), is_ethernet=way.is_ethernet)
             return source in ends[0] and target in ends[1]
 
         lost = self._schedule.withdraw(
@@ -473,7 +504,7 @@ class Internet:
             return
         way.is_held = True
         now = self._schedule.now
-        way.held.extend((_frame(moment[4][1]), moment[0] - now) for moment in self._withdraw(way))
+        way.held.extend((frame_of(moment[4][1]), moment[0] - now) for moment in self._withdraw(way))
         self.under_way += len(way.held)
         way.clear()
 
@@ -511,33 +542,3 @@ class _Uplink(dict[bytes, Way]):
 
     def get(self, address: bytes, default: Any = None, /) -> Way:
         return self._way
-
-
-def _frame(packet: Packet) -> Frame:
-    """The bytes of a packet, however it has come so far."""
-    return packet.frame() if isinstance(packet, TcpPacket) else packet
-
-
-def kept(frame: Frame) -> Frame:
-    """The frame with bytes that nobody changes before it arrives."""
-    payload = frame[1]
-    if type(payload) is memoryview and not payload.readonly:
-        return frame._replace(payload=bytes(payload))
-    return frame
-
-
-def addresses_of(frame: bytes | memoryview, *, is_ethernet: bool) -> tuple[bytes, bytes]:
-    """Who sends an IP packet, or asks by ARP, and whom; nobody's of what is neither."""
-    start = _ETHERNET_BYTES if is_ethernet else 0
-    if is_ethernet and frame[12:14] == _ARP and len(frame) >= _ARP_END:
-        return bytes(frame[28:32]), bytes(frame[38:42])  # RFC 826: the protocol addresses of both
-    if len(frame) >= start + 20 and frame[start] >> 4 == 4:
-        return bytes(frame[start + 12 : start + 16]), bytes(frame[start + 16 : start + 20])
-    if len(frame) >= start + 40 and frame[start] >> 4 == 6:
-        return bytes(frame[start + 8 : start + 24]), bytes(frame[start + 24 : start + 40])
-    return b"", b""
-
-
-def _for_capture(frame: Frame) -> bytes:
-    pieces = finished(frame, is_ethernet=False) if not frame[2] or len(frame[1]) <= frame[2] else None
-    return pieces[0].to_bytes() if pieces else frame.to_bytes()

@@ -81,7 +81,7 @@ class Lan:
         if number > min(PORTS, self.prefix.num_addresses - 2):
             raise UsageError(f"the LAN {self.name} is full", remedy=f"its {self.prefix} has no more addresses")
         internet = self._internet
-        out = internet.wire(self.name, host, self._leave, self._conditions)
+        out = internet.wire(self.name, host, self._leave, self._conditions, is_from_switch=True)
         wire = internet.wire(host, self.name, self._enter, self._conditions)
         mac = _MAC + self.number.to_bytes(2, "big") + number.to_bytes(2, "big")
         card = Card(self, number, mac, str(self.prefix[number]), str(self.prefix6[number]), wire, receive)
@@ -102,7 +102,7 @@ class Lan:
     def _leave(self, passage: tuple[Way, Frame]) -> None:
         """A frame has come from the switch to a host."""
         way, frame = passage
-        self._internet.arrived(way)
+        self._internet.arrives_by_wire(way, frame)
         card = self.cards[way.target]
         card.receive(card, frame.to_bytes(), frame.checksum_start > 0)
 

@@ -6,6 +6,7 @@ a host does in its turn (``_host.py``).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from random import Random
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from ..errors import UnderlayError, UsageError
 from . import _chance, _determinism, _polling, _signals, _sockets, _stand_ins, _threads, _time, _turn  # noqa: F401
 from ._between import Between, Ends
 from ._body import Body, Move
+from ._capture import CAPTURE_BYTES, Capture, passing
 from ._chaos import Chaos, ChaosWords
 from ._conditions import Conditions, Words
 from ._faults import Calm, Disturb, FaultLog, Heal, Hold, Isolate, LinkChange, Partition, Release
@@ -88,6 +90,7 @@ class World:
         self._hosts: dict[str, Host] = {}
         self.between: Final = Between(self._hosts, self.topology, self.internet)
         self._chaoses = 0
+        self._captures: list[Capture] = []
         self._outside: Final = Host(self, OUTSIDE, 0, None)
         self._places: list[Host] = []
         self._body: Body[Any] | None = None
@@ -335,6 +338,28 @@ class World:
                 self.internet.change(sender, target, before)
         self.faults.note(Calm(tuple(ones), tuple(targets), to is not None))
 
+    def capture(
+        self,
+        file: str | os.PathLike[str],
+        one: Ends | None = None,
+        *others: Ends,
+        to: Ends | None = None,
+        limit_bytes: int = CAPTURE_BYTES,
+    ) -> Capture:
+        """Write what passes from now on to a pcapng file: everything, or what does between some ends.
+
+        ``world.capture("calls.pcapng", "api", "db")`` is one link, ``"api"`` alone all of a host's, a LAN's name all
+        of its wires. Until `Capture.close`, the end of a ``with`` block, or that of the world. An interface of the file
+        is a link. Of more than ``limit_bytes`` the rest is counted, and not written.
+        """
+        wanted = None
+        if one is not None:
+            ones, targets, one_way = self.between.sides(one, others, to)
+            wanted = passing(ones, targets if others or one_way else [], one_way=one_way)
+        capture = Capture(file, self.internet, wanted, limit_bytes=limit_bytes)
+        self._captures.append(capture)
+        return capture
+
     def chaos(self, *kinds: str, **words: Unpack[ChaosWords]) -> Chaos:
         """Let random faults befall hosts and the ways between them, for a while; all is healed at its end.
 
@@ -433,6 +458,8 @@ class World:
             self.schedule.step()
         for host in hosts:
             host.switch_off()
+        for capture in self._captures:
+            capture.close()
 
 
 class Stalled(UnderlayError):

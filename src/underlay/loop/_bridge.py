@@ -17,7 +17,7 @@ import os
 import select
 import threading
 from asyncio.log import logger
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 from weakref import WeakSet, WeakValueDictionary
 
@@ -63,8 +63,8 @@ class Bridge:
     outlives the loops that drive it one after another, as a machine's network outlives programs; ``driver`` is the
     loop that runs it now. ``names`` and their addresses need no name server; ``name_servers`` are asked for others.
     A loop looks ``busy_poll_s`` long for the next frame before it sleeps, while frames come as often as that.
-    ``first_number`` lets its sockets' numbers begin there, for runs that are to repeat each other; else no socket of
-    the process has the number of another.
+    ``numbers`` are its sockets', for runs that are to repeat each other; else no socket of the process has the number
+    of another.
     """
 
     stream_core: ClassVar[type[StreamCore]] = StreamCore
@@ -82,7 +82,7 @@ class Bridge:
         names: Mapping[str, Sequence[str]] | None = None,
         name_servers: Sequence[str] = (),
         busy_poll_s: float = BUSY_POLL_S,
-        first_number: int | None = None,
+        numbers: Iterator[int] = _numbers,
     ) -> None:
         self.host = host
         self.devices = devices
@@ -103,7 +103,7 @@ class Bridge:
         # Numbers that dup() made of one, each with all of them.
         self._companions: dict[int, list[int]] = {}
         self._by_object: dict[TcpConnection | TcpListener | UdpSocket, int] = {}
-        self._numbers = _numbers if first_number is None else itertools.count(first_number)
+        self._numbers = numbers
         self._watched: dict[int, int] = {}
         self._maybe_ready: set[int] = set()
         self._poll = select.poll()
@@ -117,9 +117,13 @@ class Bridge:
         """Give a new socket its number."""
         if self.closed:
             raise OSError(errno.ENETDOWN, "the user-space network of this socket is closed")
-        number = next(self._numbers)
+        number = self.free_number()
         self._sockets[number] = sock
         return number
+
+    def free_number(self) -> int:
+        """A number that no socket has."""
+        return next(self._numbers)
 
     def socket(self, number: int) -> StackSocket:
         """The socket of that number; EBADF where there is none."""

@@ -6,7 +6,10 @@ may end anywhere in a stream. It refuses to know what is sent where.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import itertools
+import os
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +27,14 @@ if TYPE_CHECKING:
 
 # One read in so many, on the average, gives less than what is there.
 WHOLE_READS: Final = 32
+# Sockets that one host can have at a time, as its ports.
+NUMBERS_A_HOST: Final = 1 << 16
+
+
+def _round_and_round(first_number: int) -> Iterator[int]:
+    """The numbers of a host's sockets: as a kernel's, they are given again, but here when all others were."""
+    while True:
+        yield from range(first_number, first_number + NUMBERS_A_HOST)
 
 
 class SimStreamCore(StreamCore):
@@ -60,7 +71,7 @@ class SimBridge(Bridge):
         rng: Random,
         first_number: int,
     ) -> None:
-        super().__init__(host, {}, clock, first_number=first_number)
+        super().__init__(host, {}, clock, numbers=_round_and_round(first_number))
         self._rng = rng
         self.whole_reads = int(rng.random() * WHOLE_READS)
         self._name = name
@@ -70,6 +81,13 @@ class SimBridge(Bridge):
         self.send_elsewhere: Callable[[int, Frame], None] | None = None
         # When the stack wants its turn, in the host's time; of the last `settle`.
         self.deadline_s: float | None = None
+
+    def free_number(self) -> int:
+        """A number that no socket has; EMFILE where they have them all."""
+        for number in itertools.islice(self._numbers, NUMBERS_A_HOST):
+            if number not in self._sockets and number not in self._detached:
+                return number
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     def part_of(self, max_bytes: int, unread_bytes: int) -> int:
         """Draw how much a read gives of what is there, and after how many it is so again."""

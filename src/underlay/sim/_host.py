@@ -23,7 +23,7 @@ from ..probe import Probe
 from ..stack import TcpPacket
 from ..wire import format_ip, parse_ip
 from . import _turn
-from ._bridge import SimBridge
+from ._bridge import NUMBERS_A_HOST, SimBridge
 from ._cards import Cards
 from ._chance import Chance
 from ._clock import HostClock
@@ -48,7 +48,6 @@ _NEVER_EARLY_S: Final = 1e-9
 MTU_BYTES: Final = 1500
 # Numbers of sockets are the same in each run, and no two hosts' are the same, that one's is not taken for another's; a
 # C int has room for so many from `FIRST_NUMBER` on.
-_NUMBERS_A_HOST: Final = 1 << 16
 _HOSTS_WITH_NUMBERS: Final = 1 << 14
 # Frames that wait for a busy host: Linux's net.core.netdev_max_backlog.
 LIMIT_INBOX_FRAMES: Final = 1000
@@ -196,7 +195,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         reads = world.rng_for(f"reads of {self.name} boot {self.boots}")
         send = world.internet.send
         with _turn.of(None):
-            first = FIRST_NUMBER + (self._number % _HOSTS_WITH_NUMBERS) * _NUMBERS_A_HOST
+            first = FIRST_NUMBER + (self._number % _HOSTS_WITH_NUMBERS) * NUMBERS_A_HOST
             self._bridge = bridge = SimBridge(self._stack, self._clock, self.name, send, self.interface, reads, first)
             bridge.names = world.names
         if self.cards.by_lan:

@@ -283,7 +283,7 @@ class Tcb:
         self.next_hop, self.ip_options = route_to(self.key[2], hops)
 
     def rest(self) -> None:
-        """Give back what an idle connection needs no more: no timer runs, so nothing is on its way."""
+        """Give back what it does not need while nothing is on its way."""
         self.unsent.rest()
         self.received.rest()
         if self.board is not None and not self.board.active:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from underlay import stack
 from underlay.link import FRAME
 from underlay.sim import World
+from underlay.sim import _host as host_module
 from underlay.sim._frames import Packet, for_capture, frame_of
 from underlay.sim._internet import Internet
 from underlay.stack import TcpPacket
@@ -224,13 +224,7 @@ def run(scenario: Scenario, monkeypatch: pytest.MonkeyPatch, *, by_value: bool, 
 
     with monkeypatch.context() as patched:
         patched.setattr(Internet, "send", spying)
-        if not by_value:
-            add = stack.Host.add_interface
-
-            def add_for_bytes(host: stack.Host, addresses: Any, **options: Any) -> int:
-                return add(host, addresses, **{**options, "by_value": False})
-
-            patched.setattr(stack.Host, "add_interface", add_for_bytes)
+        patched.setattr(host_module, "BY_VALUE", by_value)
         World(seed=11).run(test)
     return seen
 

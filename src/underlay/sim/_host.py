@@ -45,7 +45,10 @@ _PAUSED: Final = 1
 _TIRED: Final = 2
 # A timer is never early: a nanosecond covers what is lost when a host's time is reckoned in the world's and back.
 _NEVER_EARLY_S: Final = 1e-9
+_FOR_EVER_S: Final = float("inf")
 MTU_BYTES: Final = 1500
+# Whether TCP segments travel as values where they can; tests take it back, to see that nobody can tell.
+BY_VALUE = True
 # Numbers of sockets are the same in each run, and no two hosts' are the same, that one's is not taken for another's; a
 # C int has room for so many from `FIRST_NUMBER` on.
 _HOSTS_WITH_NUMBERS: Final = 1 << 14
@@ -188,7 +191,7 @@ class Host(AbstractAsyncContextManager["Host"]):
             addresses = [f"{self.address}/8", f"{self.address6}/8"]
             offload = not self.forwards  # or what is too long for its next wire would be cut, and nobody told
             self.interface = self._stack.add_interface(
-                addresses, mac=None, mtu_bytes=MTU_BYTES, offload=offload, by_value=offload
+                addresses, mac=None, mtu_bytes=MTU_BYTES, offload=offload, by_value=offload and BY_VALUE
             )
             world.internet.join(self.name, [parse_ip(self.address), parse_ip(self.address6)], self.cards.receive)
         self.cards.plug_in(self._stack)
@@ -447,10 +450,10 @@ class Host(AbstractAsyncContextManager["Host"]):
             return  # it crashed meanwhile
         if self.is_busy:
             return  # and comes back when it has caught up
-        if bridge.deadline_s is not None:
-            due_s = bridge.deadline_s - self._clock.time()
-            sleeps_s = due_s if sleeps_s is None or due_s < sleeps_s else sleeps_s
-        if sleeps_s is not None:
+        due_s = bridge.deadline_s - self._clock.time()
+        if sleeps_s is None or due_s < sleeps_s:
+            sleeps_s = due_s
+        if sleeps_s != _FOR_EVER_S:
             when = world.schedule.now + sleeps_s / self._clock.pace + _NEVER_EARLY_S
             if when < self._wakes_at:
                 self._wakes_at = when

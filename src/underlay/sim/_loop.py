@@ -131,13 +131,14 @@ class SimLoop(StackLoop):
                 # `ReactorLoop._run_once`, but that callbacks which wait go before a look at the sockets: at one instant
                 # nothing comes but from the host itself. Now and then it looks all the same, lest a program that spins
                 # until it is told something is never told.
-                if not ready or not ~number & _LOOKS_EVERY:
-                    self._queue_sockets(bridge.ready())
+                if (not ready or not ~number & _LOOKS_EVERY) and (found := bridge.ready()):
+                    self._queue_sockets(found)
                 if self._scheduled:
                     self._queue_due_timers()
                 if not ready:
                     bridge.settle()
-                    self._queue_sockets(bridge.ready())  # the host may have sent itself something
+                    if found := bridge.ready():  # the host may have sent itself something
+                        self._queue_sockets(found)
                     if not ready:
                         return self._next_timer_s(None) if self._scheduled else None
                 self._run_ready()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from ..wire import (
     ETHERTYPE_ARP,
@@ -56,6 +56,7 @@ from ._tcp_connection import TcpConnection
 from ._tcp_layer import TcpLayer
 from ._tcp_listener import TcpListener
 from ._tcp_packet import TcpPacket
+from ._timers import Timers
 from ._udp import UDP, UdpLayer, UdpSocket
 
 _EVERYBODY: Final = b"\xff" * 6
@@ -112,12 +113,11 @@ class Host:
         self._detection = AddressDetection(config, rng, drops, addresses)
         self.conflicts: Final[Mapping[bytes, bytes | None]] = self._detection.conflicts
         """The host's addresses that somebody else uses too, and the first one's MAC address where it told it."""
-        self._deadlines: list[Callable[[], float | None]] = [
-            self._input.fragments4.next_deadline,
-            self._input.fragments6.next_deadline,
-            groups.next_deadline,
-            self._detection.next_deadline,
-            self.tcp.next_deadline,
+        self._queues: list[Timers[Any]] = [
+            self._input.fragments4.timers,
+            self._input.fragments6.timers,
+            groups.timers,
+            self._detection.timers,
         ]
         self._timers: list[Callable[[float], None]] = [
             self._input.expire,
@@ -171,7 +171,7 @@ class Host:
             port.caches = {4: arp.cache, 16: discovery.cache}
             port.header_for_many = _header_for_many(mac)
             for cache in port.caches.values():
-                self._deadlines.append(cache.next_deadline)
+                self._queues.append(cache.timers)
                 self._timers.append(cache.handle_timers)
         self._output.ports.append(port)
         self._arps.append(arp)
@@ -311,11 +311,25 @@ class Host:
 
         A host that waits for nothing says None: an idle one wakes nobody.
         """
-        earliest: float | None = self._output.now if self._output.local else None
-        for ask in self._deadlines:
-            deadline = ask()
-            if deadline is not None and (earliest is None or deadline < earliest):
-                earliest = deadline
+        earliest = self.tcp.next_deadline()
+        if self._output.local:
+            earliest = self._output.now
+        for queue in self._queues:
+            if queue.heap:
+                deadline = queue.next_deadline()
+                if deadline is not None and (earliest is None or deadline < earliest):
+                    earliest = deadline
+        return earliest
+
+    def wakes_at(self) -> float:
+        """Return a time before which ``next_deadline`` is not, infinity for never: told at less cost, and often early.
+
+        For an owner to whom a needless ``handle_timers`` now and then is cheaper than the exact time on every turn.
+        """
+        earliest = self._output.now if self._output.local else self.tcp.wakes_at()
+        for queue in self._queues:
+            if queue.heap and queue.heap[0][0] < earliest:
+                earliest = queue.heap[0][0]
         return earliest
 
     def poll_events(self) -> list[tuple[Socket, Events]]:

@@ -420,6 +420,12 @@ class TcpLayer:
                 heappop(heap)
         return None
 
+    def wakes_at(self) -> float:
+        """Tell a time before which ``next_deadline`` is not: a deadline that has moved on is not looked for."""
+        if self.dirty:
+            return self._now
+        return self._heap[0][0] if self._heap else NEVER
+
     # --- what connections ask of their layer ---
 
     def tell(self, tcb: Tcb, events: Events) -> None:

@@ -76,8 +76,10 @@ class Host(AbstractAsyncContextManager["Host"]):
         on: tuple[str, ...] = (INTERNET,),
         *,
         forwards: bool = False,
+        disk_at: str | None = None,
     ) -> None:
         self.world = world
+        self.disk_at: Final = disk_at
         self.on = on
         self.forwards = forwards
         self.cards: Final = Cards(self)
@@ -142,7 +144,10 @@ class Host(AbstractAsyncContextManager["Host"]):
 
     @property
     def disk(self) -> Disk:
-        """Its disk, which outlives its crashes, but for what was not on it yet."""
+        """Its disk, which outlives its crashes, but for what was not on it yet.
+
+        With ``disk=`` of `World.host`, what its program has below that directory, by the same paths.
+        """
         disk = self._disk
         if disk is None:
             world, schedule = self.world, self.world.schedule
@@ -150,7 +155,9 @@ class Host(AbstractAsyncContextManager["Host"]):
             def chance() -> Random:
                 return world.rng_for(f"disk of {self.name} boot {self.boots}")
 
-            disk = self._disk = Disk(lambda: schedule.now, chance)
+            disk = self._disk = Disk(lambda: schedule.now, chance, time_of_day=self._clock.time_of_day)
+            if self.disk_at is not None:
+                disk.make_root(self.disk_at)
         return disk
 
     @property

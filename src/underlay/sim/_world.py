@@ -13,13 +13,14 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, Unpack, cast
 
 from ..errors import UnderlayError, UsageError
-from . import _chance, _determinism, _polling, _signals, _sockets, _stand_ins, _threads, _time, _turn  # noqa: F401
+from . import _chance, _determinism, _files, _polling, _signals, _sockets, _stand_ins, _threads, _time, _turn  # noqa: F401
 from ._between import Between, Ends
 from ._body import Body, Move
 from ._capture import CAPTURE_BYTES, Capture, passing
 from ._chaos import Chaos, ChaosWords
 from ._conditions import Conditions, Words
 from ._faults import Calm, Disturb, FaultLog, Heal, Hold, Isolate, LinkChange, Partition, Release
+from ._files import disk_at
 from ._host import MTU_BYTES, Host, Start
 from ._internet import Internet
 from ._lan import Lan
@@ -128,21 +129,25 @@ class World:
         *,
         on: str | Lan | tuple[str | Lan, ...] = INTERNET,
         forwards: bool = False,
+        disk: str | os.PathLike[str] | None = None,
     ) -> Host:
         """The host of that name, made and booted where there is none; ``start`` is its program.
 
-        It is on the internet, unless ``on`` names a LAN, or several segments; ``forwards`` makes it a router.
+        It is on the internet, unless ``on`` names a LAN, or several segments; ``forwards`` makes it a router. Below the
+        directory ``disk``, such as "/var/lib/db", its program's files are on a disk of its own.
         """
         known = self._hosts.get(name)
         if known is not None:
-            if start is not None:
-                raise UsageError(f"the host {name!r} is there already", remedy="give it its program when it is made")
+            if start is not None or disk is not None:
+                what = "program" if start is not None else "disk"
+                raise UsageError(f"the host {name!r} is there already", remedy=f"give it its {what} when it is made")
             return known
         if not name or name == OUTSIDE or not name.isprintable() or " " in name:
             raise UsageError(f"{name!r} is no name for a host", remedy="it is as in http://NAME/")
         if name == INTERNET or name in self.topology.lans:
             raise UsageError(f"{name!r} names a network already", remedy="give the host another name")
-        host = Host(self, name, len(self._hosts) + 1, start, self.topology.segments(on), forwards=forwards)
+        number, segments = len(self._hosts) + 1, self.topology.segments(on)
+        host = Host(self, name, number, start, segments, forwards=forwards, disk_at=disk_at(disk))
         self._hosts[name] = host
         if host.on != (INTERNET,) or forwards:
             self._join(host)

@@ -84,7 +84,7 @@ class Cards:
         wire = next(card.wire for card in self.by_lan.values() if card.interface == interface)
         if host.is_busy:
             later = kept(frame)
-            host.when_caught_up(lambda host: host.world.internet.enter(wire, later))
+            host.busy.when_over(lambda host: host.world.internet.enter(wire, later))
         else:
             host.world.internet.enter(wire, frame)
 

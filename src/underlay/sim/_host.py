@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -24,12 +23,12 @@ from ..stack import TcpPacket
 from ..wire import format_ip, parse_ip
 from . import _turn
 from ._bridge import NUMBERS_A_HOST, SimBridge
+from ._busy import NEVER_EARLY_S, Busy
 from ._cards import Cards
 from ._chance import Chance
 from ._clock import HostClock
 from ._disk import Disk
 from ._faults import ClockChange, Crash, Kill, Pause, Restart, Resume, Slow
-from ._frames import Packet, kept
 from ._loop import THREAD_COST_S, SimLoop
 from ._quantities import seconds
 from ._topology import INTERNET
@@ -43,8 +42,6 @@ Start: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 # What stops a program: SIGSTOP, and its last turn, which a slow machine is not done with.
 _PAUSED: Final = 1
 _TIRED: Final = 2
-# A timer is never early: a nanosecond covers what is lost when a host's time is reckoned in the world's and back.
-_NEVER_EARLY_S: Final = 1e-9
 _FOR_EVER_S: Final = float("inf")
 MTU_BYTES: Final = 1500
 # Whether TCP segments travel as values where they can; tests take it back, to see that nobody can tell.
@@ -52,8 +49,6 @@ BY_VALUE = True
 # Numbers of sockets are the same in each run, and no two hosts' are the same, that one's is not taken for another's; a
 # C int has room for so many from `FIRST_NUMBER` on.
 _HOSTS_WITH_NUMBERS: Final = 1 << 14
-# Frames that wait for a busy host: Linux's net.core.netdev_max_backlog.
-LIMIT_INBOX_FRAMES: Final = 1000
 # Linux gives a SYN up after tcp_syn_retries, 127 s in all; RFC 9293 would have it wait for three minutes.
 CONFIG: Final = stack.HostConfig(tcp=stack.TcpConfig(min_syn_timeout_s=0.0))
 ROUTER_CONFIG: Final = dataclasses.replace(CONFIG, forwarding=True)
@@ -107,12 +102,8 @@ class Host(AbstractAsyncContextManager["Host"]):
         # Held until the world ends: a program that a crash ended must not run its `finally` blocks.
         self._dead: list[tuple[SimLoop, list[asyncio.Task[Any]]]] = []
         self._number = number
-        # While its program's code takes time, packets wait, as does what the program sent after it had begun to.
         self.is_busy = False
-        self.inbox_drops = 0
-        self._inbox: deque[tuple[int, bytes | memoryview | TcpPacket, bool]] = deque()
-        self._busy_tie = 0.0
-        self._calls_in_threads = 0
+        self.busy: Final = Busy(self)
         self._chance: Chance | None = None
         self.signals: dict[int, Any] = {}
         self.unix_names: dict[bytes, UnixCore] = {}
@@ -249,7 +240,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         if loop is None or self._visitors or self.main is None or not self.main.done():
             return
         if self.is_busy:
-            self.when_caught_up(Host._end_program)
+            self.busy.when_over(Host._end_program)
             return
         for task in loop.tasks():
             task.cancel()
@@ -312,9 +303,7 @@ class Host(AbstractAsyncContextManager["Host"]):
             self._dead.append((self._loop, self._loop.end()))
         self.is_up, self._stopped = False, 0
         self._loop = self.main = self._stack = self._bridge = None
-        self.is_busy = False
-        self._inbox.clear()
-        self._clock.ahead_s = 0.0
+        self.busy.end()
         self._wakes_at = float("inf")
 
     def _check_no_visitors(self, fate: str) -> None:
@@ -419,10 +408,7 @@ class Host(AbstractAsyncContextManager["Host"]):
     def receive_frame(self, interface: int, frame: bytes | memoryview | TcpPacket, checksum_valid: bool) -> None:
         """Take what came by any interface."""
         if self.is_busy:
-            if len(self._inbox) < LIMIT_INBOX_FRAMES:
-                self._inbox.append((interface, frame, checksum_valid))
-            else:
-                self.inbox_drops += 1
+            self.busy.queue((interface, frame, checksum_valid))
         elif self._stack is not None:
             self._take_in(interface, frame, checksum_valid)
             self._step()
@@ -461,78 +447,22 @@ class Host(AbstractAsyncContextManager["Host"]):
         if sleeps_s is None or due_s < sleeps_s:
             sleeps_s = due_s
         if sleeps_s != _FOR_EVER_S:
-            when = world.schedule.now + sleeps_s / self._clock.pace + _NEVER_EARLY_S
+            when = world.schedule.now + sleeps_s / self._clock.pace + NEVER_EARLY_S
             if when < self._wakes_at:
                 self._wakes_at = when
                 world.schedule.at(when, Host._woken, self)
 
-    # --- code that takes time -------------------------------------------------------------------------------
-
     def take(self, seconds: float) -> None:
-        """Let its program's code take so long, as ``time.sleep`` does: the clock of the host moves on at once.
+        """Let its program's code take so long, as ``time.sleep`` does (`Busy.take`)."""
+        self.busy.take(seconds, self._bridge)
 
-        What the program sends afterwards leaves later, by as much; its timers, and packets that arrive meanwhile, are
-        handled when the world has caught up. The other hosts go on. In a call that a thread makes, only the thread
-        takes it. (The kernel of a real machine would acknowledge meanwhile; here peers may send again.)
-        """
-        clock, bridge = self._clock, self._bridge
-        if bridge is None or seconds <= 0:
-            return
-        if not self._calls_in_threads:
-            bridge.settle()  # what was sent before leaves before
-            if not self.is_busy:
-                self.is_busy = True
-                self._busy_tie = self.world.schedule.tie()
-                bridge.send_by(self._send_later)
-                clock.ahead_s = clock.time() + seconds
-                self.when_caught_up(Host._catch_up)
-                return
-        clock.ahead_s = clock.time() + seconds
-
-    @contextmanager
-    def thread(self) -> Iterator[Callable[[], float]]:
-        """For a call that a thread would make: gives a function that tells how long it took."""
-        clock = self._clock
-        ahead_s, began_s = clock.ahead_s, clock.time()
-        self._calls_in_threads += 1
-        try:
-            yield lambda: took_s
-        finally:
-            took_s = clock.time() - began_s
-            clock.ahead_s = ahead_s
-            self._calls_in_threads -= 1
-
-    def when_caught_up(self, call: Callable[[Host], None]) -> None:
-        """Call it when the world is where this host's clock is now; never where it crashes before."""
-        boots = self.boots
-
-        def caught_up(host: Host) -> None:
-            if host.is_up and host.boots == boots:
-                call(host)
-
-        when = max(self._clock.world_s(self._clock.ahead_s), self.world.schedule.now) + _NEVER_EARLY_S
-        self.world.schedule.behind(when, self._busy_tie, caught_up, self)
-
-    def _send_later(self, name: str, packet: Packet) -> None:
-        later = packet if isinstance(packet, TcpPacket) else kept(packet)
-        process = self.processes
-
-        def depart(host: Host) -> None:
-            if host.processes == process and host.has_program:  # else it was killed before it got there
-                host.world.internet.send(name, later)
-
-        self.when_caught_up(depart)
-
-    def _catch_up(self) -> None:
-        clock, bridge = self._clock, self._bridge
-        if clock.world_s(clock.ahead_s) > self.world.schedule.now:
-            self.when_caught_up(Host._catch_up)
-            return
-        assert bridge is not None and self._stack is not None
+    def go_on(self) -> None:
+        """The world has caught up with its clock: take what came meanwhile, and have a turn."""
+        bridge = self._bridge
+        assert bridge is not None
         self.is_busy = False
         bridge.send_by(self.world.internet.send)
-        while self._inbox:
-            interface, packet, checksum_valid = self._inbox.popleft()
+        for interface, packet, checksum_valid in self.busy.waiting():
             self._take_in(interface, packet, checksum_valid)
         self._step()
 

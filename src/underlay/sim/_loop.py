@@ -308,7 +308,7 @@ class SimLoop(StackLoop):
         self._check_closed()
         future: asyncio.Future[_T] = self.create_future()
         cost_s = self._host.thread_cost_s
-        with self._host.thread() as took_s:
+        with self._host.busy.thread() as took_s:
             result: _T | None = None
             failure: BaseException | None = None
             try:

@@ -74,7 +74,7 @@ def _submit(
         raise RuntimeError("cannot schedule new futures after shutdown")
     result: object = None
     failure: BaseException | None = None
-    with host.thread() as took_s:
+    with host.busy.thread() as took_s:
         try:
             result = fn(*args, **kwargs)
         except (SystemExit, KeyboardInterrupt):

@@ -29,6 +29,7 @@ class Between:
         self._hosts = hosts
         self._topology = topology
         self._internet = internet
+        self.is_over = False
         # Parted from all others, of whom some are made later.
         self._apart: list[set[str]] = []
 
@@ -37,12 +38,22 @@ class Between:
     def named(self, ends: Ends) -> list[str]:
         """Their names. Raises ``UsageError`` for a name of nobody."""
         each_of = [ends] if isinstance(ends, str) or not isinstance(ends, Iterable) else ends
-        names = [each if isinstance(each, str) else each.name for each in each_of]
+        if self.is_over:
+            raise UsageError("this world has ended", remedy="say what befalls it before or while it runs")
+        names = [each if isinstance(each, str) else self._name_of(each) for each in each_of]
         known = [*self._hosts, *self._topology.lans]
         for name in names:
             if name not in self._hosts and name not in self._topology.lans:
                 raise UsageError(f"there is no host {name!r}", remedy=nearest(name, known))
         return names
+
+    def _name_of(self, end: object) -> str:
+        name = getattr(end, "name", None)
+        if not isinstance(name, str) or end not in (self._hosts.get(name), self._topology.lans.get(name)):
+            raise UsageError(
+                f"{end!r} is no host or LAN of this world", remedy="give those of this world or their names"
+            )
+        return name
 
     def sides(self, one: Ends, others: Iterable[Ends], to: Ends | None) -> tuple[list[str], list[str], bool]:
         """Both sides of a fault, and whether it is of one direction; all other hosts where no others are named."""

@@ -30,6 +30,8 @@ MOST_FAULTS: Final = 1000
 _TRIES: Final = 8
 # Somewhat after the end, so that whoever waited for it finds all undone.
 _AFTER_S: Final = 1e-6
+# Faults that follow each other faster, and last no longer, would be drawn for ever before they are over.
+_LEAST_S: Final = 1e-9
 
 
 class ChaosWords(TypedDict, total=False):
@@ -100,9 +102,12 @@ class Chaos:
             raise UsageError(
                 "chaos has nobody to befall", remedy="make hosts first; the ways between them need two, and hosts one"
             )
-        self.faults: tuple[Drawn, ...] = tuple(
-            self._draw(possible, seconds(every, "every"), seconds(each, "each"), at_once, most)
-        )
+        every_s, each_s = seconds(every, "every"), seconds(each, "each")
+        if max(every_s, each_s) < _LEAST_S:
+            raise UsageError(
+                f"every={every!r} and each={each!r} let no time pass", remedy="let faults come every second, say"
+            )
+        self.faults: tuple[Drawn, ...] = tuple(self._draw(possible, every_s, each_s, at_once, most))
 
     def _can_draw(self, kind: str) -> bool:
         if kind in _OF_HOSTS:

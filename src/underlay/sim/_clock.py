@@ -8,12 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ..errors import UsageError
 from ._schedule import Schedule
 
 # What CLOCK_MONOTONIC of a machine says that was started a moment ago: not 0, which some programs take for "never".
 BOOTED_S: Final = 1000.0
 # The time of day of every world at its begin, 2030-01-01 00:00 UTC: fixed, that a run can be repeated any day.
 EPOCH_S: Final = 1_893_456_000.0
+# 1030 is a year that ``datetime`` has, and 3030 too.
+_MOST_WRONG_S: Final = 1000 * 365 * 86_400.0
+# A clock that stood still or went back would let no timer come; one far too fast has no use either.
+_LEAST_DRIFT: Final = -0.999
+_MOST_DRIFT: Final = 1000.0
+
+
+def _lies(value: object, least: float, most: float) -> bool:
+    """Whether it is a number between these."""
+    return isinstance(value, float | int) and least <= value <= most
 
 
 class HostClock:
@@ -49,6 +60,10 @@ class HostClock:
 
     @offset_s.setter
     def offset_s(self, offset_s: float) -> None:
+        if not _lies(offset_s, -_MOST_WRONG_S, _MOST_WRONG_S):
+            raise UsageError(
+                f"a clock cannot be wrong by {offset_s!r} s", remedy="say the seconds, of a thousand years at most"
+            )
         self._offset_s = offset_s
         if self._changed is not None:
             self._changed(offset_s, None)
@@ -68,6 +83,8 @@ class HostClock:
 
     @drift.setter
     def drift(self, drift: float) -> None:
+        if not _lies(drift, _LEAST_DRIFT, _MOST_DRIFT):
+            raise UsageError(f"a clock cannot drift by {drift!r}", remedy="1e-4 is fast by 0.1 ms a second, -1e-4 slow")
         self._monotonic_s += (self._schedule.now - self._from_s) * self.pace
         self._from_s = self._schedule.now
         self._drift, self.pace = drift, 1.0 + drift

@@ -227,9 +227,12 @@ class Host(AbstractAsyncContextManager["Host"]):
                 )
             await program
         except asyncio.CancelledError:
+            self.world.schedule.at(self.world.now, Host._end_program, self)
             raise
         except BaseException as error:
             error.add_note(f"on the host {self.name}, at {self.world.now:.6f} s")
+            if isinstance(error, KeyboardInterrupt):
+                raise  # a person's, also when the world is over
             self.world.fail(error)
         else:
             self.world.schedule.at(self.world.now, Host._end_program, self)
@@ -493,6 +496,13 @@ class Host(AbstractAsyncContextManager["Host"]):
     # --- a test on it ---------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Host:
+        if not self.world.is_walking:
+            raise UsageError(
+                f"a task walked to the host {self.name}, and only the test itself does",
+                remedy="make the task within the block of the host, or give the host a program by start=",
+            )
+        if self._loop is None:
+            raise UsageError(f"no program runs on {self.name}, so the test cannot either", remedy="restart() it first")
         await self._finish_here()
         await self.world.move_to(self)
         self._visitors += 1

@@ -62,9 +62,12 @@ class Lan:
         self.name: Final = name
         self.number: Final = number
         try:
-            self.prefix: Final = ipaddress.IPv4Network(prefix or f"192.168.{number}.0/24")
+            self.prefix: Final = ipaddress.IPv4Network(f"192.168.{number}.0/24" if prefix is None else str(prefix))
         except ValueError as error:
             raise UsageError(f"prefix={prefix!r} cannot be: {error}", remedy='as in "192.168.7.0/24"') from None
+        first = self.prefix.network_address
+        if not self.prefix.prefixlen or first.is_loopback or first.is_multicast or first.is_unspecified:
+            raise UsageError(f"prefix={prefix!r} cannot be: no host has these", remedy='as in "192.168.7.0/24"')
         self.prefix6: Final = ipaddress.IPv6Network(f"fd00:0:0:{number:x}::/64")
         self.mtu_bytes: Final = mtu_bytes
         self.switch: Final = Switch(PORTS + 1, name, offload=True)

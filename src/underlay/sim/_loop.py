@@ -14,6 +14,7 @@ from _thread import get_ident as _get_ident
 from asyncio import events
 from asyncio.events import _set_running_loop
 from asyncio.sslproto import SSLProtocol
+from asyncio.tasks import _unregister_task
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sized
 from concurrent.futures import Executor
@@ -142,7 +143,7 @@ class SimLoop(StackLoop):
                     if not ready:
                         return self._next_timer_s(None) if self._scheduled else None
                 self._run_ready()
-                if host.is_busy or self._stopping:
+                if host.is_busy:
                     return None
         finally:
             _set_running_loop(None)
@@ -205,11 +206,20 @@ class SimLoop(StackLoop):
         """It begins here."""
         self._tasks.add(task)
 
+    def forget_task(self, task: asyncio.Task[Any]) -> None:
+        """It does nothing here any more, whatever it says of itself."""
+        _unregister_task(task)
+        self._tasks.discard(task)
+
     def tasks(self) -> list[asyncio.Task[Any]]:
         """Those that have not ended, in the order in which they began; `asyncio.all_tasks` asks those of all loops."""
         if sys.version_info >= (3, 14):  # `_order.py` tells why
             return sorted(asyncio.all_tasks(self), key=hash)
         return [task for task in self._tasks if not task.done()]
+
+    def stop(self) -> None:
+        """As asyncio.run ends by it: with a RuntimeError of the program's."""
+        self._host.world.fail(RuntimeError(f"the program on {self._host.name} stopped its loop before it had ended"))
 
     def run_forever(self) -> None:
         """Refused: the world runs the loops of its hosts."""

@@ -7,6 +7,7 @@ a host does in its turn (``_host.py``).
 from __future__ import annotations
 
 import os
+from asyncio.events import _get_running_loop, _set_running_loop
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from random import Random
 from types import MappingProxyType
@@ -28,7 +29,7 @@ from ._loop import restart_numbers
 from ._order import Garbage
 from ._quantities import seconds
 from ._schedule import Schedule
-from ._topology import INTERNET, Topology
+from ._topology import INTERNET, Topology, check_name
 from ._waiting import told
 
 _T = TypeVar("_T")
@@ -81,6 +82,8 @@ class World:
         only_faults: Collection[int] | None = None,
         **conditions: Unpack[Words],
     ) -> None:
+        if not isinstance(seed, int):  # a text would do, and be another seed than the number
+            raise UsageError(f"{seed!r} is no seed", remedy="a seed is a whole number, such as 17")
         self.seed = seed
         self.time_limit_s = seconds(time_limit, "time_limit")
         self.schedule: Final = Schedule(self.rng_for("schedule"))
@@ -141,12 +144,25 @@ class World:
             if start is not None or disk is not None:
                 what = "program" if start is not None else "disk"
                 raise UsageError(f"the host {name!r} is there already", remedy=f"give it its {what} when it is made")
+            if (on != INTERNET or forwards) and (self.topology.segments(on), forwards) != (known.on, known.forwards):
+                raise UsageError(
+                    f"the host {name!r} is there already, on {' and '.join(known.on)}",
+                    remedy="say where it is when it is made",
+                )
             return known
-        if not name or name == OUTSIDE or not name.isprintable() or " " in name:
-            raise UsageError(f"{name!r} is no name for a host", remedy="it is as in http://NAME/")
+        self._check_not_over()
+        check_name(name, "host")
         if name == INTERNET or name in self.topology.lans:
             raise UsageError(f"{name!r} names a network already", remedy="give the host another name")
+        if name.lower() in self.names:
+            raise UsageError(f"{name!r} is known already, as names are alike in capitals", remedy="choose another name")
+        if start is not None and not callable(start):
+            raise UsageError(
+                f"the program of {name}, {start!r}, cannot be called", remedy="give an async def, and do not call it"
+            )
         number, segments = len(self._hosts) + 1, self.topology.segments(on)
+        if forwards:
+            self.topology.check_apart(name, segments)
         host = Host(self, name, number, start, segments, forwards=forwards, disk_at=disk_at(disk))
         self._hosts[name] = host
         if host.on != (INTERNET,) or forwards:
@@ -191,6 +207,8 @@ class World:
         >>> World().run(test)
         ('192.168.1.2', '10.0.0.1', '10.0.0.3')
         """
+        self._check_not_over()
+        check_name(name, "LAN")
         lans = self.topology.lans
         if name in self._hosts or name in lans or name == INTERNET:
             raise UsageError(f"{name!r} names something already", remedy="give the LAN another name")
@@ -386,6 +404,10 @@ class World:
         chaos.begin()
         return chaos
 
+    def _check_not_over(self) -> None:
+        if self._is_over:
+            raise UsageError("this world has ended", remedy="say what is in a world before or while it runs")
+
     # --- a run ----------------------------------------------------------------------------------------------
 
     def run(self, test: Callable[[World], Coroutine[Any, Any, _T]]) -> _T:
@@ -395,13 +417,26 @@ class World:
         """
         if self._is_over or self._body is not None:
             raise UsageError("this world has been run", remedy="make another of the same seed")
+        if not callable(test):
+            raise UsageError(f"{test!r} cannot be called with a world", remedy="give an async def, and do not call it")
+        outer = _get_running_loop()
         with _turn.of_a_world(), _stand_ins.in_place():
-            return self._run(test)
+            try:
+                _set_running_loop(None)
+                return self._run(test)
+            finally:
+                _set_running_loop(outer)
 
     def _run(self, test: Callable[[World], Coroutine[Any, Any, _T]]) -> _T:
         restart_numbers()
+        coroutine = test(self)
+        if not isinstance(coroutine, Coroutine):
+            raise UsageError(
+                f"{test!r} gave {coroutine!r}, and no coroutine",
+                remedy="give an async def that awaits, and has no yield",
+            )
         self._outside.boot()
-        self._body = body = Body(test(self), lambda: None)
+        self._body = body = Body(coroutine)
         try:
             body.run_on(self._outside)
             schedule = self.schedule
@@ -435,6 +470,11 @@ class World:
         if self._failure is None and not self._is_over:
             self._failure = error
 
+    @property
+    def is_walking(self) -> bool:
+        """Whether the test itself is calling, and not a task that it or a program made."""
+        return self._body is not None and self._body.is_current
+
     def move_to(self, host: Host) -> Move:
         """Awaited by the test: run what follows on that host."""
         self._places.append(host)
@@ -446,7 +486,7 @@ class World:
         return Move(self._places[-1] if self._places else self._outside)
 
     def _end(self) -> None:
-        self._is_over = True
+        self._is_over = self.between.is_over = True
         if self._body is not None:
             self._body.close()
         hosts = (*self._hosts.values(), self._outside)
@@ -454,17 +494,19 @@ class World:
             host.shut_down()
         last_s = self.schedule.now + GOODBYE_S
         busy = self._outside
-        while (when := self.schedule.next_at()) is not None and when < last_s:
-            if busy.is_idle:  # of thousands of hosts most are idle at once, and one is to be asked at each step
-                found = next((host for host in hosts if not host.is_idle), None)
-                if found is None:
-                    break
-                busy = found
-            self.schedule.step()
-        for host in hosts:
-            host.switch_off()
-        for capture in self._captures:
-            capture.close()
+        try:
+            while (when := self.schedule.next_at()) is not None and when < last_s:
+                if busy.is_idle:  # of thousands of hosts most are idle at once, and one is to be asked at each step
+                    found = next((host for host in hosts if not host.is_idle), None)
+                    if found is None:
+                        break
+                    busy = found
+                self.schedule.step()
+        finally:
+            for host in hosts:
+                host.switch_off()
+            for capture in self._captures:
+                capture.close()
 
 
 class Stalled(UnderlayError):

@@ -19,7 +19,7 @@ import threading
 from asyncio.log import logger
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary, ref
 
 from ..stack import State
 from ..wire import format_ip, format_mac
@@ -104,7 +104,8 @@ class Bridge:
         self._companions: dict[int, list[int]] = {}
         self._by_object: dict[TcpConnection | TcpListener | UdpSocket, int] = {}
         self._numbers = numbers
-        self._watched: dict[int, int] = {}
+        # What is watched of a socket, and the socket itself, as weakly.
+        self._watched: dict[int, tuple[int, ref[StackSocket]]] = {}
         self._maybe_ready: set[int] = set()
         self._poll = select.poll()
         for fd in self._by_fd:
@@ -136,6 +137,8 @@ class Bridge:
         """Let `sock` have a number that was detached from another."""
         self._detached.pop(number, None)
         self._sockets[number] = sock
+        if number in self._watched:
+            self._watched[number] = self._watched[number][0], ref(sock)
 
     def keep(self, number: int, sock: StackSocket) -> None:
         """`sock` gave its number away: it lives on until somebody takes it over."""
@@ -174,9 +177,9 @@ class Bridge:
 
     def watch(self, number: int, events: int) -> None:
         """Report the socket while one of `events` (poll(2) bits) is ready; 0 for none."""
-        self.socket(number)
+        sock = self.socket(number)
         if events:
-            self._watched[number] = events
+            self._watched[number] = events, ref(sock)
             self._maybe_ready.add(number)
         else:
             self._watched.pop(number, None)
@@ -193,9 +196,12 @@ class Bridge:
         found: list[tuple[int, int]] = []
         cold: list[int] = []
         for number in maybe_ready:
-            events = self._watched.get(number)
-            sock = self._sockets.get(number)
-            mask = 0 if events is None or sock is None else sock.readiness(events)
+            mask = 0
+            watched = self._watched.get(number)
+            if watched is not None:
+                sock = watched[1]()
+                if sock is not None:
+                    mask = sock.readiness(watched[0])
             if mask:
                 found.append((number, mask))
             else:

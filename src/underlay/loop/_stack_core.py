@@ -263,7 +263,11 @@ class StreamCore:
         if connection is not None:
             state = connection.state
             if state is _ESTABLISHED and not connection.read_closed:  # nearly all of them
-                mask = IN if events & IN and connection.readable else 0
+                mask = 0
+                if events & IN and (
+                    (connection.received.size_bytes and connection.oob_at is None) or connection.readable
+                ):
+                    mask = IN
                 return mask | OUT if events & OUT and connection.writable else mask
             if state in _CONNECTING:
                 return 0

@@ -14,7 +14,8 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from ..loop._bridge import Bridge
-from ..loop._stack_core import StreamCore, would_block
+from ..loop._stack_core import IN, StreamCore, would_block
+from ..stack import State
 from ._clock import HostClock
 from ._refusals import refusal
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # One read in so many, on the average, gives less than what is there.
 WHOLE_READS: Final = 32
+_ESTABLISHED: Final = State.ESTABLISHED
 # Sockets that one host can have at a time, as its ports.
 NUMBERS_A_HOST: Final = 1 << 16
 
@@ -58,6 +60,14 @@ class SimStreamCore(StreamCore):
         data = connection.receive(max_bytes, bridge.now())  # the same, with fewer calls
         if data is None:
             raise would_block()
+        if (
+            not connection.received.size_bytes
+            and connection.state is _ESTABLISHED
+            and not connection.read_closed
+            and connection.error is None
+            and self._sock is not None
+        ):
+            bridge.emptied(self._sock.fileno())
         return data, None
 
 
@@ -118,6 +128,12 @@ class SimBridge(Bridge):
         for sock in list(self._sockets.values()):
             sock._closed = sock._gone = True
         self._end()
+
+    def emptied(self, number: int) -> None:
+        """All that came to a socket was read: who waits for nothing but more of it needs no look before more comes."""
+        watched = self._watched.get(number)
+        if watched is not None and watched[0] == IN:
+            self._maybe_ready.discard(number)
 
     def touch(self, sock: StackSocket) -> None:
         """Something may be ready on a socket that the stack does not know."""

@@ -97,6 +97,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         self._stack: stack.Host | None = None
         self._bridge: SimBridge | None = None
         self._wakes_at = float("inf")
+        self._due_s = float("inf")
         self._visitors = 0
         self.interface = -1
         # Held until the world ends: a program that a crash ended must not run its `finally` blocks.
@@ -446,6 +447,9 @@ class Host(AbstractAsyncContextManager["Host"]):
             return  # it crashed meanwhile
         if self.is_busy:
             return  # and comes back when it has caught up
+        if sleeps_s is None and bridge.deadline_s == self._due_s and self._wakes_at < _FOR_EVER_S:
+            return  # it is to be woken for that already
+        self._due_s = bridge.deadline_s
         due_s = bridge.deadline_s - self._clock.time()
         if sleeps_s is None or due_s < sleeps_s:
             sleeps_s = due_s

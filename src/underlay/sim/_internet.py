@@ -322,12 +322,11 @@ class Internet:
         self.under_way += 1
         schedule = self._schedule
         due = schedule.now + way.delay_s
-        if due <= way.last_due:
-            due = way.last_due  # as in `_enter`
+        if due <= way.last_due:  # as in `_enter`
+            schedule.behind(way.last_due, way.last_tie, self._deliver_one, (way, packet))
         else:
             way.last_due = due
-            way.last_tie = schedule.tie()
-        schedule.behind(due, way.last_tie, self._deliver_one, (way, packet))
+            way.last_tie = schedule.first_at(due, self._deliver_one, (way, packet))
         return True
 
     @property
@@ -435,8 +434,7 @@ class Internet:
                 schedule.behind(due, way.last_tie, way.arrive, (way, kept(frame)))
                 return
             way.last_due = due
-            way.last_tie = schedule.tie()
-            schedule.behind(due, way.last_tie, way.arrive, (way, kept(frame)))
+            way.last_tie = schedule.first_at(due, way.arrive, (way, kept(frame)))
         else:
             schedule.at(due, way.arrive, (way, kept(frame)))
 
@@ -446,13 +444,11 @@ class Internet:
         way.arrived_frames += 1
         if FRAME.listeners or PACKET.listeners:
             self._show(way, "in", frame_of(packet))
-        following = self._schedule.peek()
-        more = (
-            following is not None
-            and following[3] is self._deliver_one
-            and following[0] == self._schedule.now
-            and following[4][0].target == way.target
-        )
+        schedule = self._schedule
+        more = False
+        if schedule.heap:
+            when, _, _, call, following = schedule.heap[0]
+            more = when == schedule.now and call is self._deliver_one and following[0].target == way.target
         if isinstance(packet, TcpPacket):
             way.receive(packet, True, more)
         else:

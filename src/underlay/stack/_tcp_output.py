@@ -436,10 +436,13 @@ def arm_retransmission(tcb: Tcb, now: float) -> None:
         board = tcb.board
         if board is None or not board.active:
             # RFC 8985 §7.2: two round trips, and the peer's longest delay if a single segment is out.
-            pto_s = max(2 * estimator.srtt_s, _LEAST_PTO_S)
+            srtt_s = estimator.srtt_s
+            pto_s = 2 * srtt_s
+            if pto_s < _LEAST_PTO_S:
+                pto_s = _LEAST_PTO_S
             if tcb.snd_nxt - tcb.snd_una <= tcb.snd_mss:
                 pto_s += tcb.layer.config.peer_ack_delay_s
-            if estimator.srtt_s and pto_s < rto_s:
+            if srtt_s and pto_s < rto_s:
                 tcb.rtx_kind = TLP
                 tcb.rtx_at = now + pto_s
                 return

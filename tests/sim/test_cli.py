@@ -6,6 +6,8 @@ It knows the command within this process. On a terminal, and interrupted, it is 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +118,52 @@ def test_it_records(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     Path("full/of").touch()
     assert main(["sim", file, "--record", "full"]) == 2
     assert capsys.readouterr().err == "underlay: full is there, and is no recording; name a new folder\n"
+
+
+LONG = """
+async def main(world):
+    world.link(world.host("a-host-with-a-name-of-its-own-that-is-long"), world.host("another-of-a-name-that-is-long"),
+               delay="20ms", jitter="5ms", rate="10mbit", loss=0.01)
+    world.partition("a-host-with-a-name-of-its-own-that-is-long")
+"""
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_table_is_no_wider_than_the_terminal_and_names_are_cut_before_figures(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["sim", write(LONG)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    heads = [line.split() for line in lines if line.startswith((" host ", " way "))]
+    assert heads == [
+        ["host", "address", "state", "boots", "tcp", "sent", "packets", "in"],
+        ["way", "like", "state", "packets", "arrived", "lost"],
+    ]
+    assert sum(line.count(" cut ") for line in lines) == 2
+
+
+def test_a_pipe_gets_whole_names_and_no_more_blanks_than_it_takes(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS")
+    assert main(["sim", write(LONG)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("a-host-with-a-name-of-its-own-that-is-long → another-of-a-name-that-is-long" in line for line in lines)
+    assert lines == [line.rstrip() for line in lines]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_pipe_that_takes_ascii_only_gets_ascii(write: Write, options: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "underlay", "sim", write(LONG), *options],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": ""},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert b"another-of-a-name-that-is-long" in done.stdout and done.stdout.isascii()
 
 
 THREE = """

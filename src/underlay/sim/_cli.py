@@ -40,6 +40,8 @@ _NAMES: Final = ("main", "scenario")
 _EACH_S: Final = 0.1
 # A pipe has no height; of a large world this is enough to see what it is like.
 _ROWS_IN_A_PIPE: Final = 60
+# Wide enough for each name and condition.
+_COLUMNS_IN_A_PIPE: Final = 1000
 # What stands on a screen besides the rows: three headings of two lines, the first and the last lines, the prompt.
 _OTHER_ROWS: Final = 12
 
@@ -128,7 +130,7 @@ def main(args: argparse.Namespace) -> int:
             **show.scene().as_json(),
             "faults": world.faults.as_json(),
         }
-        print(json.dumps(told, indent=1, ensure_ascii=False, default=str))
+        print(json.dumps(told, indent=1, default=str))  # in ASCII, which every pipe takes
     else:
         show.end(status)
     if capture is not None and not capture.written_frames:
@@ -276,7 +278,7 @@ class _Show:
         if self._live is not None and self._console is not None and time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + _EACH_S
             rows = max(4, self._console.height - _OTHER_ROWS)
-            self._live.update(draw(scene_of(self._world), rows), refresh=True)
+            self._live.update(draw(scene_of(self._world), rows, self._console.width), refresh=True)
 
     def keep(self) -> None:
         """Remember the world as it is now."""
@@ -288,5 +290,15 @@ class _Show:
 
     def end(self, status: str) -> None:
         """Print the last picture."""
-        if self._console is not None:
-            self._console.print(draw(self.scene(), _ROWS_IN_A_PIPE, status=f", {status}"))
+        console = self._console
+        if console is None:
+            return
+        if console.is_terminal:
+            console.print(draw(self.scene(), _ROWS_IN_A_PIPE, console.width, status=f", {status}"))
+            return
+        # A pipe takes each line as long as it is, unless COLUMNS says otherwise, and perhaps not each letter.
+        console.width = console.width if os.environ.get("COLUMNS", "").isdecimal() else _COLUMNS_IN_A_PIPE
+        with console.capture() as captured:
+            console.print(draw(self.scene(), _ROWS_IN_A_PIPE, console.width, status=f", {status}"))
+        text = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+        sys.stdout.write(text.encode(console.encoding, "replace").decode(console.encoding))

@@ -52,6 +52,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("background") is not None)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Take the commands from the marks that have one; more come from the folders that make theirs of what is chosen."""
+    for item in session.items:
+        mark = item.get_closest_marker("background")
+        if mark is not None and mark.args:
+            background().add(*mark.args)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     # Thousands of items that stay to the end: tests that collect garbage need not walk over them each time.
@@ -71,8 +79,7 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture(scope="session")
-def child_environment() -> dict[str, str]:
+def environment_of_children() -> dict[str, str]:
     """An environment whose PATH begins with this Python's own commands, 80 columns wide."""
     scripts = sysconfig.get_path("scripts")
     return {
@@ -82,6 +89,12 @@ def child_environment() -> dict[str, str]:
         "NO_COLOR": "1",
         "PYTHONWARNINGS": "error",
     }
+
+
+@pytest.fixture(scope="session")
+def child_environment() -> dict[str, str]:
+    """The environment of a command that a person would type."""
+    return environment_of_children()
 
 
 Underlay = Callable[..., "subprocess.CompletedProcess[str]"]

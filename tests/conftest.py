@@ -52,6 +52,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("background") is not None)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is not None and nextitem.path != item.path:
+        _freeze()
+
+
+def _freeze() -> None:
+    """Take pytest's items and reports, which stay to the end, from what a test walks over that collects garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Take the commands from the marks that have one; more come from the folders that make theirs of what is chosen."""
     for item in session.items:
@@ -62,9 +74,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    # Thousands of items that stay to the end: tests that collect garbage need not walk over them each time.
-    gc.collect()
-    gc.freeze()
+    _freeze()
     try:
         if not session.config.option.collectonly:
             background().begin()

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # How often who waits for the worker looks; a tenth of what the shortest command takes.
 LOOK_EVERY_S = 0.02
+
+# How often the worker looks whether the tests have died, which would leave it to itself.
+LOOK_FOR_TESTS_EVERY_S = 1.0
 
 # What an interrupted command may take to end its own children before it is killed.
 ENDS_WITHIN_S = 5.0
@@ -65,7 +68,7 @@ class Background:
             return
         listed = [{"name": name, **asdict(command)} for name, command in self._commands.items()]
         (self.folder / "commands").write_text(json.dumps(listed))
-        # A session of its own: Ctrl-C reaches it through `end`, which also waits for it.
+        # A session of its own: Ctrl-C reaches it through `end`, once, which also waits for it.
         self._worker = subprocess.Popen(
             [sys.executable, "-m", "tests._background", str(self.folder), str(os.getpid())],
             cwd=ROOT,
@@ -93,11 +96,11 @@ class Background:
     def end(self) -> None:
         """End the worker and what it runs, and remove the folder."""
         if self._worker is not None and self._worker.poll() is None:
-            os.killpg(self._worker.pid, signal.SIGINT)
+            self._worker.send_signal(signal.SIGINT)
             try:
-                self._worker.wait(ENDS_WITHIN_S)
+                self._worker.wait(2 * ENDS_WITHIN_S)
             except subprocess.TimeoutExpired:
-                os.killpg(self._worker.pid, signal.SIGKILL)
+                self._worker.kill()
                 self._worker.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -116,29 +119,53 @@ def _claim(folder: Path, name: str) -> bool:
     return True
 
 
-def _run(folder: Path, name: str, command: Command) -> None:
-    ended = subprocess.run(
+def _run(folder: Path, name: str, command: Command, wanted: Callable[[], bool] = lambda: True) -> None:
+    """Run it to its end; if that is cut short, here or because it is wanted no more, it may end its own children."""
+    with subprocess.Popen(
         command.arguments,
         cwd=ROOT,
         env=command.environment,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-    )
+        # Ctrl-C reaches it once, from here: a second would come into what it does because of the first.
+        start_new_session=True,
+    ) as child:
+        try:
+            while True:
+                try:
+                    stdout, stderr = child.communicate(timeout=LOOK_FOR_TESTS_EVERY_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    if not wanted():
+                        raise KeyboardInterrupt from None
+        except BaseException:
+            child.send_signal(signal.SIGINT)
+            try:
+                child.wait(ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+            raise
     new = folder / f"{name}.new"
-    new.write_text(json.dumps(asdict(Done(ended.returncode, ended.stdout, ended.stderr))))
+    new.write_text(json.dumps(asdict(Done(child.returncode, stdout, stderr))))
     new.rename(folder / f"{name}.done")
 
 
 def main(folder: Path, tests_pid: int) -> None:
     """Work through the list from its end, while the tests that want it still run."""
-    for told in reversed(json.loads((folder / "commands").read_text())):
-        if os.getppid() != tests_pid:
-            return
-        name = told.pop("name")
-        if _claim(folder, name):
-            _run(folder, name, Command(**told))
+
+    def wanted() -> bool:
+        return os.getppid() == tests_pid
+
+    try:
+        for told in reversed(json.loads((folder / "commands").read_text())):
+            name = told.pop("name")
+            if wanted() and _claim(folder, name):
+                _run(folder, name, Command(**told), wanted)
+    finally:
+        if not wanted():
+            shutil.rmtree(folder, ignore_errors=True)  # nobody else will
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,11 +29,15 @@ def python(script: str) -> Command:
     return Command([sys.executable, "-c", script])
 
 
-def appears(path: Path) -> None:
+def comes_about(condition: Callable[[], bool], what: str) -> None:
     give_up_s = time.monotonic() + BEGINS_WITHIN_S
-    while not path.exists():
-        assert time.monotonic() < give_up_s, f"{path} does not appear"
+    while not condition():
+        assert time.monotonic() < give_up_s, f"does not come about: {what}"
         time.sleep(0.01)
+
+
+def appears(path: Path) -> None:
+    comes_about(path.exists, f"{path} appears")
 
 
 def test_a_result_is_the_status_and_what_was_printed(background: Background) -> None:
@@ -68,12 +71,13 @@ def test_a_command_runs_once_though_it_is_asked_for_twice(background: Background
 
 def test_what_a_killed_worker_had_begun_is_run_again(background: Background) -> None:
     pids, begun = background.folder / "pids", background.folder / "begun"
-    script = f"import os, time; open({str(pids)!r}, 'a').write(f'{{os.getppid()}} '); open({str(begun)!r}, 'w');"
-    script += f"[time.sleep(0.01) for _ in iter(lambda: {os.getpid()} == os.getppid(), True)]"
+    script = f"import os, time; parent = os.getppid(); open({str(pids)!r}, 'a').write(f'{{parent}} ');"
+    script += f"open({str(begun)!r}, 'w');"
+    script += f"[time.sleep(0.01) for _ in iter(lambda: parent == {os.getpid()} or os.getppid() != parent, True)]"
     background.add("waits", python(script))
     background.begin()
     appears(begun)
-    os.killpg(int(pids.read_text()), signal.SIGKILL)
+    os.kill(int(pids.read_text()), signal.SIGKILL)
     assert background.result("waits").returncode == 0
     assert pids.read_text().split()[1:] == [str(os.getpid())]
 
@@ -91,10 +95,16 @@ def test_what_still_runs_at_the_end_is_ended_and_may_end_its_own_children(backgr
     assert not background.folder.exists()
 
 
-def test_the_worker_ends_with_the_tests_that_it_works_for(background: Background) -> None:
-    (background.folder / "commands").write_text(
-        json.dumps([{"name": "never", "arguments": [sys.executable, "-c", ""], "environment": None}])
-    )
-    background.add("worker", Command([sys.executable, "-m", "tests._background", str(background.folder), "1"]))
-    assert background.result("worker").returncode == 0
-    assert not (background.folder / "never.claim").exists()
+def test_what_still_runs_when_the_tests_have_died_is_ended_too(background: Background) -> None:
+    begun, ended = background.folder / "begun", background.folder / "ended"
+    sleeps = f"import pathlib, time\ntry: pathlib.Path({str(begun)!r}).touch(); time.sleep(1000)\n"
+    sleeps += f"finally: pathlib.Path({str(ended)!r}).touch()"
+    script = "import os, signal\nfrom tests._background import *\ntests = Background()\n"
+    script += f"tests.add('sleeps', Command({[sys.executable, '-c', sleeps]!r}))\ntests.begin()\n"
+    script += f"from tests.test_background import *\nappears(Path({str(begun)!r}))\n"
+    script += "print(tests.folder, flush=True)\n"
+    background.add("dies", python(f"{script}os.kill(os.getpid(), signal.SIGKILL)"))
+    done = background.result("dies")
+    assert done.returncode == -signal.SIGKILL
+    appears(ended)
+    comes_about(lambda: not Path(done.stdout.strip()).exists(), "its folder is gone")

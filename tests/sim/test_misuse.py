@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -362,6 +363,26 @@ def test_an_interruption_while_programs_say_goodbye_is_the_persons() -> None:
         in_a_world(act)
     assert time.monotonic is before
     in_a_world(lambda world: None)
+
+
+def test_code_sleeps_no_longer_than_c_can_count() -> None:
+    async def act(world: World) -> None:
+        async with world.host("c"):
+            with pytest.raises(ValueError, match="NaN"):
+                time.sleep(float("nan"))
+            with pytest.raises(OverflowError, match="timestamp too large"):
+                time.sleep(1e300)
+
+    in_a_world(act)
+
+
+def test_nobody_handles_the_signal_that_kills() -> None:
+    async def act(world: World) -> None:
+        async with world.host("c"):
+            with pytest.raises(RuntimeError, match="sig 9 cannot be caught"):
+                asyncio.get_running_loop().add_signal_handler(signal.SIGKILL, print)
+
+    in_a_world(act)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import hashlib
 import os
@@ -59,6 +60,10 @@ async def guest(notes: list[object]) -> None:
     notes.append(([each.result() for each in done], len(pending)))
     gathered = {asyncio.gather(asyncio.sleep(random.random(), number)) for number in range(10)}
     notes.append([await each for each in gathered])
+    notes.append([await each for each in asyncio.as_completed([asyncio.sleep(0, number) for number in range(20)])])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        calls = [pool.submit(abs, number) for number in range(20)]
+        notes.append([each.result() for each in concurrent.futures.as_completed(calls)])
     queue: asyncio.Queue[int] = asyncio.Queue()
 
     async def worker(number: int) -> None:
@@ -123,6 +128,23 @@ def test_one_seed_gives_one_run_whatever_the_hash_seed_and_the_memory() -> None:
     traces = [in_a_process(number) for number in range(3)]
     assert len(set(traces)) == 1
     assert int(traces[0].split()[1]) > 100
+
+
+def test_as_completed_begins_what_it_is_given_in_its_order_and_only_when_it_is_asked() -> None:
+    async def test(world: World) -> list[int]:
+        async with world.host("a"):
+            began: list[int] = []
+
+            async def begin(number: int) -> None:
+                began.append(number)
+
+            for each in asyncio.as_completed([begin(number) for number in range(20)]):
+                await each
+            with pytest.raises(TypeError, match="iterable of futures"):
+                list(asyncio.as_completed(asyncio.get_running_loop().create_future()))
+            return began
+
+    assert run(test) == list(range(20))
 
 
 class OfALibrary(asyncio.Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 import sys
 from _thread import get_ident as _get_ident
 from asyncio import events
@@ -267,6 +268,9 @@ class SimLoop(StackLoop):
     ) -> asyncio.AbstractServer:
         """As ever; but asyncio would look for a file of that name on the real machine, and remove it."""
         if path is not None and sock is None:
+            name = os.fsencode(path)
+            if not name.startswith(b"\0"):
+                self._host.unix_names.pop(name, None)  # asyncio removes a socket of that name, whoever listens on it
             sock = bound(os.fspath(path))
             path = None
         if sys.version_info >= (3, 13):
@@ -281,6 +285,8 @@ class SimLoop(StackLoop):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         self._check_signal(sig)  # type: ignore[attr-defined]
         self._check_closed()
+        if sig in (signal.SIGKILL, signal.SIGSTOP):
+            raise RuntimeError(f"sig {sig:d} cannot be caught")
         self.signal_callbacks[sig] = callback, args
 
     def remove_signal_handler(self, sig: int) -> bool:
@@ -379,7 +385,7 @@ def next_number() -> int:
     return next(_numbers)
 
 
-class _Numbered:
+class Numbered:
     """Something that is hashed by a number, which it gets when it is first hashed."""
 
     _number = 0
@@ -390,11 +396,11 @@ class _Numbered:
         return self._number
 
 
-class SimFuture(_Numbered, asyncio.Future[Any]):
+class SimFuture(Numbered, asyncio.Future[Any]):
     """A future that is hashed by its number."""
 
 
-class SimTask(_Numbered, asyncio.Task[Any]):
+class SimTask(Numbered, asyncio.Task[Any]):
     """A task that is hashed by its number: asyncio keeps all tasks in a set."""
 
 

@@ -23,10 +23,12 @@ from weakref import WeakSet
 
 from . import _turn
 from ._loop import InOrder, SimLoop, next_number
-from ._stand_ins import at_begin_and_end
+from ._stand_ins import at_begin_and_end, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
+
+    from ._host import Host
 
 _NUMBERED: Final[tuple[type, ...]] = (
     asyncio.BaseProtocol,
@@ -38,6 +40,9 @@ _NUMBERED: Final[tuple[type, ...]] = (
     asyncio.Lock,
     asyncio.Condition,
     asyncio.Semaphore,
+    asyncio.Barrier,
+    asyncio.TaskGroup,
+    asyncio.AbstractServer,
     tasks._GatheringFuture,  # type: ignore[attr-defined]
 )
 
@@ -66,6 +71,30 @@ def _number(on: bool) -> None:
 
 at_begin_and_end(_number)
 
+
+# --- as_completed -----------------------------------------------------------------------------------------------------
+# It makes a set of what it is given and tasks of that: coroutines, which have no number, would begin in the order of
+# their addresses. Given tasks, it keeps their order.
+
+
+def _tasks_of(fs: Any) -> Any:
+    if asyncio.isfuture(fs) or asyncio.iscoroutine(fs):
+        return fs  # asyncio has a TypeError for it
+    return [asyncio.ensure_future(each) for each in dict.fromkeys(fs)]
+
+
+def _as_completed(host: Host, fs: Any, *, timeout: float | None = None) -> Iterator[Any]:
+    if sys.version_info >= (3, 13):
+        return _real_as_completed(_tasks_of(fs), timeout=timeout)
+
+    def when_asked() -> Iterator[Any]:  # a generator as asyncio's: nothing begins before
+        yield from _real_as_completed(_tasks_of(fs), timeout=timeout)
+
+    return when_asked()
+
+
+_real_as_completed: Final = asyncio.as_completed
+replace(_real_as_completed, _as_completed)
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
 # asyncio has one set for all tasks of the process, which is too long to be searched whenever one of a thousand programs

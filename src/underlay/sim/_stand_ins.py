@@ -1,13 +1,14 @@
 """Functions of the standard library, stood in for while a world runs, wherever a library may have bound them.
 
 This file knows where a function can be bound: a module's globals, a class, a function's defaults and what it closes
-over. It refuses to know which functions they are, and what stands in for them (``_time.py``, ``_chance.py``, …).
+over. It refuses to know what objects and containers hold (``_held.py``), which functions they are, and what stands in
+for them (``_time.py``, ``_chance.py``, …).
 
 ``from time import monotonic`` binds the function itself, so to set ``time.monotonic`` is not enough. Each module is
 searched once for the originals; later worlds only look at modules imported since. After a world each original is back
 where it was found. Who imported a name during a world keeps the stand-in, which outside of a host's turn is the
-original with 0.1 µs more. Not found are functions in containers and in objects' attributes (``self.now =
-time.monotonic``) that were made before the first world.
+original with 0.1 µs more. What objects and containers hold (``self.now = time.monotonic``) is found where they were
+made before the first world of the process, or within a world.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from . import _turn
+from ._held import held
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -134,6 +136,8 @@ def _search() -> None:
     """Find the places in modules that are new, or were put in place of another."""
     for name in [name for name in _awaited if name in sys.modules]:
         _awaited.pop(name)(sys.modules[name])
+    if not _searched:
+        _found.extend(held(_originals, _by_id))  # before there are places of ours, which hold them too
     for name, module in list(sys.modules.items()):
         if _searched.get(name) == id(module):
             continue

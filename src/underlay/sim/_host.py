@@ -28,6 +28,7 @@ from ._cards import Cards
 from ._chance import Chance
 from ._clock import HostClock
 from ._disk import Disk
+from ._entry import Entry
 from ._faults import ClockChange, Crash, Kill, Pause, Restart, Resume, Slow
 from ._loop import THREAD_COST_S, SimLoop
 from ._quantities import seconds
@@ -37,7 +38,8 @@ from ._unix import UnixCore
 if TYPE_CHECKING:
     from ._world import World
 
-Start: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
+# A coroutine function; or what calls asyncio.run() itself, and returns nothing.
+Start: TypeAlias = Callable[[], Coroutine[Any, Any, object] | None]
 
 # What stops a program: SIGSTOP, and its last turn, which a slow machine is not done with.
 _PAUSED: Final = 1
@@ -91,7 +93,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         self._stopped = 0
         self._has_work = False
         self._disk: Disk | None = None
-        self.main: asyncio.Task[object] | None = None
+        self.main: asyncio.Future[Any] | None = None
         self._clock = HostClock(world.schedule, self._note_clock)
         self._loop: SimLoop | None = None
         self._stack: stack.Host | None = None
@@ -214,29 +216,49 @@ class Host(AbstractAsyncContextManager["Host"]):
             self._loop = SimLoop(bridge, self)
         if HOST.listeners:
             HOST(self.world, self.name, f"begins process {self.processes}, at {self.address} and {self.address6}")
-        if self.start is not None:
-            self.main = self._loop.create_task(self._run_start(self.start))
+        if self.start is not None and inspect.iscoroutinefunction(self.start):
+            self.main = self._loop.create_task(self._run_program(self.start))
+        elif self.start is not None:
+            self.main = self._loop.create_future()
+            self._loop.entry = Entry(self, self._loop, self.start)
         self.wake()
 
-    async def _run_start(self, start: Start) -> None:
+    async def _run_program(self, begin: Callable[[], Any]) -> None:
         try:
-            program = start()
-            if not inspect.isawaitable(program):
-                raise UsageError(
-                    f"the program of {self.name}, {start!r}, is no coroutine function",
-                    remedy="give the async def that it hands to asyncio.run()",
-                )
-            await program
+            await begin()
         except asyncio.CancelledError:
             self.world.schedule.at(self.world.now, Host._end_program, self)
             raise
         except BaseException as error:
-            error.add_note(f"on the host {self.name}, at {self.world.now:.6f} s")
-            if isinstance(error, KeyboardInterrupt):
-                raise  # a person's, also when the world is over
-            self.world.fail(error)
+            self._fail(error)
         else:
             self.world.schedule.at(self.world.now, Host._end_program, self)
+
+    def _fail(self, error: BaseException) -> None:
+        error.add_note(f"on the host {self.name}, at {self.world.now:.6f} s")
+        if isinstance(error, KeyboardInterrupt):
+            raise error  # a person's, also when the world is over
+        self.world.fail(error)
+
+    def leave(self, entry: Entry, loop: SimLoop) -> None:
+        """The function by which its program began has returned, perhaps with the coroutine that is to be run."""
+        loop.entry = None
+        if entry.error is not None:
+            if not isinstance(entry.error, asyncio.CancelledError):
+                self._fail(entry.error)
+        elif inspect.isawaitable(entry.result):
+            self.main = loop.create_task(self._run_program(lambda: entry.result))
+            return
+        elif entry.result is not None:
+            self._fail(
+                UsageError(
+                    f"the program of {self.name}, {self.start!r}, is no coroutine function",
+                    remedy="give the async def that it hands to asyncio.run(), or the function that calls it",
+                )
+            )
+        assert self.main is not None
+        self.main.cancel()
+        self.world.schedule.at(self.world.now, Host._end_program, self)
 
     def _end_program(self) -> None:
         """Do what ``asyncio.run`` does when its coroutine has returned; the machine stays up."""
@@ -274,7 +296,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         self._check_no_visitors("be killed")
         if loop is None:
             raise UsageError(f"no program runs on {self.name}", remedy="restart() it first")
-        if loop.is_running():  # it kills itself: it is dead before it has another turn
+        if loop.has_turn:  # it kills itself: it is dead before it has another turn
             self._later(Host.kill, loop)
             return
         self.world.faults.note(Kill(self.name))
@@ -292,7 +314,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         if not self.is_up:
             raise UsageError(f"the host {self.name} is down already", remedy="restart() it first")
         loop = self._loop
-        if loop is not None and loop.is_running():
+        if loop is not None and loop.has_turn:
             self._later(Host.crash, loop)
             return
         self.world.faults.note(Crash(self.name))
@@ -434,7 +456,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         outer, _turn.host = _turn.host, self
         try:
             if loop is not None and not self._stopped:
-                sleeps_s = loop.turn()
+                sleeps_s = loop.turn() if loop.entry is None else loop.entry.turn()
                 if self.turn_cost_s:
                     self._tire()
             else:

@@ -37,6 +37,7 @@ from ._unix import bound
 if TYPE_CHECKING:
     from ..loop._stack_names import Names
     from ..loop._stack_socket import StackSocket
+    from ._entry import Entry
     from ._host import Host
 
 _T = TypeVar("_T")
@@ -96,6 +97,9 @@ class SimLoop(StackLoop):
 
     def __init__(self, bridge: SimBridge, host: Host) -> None:
         self._host = host
+        # The function by which the program began, as long as it has not returned, and whether it is to go on.
+        self.entry: Entry | None = None
+        self.is_stopped = False
         super().__init__(bridge, owns_network=False, poller=SimPoller(bridge))
         self.time = bridge.now  # type: ignore[method-assign]
         self.create_future = partial(SimFuture, loop=self)  # type: ignore[method-assign]
@@ -144,7 +148,7 @@ class SimLoop(StackLoop):
                     if not ready:
                         return self._next_timer_s(None) if self._scheduled else None
                 self._run_ready()
-                if host.is_busy:
+                if host.is_busy or self.is_stopped:
                     return None
         finally:
             _set_running_loop(None)
@@ -202,6 +206,8 @@ class SimLoop(StackLoop):
                     pass  # a `finally` block on a machine that is off: whatever it says is no news
         finally:
             _set_running_loop(None)
+        if self.entry is not None:
+            self.entry.bury()
 
     def note_task(self, task: asyncio.Task[Any]) -> None:
         """It begins here."""
@@ -218,16 +224,40 @@ class SimLoop(StackLoop):
             return sorted(asyncio.all_tasks(self), key=hash)
         return [task for task in self._tasks if not task.done()]
 
+    @property
+    def has_turn(self) -> bool:
+        """Whether it is its program that is calling, in a coroutine or in its main function."""
+        return self.is_running() or (self.entry is not None and self.entry.is_here)
+
     def stop(self) -> None:
-        """As asyncio.run ends by it: with a RuntimeError of the program's."""
+        """Let the function go on that runs it; where none does, as asyncio.run ends by it: the program fails."""
+        if self.entry is not None:
+            self.is_stopped = True
+            self._host.wake()
+            return
         self._host.world.fail(RuntimeError(f"the program on {self._host.name} stopped its loop before it had ended"))
 
     def run_forever(self) -> None:
-        """Refused: the world runs the loops of its hosts."""
-        raise UnderlayError(
-            f"a program on the simulated host {self._host.name} ran its own loop",
-            remedy="give the host a coroutine function as start=, not one that calls asyncio.run()",
-        )
+        """Wait until it is stopped: the world runs it. Refused where a coroutine asks for it."""
+        if self.entry is None or not self.entry.is_here:
+            raise UnderlayError(
+                f"a program on the simulated host {self._host.name} ran its own loop",
+                remedy="within a coroutine await what is to be done; the function that the host was given may run it",
+            )
+        self.entry.wait_for_loop()
+
+    def run_until_complete(self, future: Any) -> Any:
+        """As ever; see `run_forever`."""
+        if self.entry is not None and self.entry.is_here:
+            self.entry.check_alive()
+        return super().run_until_complete(future)
+
+    def close(self) -> None:
+        """Its process has ended. What its main function closes is as new for whatever that runs next."""
+        if self.entry is not None and self.entry.is_here:
+            self.entry.check_alive()
+            return
+        super().close()
 
     def call_at(
         self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from asyncio import selector_events
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -102,12 +101,6 @@ USE_LOOP: Final = "the loop of a host waits; await asyncio's streams or loop.soc
 replace_method(selectors._BaseSelectorImpl, "__init__", _refuse_method(_selector, USE_LOOP))
 
 
-def _second_loop(host: Host, original: object, self: Any, *args: object, **kwargs: object) -> None:
-    self._closed = True  # its destructor asks
-    raise refusal(f"another event loop was made on the simulated host {host.name}", "a host has one, and it runs")
-
-
-replace_method(selector_events.BaseSelectorEventLoop, "__init__", _second_loop)
 _USE_TIMER: Final = "use loop.call_later() or asyncio.timeout()"
 replace(signal.alarm, _refuse("an alarm of the real machine was set", _USE_TIMER))
 replace(signal.setitimer, _refuse("an alarm of the real machine was set", _USE_TIMER))

@@ -82,7 +82,7 @@ coverage: $(VENV)/.installed-test ## which lines and branches the tests reach
 	@$(PYTEST) --cov --cov-report=
 	@$(BIN)/python -m coverage report
 
-compiled: $(VENV)/.installed-dev ## compile wire and stack in place by mypyc: the same, faster; needs a C compiler
+compiled: $(VENV)/.installed-dev ## compile wire, stack and a bit of sim in place by mypyc: the same, faster; needs a C compiler
 	@$(BIN)/python hatch_build.py
 
 uncompiled: ## remove what `make compiled` made

@@ -19,10 +19,11 @@ import threading
 from asyncio.log import logger
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
-from weakref import WeakSet, WeakValueDictionary, ref
+from weakref import WeakSet, WeakValueDictionary
 
 from ..stack import State
 from ..wire import format_ip, format_mac
+from ._readiness import Readiness
 from ._stack_core import StreamCore
 
 if TYPE_CHECKING:
@@ -102,11 +103,10 @@ class Bridge:
         self._detached: dict[int, StackSocket] = {}
         # Numbers that dup() made of one, each with all of them.
         self._companions: dict[int, list[int]] = {}
-        self._by_object: dict[TcpConnection | TcpListener | UdpSocket, int] = {}
         self._numbers = numbers
-        # What is watched of a socket, and the socket itself, as weakly.
-        self._watched: dict[int, tuple[int, ref[StackSocket]]] = {}
-        self._maybe_ready: set[int] = set()
+        self.readiness: Final = Readiness(host)
+        # Whoever is watched and ready now.
+        self.ready: Final = self.readiness.ready
         self._poll = select.poll()
         for fd in self._by_fd:
             self._poll.register(fd, select.POLLIN)
@@ -137,8 +137,7 @@ class Bridge:
         """Let `sock` have a number that was detached from another."""
         self._detached.pop(number, None)
         self._sockets[number] = sock
-        if number in self._watched:
-            self._watched[number] = self._watched[number][0], ref(sock)
+        self.readiness.replace(number, sock)
 
     def keep(self, number: int, sock: StackSocket) -> None:
         """`sock` gave its number away: it lives on until somebody takes it over."""
@@ -160,55 +159,21 @@ class Bridge:
         self._sockets.pop(number, None)
         if number in self._companions:
             self._companions.pop(number).remove(number)
-        self._watched.pop(number, None)
-        self._maybe_ready.discard(number)
+        self.readiness.forget(number)
 
     def attach(self, below: TcpConnection | TcpListener | UdpSocket, sock: StackSocket) -> None:
         """From now on what the host tells of `below` is told of `sock`."""
-        number = sock.fileno()
-        self._by_object[below] = number
-        self._maybe_ready.add(number)
+        self.readiness.attach(below, sock.fileno())
 
     def detach(self, below: TcpConnection | TcpListener | UdpSocket) -> None:
         """Nobody asks for `below` any more."""
-        self._by_object.pop(below, None)
+        self.readiness.detach(below)
 
     # --- readiness ------------------------------------------------------------------------------------------
 
     def watch(self, number: int, events: int) -> None:
         """Report the socket while one of `events` (poll(2) bits) is ready; 0 for none."""
-        sock = self.socket(number)
-        if events:
-            self._watched[number] = events, ref(sock)
-            self._maybe_ready.add(number)
-        else:
-            self._watched.pop(number, None)
-
-    def ready(self) -> list[tuple[int, int]]:
-        """Whoever is watched and ready now, level-triggered."""
-        maybe_ready = self._maybe_ready
-        for below, _ in self.host.poll_events():
-            number = self._by_object.get(below)
-            if number is not None:
-                maybe_ready.add(number)
-        if not maybe_ready:
-            return []
-        found: list[tuple[int, int]] = []
-        cold: list[int] = []
-        for number in maybe_ready:
-            mask = 0
-            watched = self._watched.get(number)
-            if watched is not None:
-                sock = watched[1]()
-                if sock is not None:
-                    mask = sock.readiness(watched[0])
-            if mask:
-                found.append((number, mask))
-            else:
-                cold.append(number)
-        maybe_ready.difference_update(cold)
-        found.sort()  # a set has no order that a run could repeat; sockets are told in the order they were made
-        return found
+        self.readiness.watch(number, self.socket(number), events)
 
     # --- the pump -------------------------------------------------------------------------------------------
 

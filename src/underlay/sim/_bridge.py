@@ -14,21 +14,18 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from ..loop._bridge import Bridge
-from ..loop._stack_core import IN, StreamCore, would_block
-from ..stack import State
 from ._clock import HostClock
 from ._refusals import refusal
+from ._stream_core import SimStreamCore
 
 if TYPE_CHECKING:
     from .. import stack
-    from ..loop._stack_address import Pair
     from ..loop._stack_socket import StackSocket
     from ..wire import Frame
     from ._frames import Packet
 
 # One read in so many, on the average, gives less than what is there.
 WHOLE_READS: Final = 32
-_ESTABLISHED: Final = State.ESTABLISHED
 # Sockets that one host can have at a time, as its ports.
 NUMBERS_A_HOST: Final = 1 << 16
 
@@ -37,38 +34,6 @@ def _round_and_round(first_number: int) -> Iterator[int]:
     """The numbers of a host's sockets: as a kernel's, they are given again, but here when all others were."""
     while True:
         yield from range(first_number, first_number + NUMBERS_A_HOST)
-
-
-class SimStreamCore(StreamCore):
-    """A TCP socket that now and then gives a part of what is there; the rest is for the next read.
-
-    A stream has no messages. On a real machine their ends and those of reads agree for as long as the machine is
-    fast and the network idle, and part one day: a segment came alone, a window was full, a proxy cut otherwise.
-    """
-
-    _bridge: SimBridge
-
-    def receive(self, max_bytes: int) -> tuple[bytes, Pair | None]:
-        """At most `max_bytes` of what arrived, b"" at the end."""
-        bridge = self._bridge
-        bridge.whole_reads -= 1
-        connection = self._connection
-        if bridge.whole_reads < 0:
-            max_bytes = bridge.part_of(max_bytes, connection.unread_bytes if connection else 0)
-        if connection is None or not connection.received.size_bytes:
-            return super().receive(max_bytes)
-        data = connection.receive(max_bytes, bridge.now())  # the same, with fewer calls
-        if data is None:
-            raise would_block()
-        if (
-            not connection.received.size_bytes
-            and connection.state is _ESTABLISHED
-            and not connection.read_closed
-            and connection.error is None
-            and self._sock is not None
-        ):
-            bridge.emptied(self._sock.fileno())
-        return data, None
 
 
 class SimBridge(Bridge):
@@ -129,15 +94,9 @@ class SimBridge(Bridge):
             sock._closed = sock._gone = True
         self._end()
 
-    def emptied(self, number: int) -> None:
-        """All that came to a socket was read: who waits for nothing but more of it needs no look before more comes."""
-        watched = self._watched.get(number)
-        if watched is not None and watched[0] == IN:
-            self._maybe_ready.discard(number)
-
     def touch(self, sock: StackSocket) -> None:
         """Something may be ready on a socket that the stack does not know."""
-        self._maybe_ready.add(sock.fileno())
+        self.readiness.touch(sock.fileno())
 
     def pump_until(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
         """For a call that would block: whatever is not there at once would come only when the host has waited."""

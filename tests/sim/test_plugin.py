@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from underlay.sim import _determinism, _elsewhere, _failure, _plugin, _progress
+from underlay.sim import _determinism, _elsewhere, _failure, _plugin, _progress, _twice
 from underlay.trace import read_pcapng
 
 # pytester forgets what a run within this process imported, and a probe cannot be declared twice.
-__all__ = ["_determinism", "_elsewhere", "_failure", "_plugin", "_progress"]
+__all__ = ["_determinism", "_elsewhere", "_failure", "_plugin", "_progress", "_twice"]
 
 pytest_plugins = ["pytester"]
 
@@ -496,6 +496,35 @@ async def test_fails_twice_alike(world):
     result.assert_outcomes(passed=1, failed=2)
     result.stdout.fnmatch_lines(["*seed 7 does not give the same run twice: the runs differ from event*"])
     result.stdout.fnmatch_lines(["E*each time", "replay * --underlay-seed 7"])
+
+
+def test_a_test_that_differs_by_the_order_of_a_set_is_named_though_one_process_has_one_order(run: Run) -> None:
+    result = run(
+        HEAD
+        + """
+@sim.test
+async def test_differs(world):
+    async with world.host("a"):
+        for name in {"one", "two", "three", "four", "five"}:
+            await asyncio.sleep(len(name))
+
+@sim.test
+async def test_does_not(world):
+    async with world.host("a"):
+        for name in sorted({"one", "two", "three", "four", "five"}):
+            await asyncio.sleep(len(name))
+
+@pytest.mark.parametrize("unpicklable", [lambda: 1])
+@sim.test
+async def test_is_of_this_process(world, unpicklable):
+    await asyncio.sleep(1)
+""",
+        "--underlay-check-determinism",
+    )
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(
+        ["*seed 0 does not give the same run in two processes; if a set is gone through, sort*"]
+    )
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------

@@ -313,11 +313,21 @@ class _Run:
 
     def _check_determinism(self, seed: int) -> None:
         __tracebackhide__ = True
-        from ._determinism import check
+        from ._elsewhere import NotPortable
+        from ._twice import check, check_elsewhere
 
         difference = check(self._sim_test, seed, self._args, self._kwargs)
         if difference is not None:
             _fail(f"seed {seed} does not give the same run twice: {difference}")
+        try:
+            difference = check_elsewhere(self._sim_test, seed, self._args, self._kwargs)
+        except NotPortable:
+            return  # what is of this process alone is checked in it alone
+        if difference is not None:
+            _fail(
+                f"seed {seed} does not give the same run in two processes; if a set is gone through, sort it, as its "
+                f"order is PYTHONHASHSEED's: {difference}"
+            )
 
     def _command(self) -> str:
         """What replays a seed, but for its number: the path as it is from where pytest was called."""

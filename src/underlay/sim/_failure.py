@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ._capture import CAPTURE_BYTES
 from ._faults import Drawn, FaultLog
-from ._folder import KEPT_FOLDERS, Recording, place_for, remove_oldest
+from ._folder import KEPT_FOLDERS, Recording, place_for, remove_oldest, writable
 from ._shrink import Shrunk, shrink
 from ._test import SimTest
 
@@ -73,6 +73,7 @@ def replay(
     ``found`` is the failure that an exploration found, after ``passed`` seeds that did not fail; a replay that does not
     fail like it is told to be no replay. An error that `is_no_failure` leaves nothing.
     """
+    wanted, parent = parent, writable(parent)
     folder = parent / f"{os.getpid()}.running"
     recording = Recording(folder, capture_bytes=limits.capture_bytes)
     world = sim_test.world(seed, only_faults)
@@ -102,6 +103,8 @@ def replay(
     told = _Telling(seed, command, place, passed, world.faults, shrunk, only_faults)
     if not is_same:
         told.found = found
+    if parent != wanted:
+        told.unwritable = wanted
     if error is None:
         assert found is not None
         error = found.exception or NotReproducedError(f"seed {seed} failed elsewhere:\n{found.traceback}")
@@ -182,6 +185,7 @@ class _Telling:
     shrunk: Shrunk | None
     only_faults: tuple[int, ...] | None
     found: Failure | None = None
+    unwritable: Path | None = None
 
     @property
     def command(self) -> str:
@@ -200,6 +204,8 @@ class _Telling:
             lines += [f"faults   {self._summary()}"]
             if len(self.shrunk.needed) < len(self.faults.drawn):
                 lines += [f"         {self.command} --underlay-faults {_listed(self.shrunk.needed)}"]
+        if self.unwritable is not None:
+            lines += [f"note     {_relative(self.unwritable)} cannot be written; --underlay-dir names another place"]
         lines += [f"folder   {_relative(self.folder)}: {', '.join(sorted(_contents(self.folder)))}"]
         return "\n".join(lines) + "\n"
 

@@ -10,11 +10,13 @@ import hashlib
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ..errors import UsageError
 from ._capture import CAPTURE_BYTES, Capture
 from ._timeline import LIMIT_LINES, Timeline
 
@@ -66,7 +68,7 @@ class Recording:
     def write_faults(self, told: dict[str, Any]) -> None:
         """Write ``faults.json``."""
         text = json.dumps(told, indent=1, ensure_ascii=False, default=str)
-        (self.folder / "faults.json").write_text(text + "\n", encoding="utf-8")
+        _write_lines(self.folder / "faults.json", [text])
 
     def add_to_faults(self, **more: object) -> None:
         """Say more in ``faults.json``."""
@@ -75,9 +77,28 @@ class Recording:
 
     def write_report(self, seed: int, test: str, replay: str, paragraphs: Sequence[str]) -> None:
         """Write ``seed.txt`` (the seed, the test, the command) and ``report.md``."""
-        (self.folder / _MARK).write_text(f"{seed}\n{test}\n{replay}\n", encoding="utf-8")
+        _write_lines(self.folder / _MARK, [str(seed), test, replay])
         text = "\n\n".join([f"# `{test}` fails with seed {seed}", *paragraphs])
-        (self.folder / "report.md").write_text(text + "\n", encoding="utf-8")
+        _write_lines(self.folder / "report.md", [text])
+
+
+def writable(parent: Path) -> Path:
+    """Where folders can be: the parent, or one of its own among temporary files where nobody may write in that.
+
+    Raises ``UsageError`` where there is no place at all.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent):
+            return parent
+    except OSError as error:
+        try:
+            return Path(tempfile.mkdtemp(prefix="underlay-"))
+        except OSError:
+            raise UsageError(
+                f"nothing can be written below {parent} ({error.strerror}), nor anywhere else",
+                remedy="name a folder that can, by --underlay-dir or TMPDIR",
+            ) from None
 
 
 def place_for(parent: Path, name: str, seed: int, test: str) -> Path:
@@ -127,4 +148,5 @@ def _plain(name: str) -> str:
 
 
 def _write_lines(file: Path, lines: Sequence[str]) -> None:
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="replace")
+    # A test may say what is no text: half of a surrogate pair, in its name or its error.
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")

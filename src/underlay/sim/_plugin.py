@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _ATTRIBUTE: Final = "underlay_sim_test"
 _SECTION: Final = pytest.StashKey[tuple[str, str]]()
 _PLUGIN: Final = "underlay-sim-session"
+# Of the configuration file.
+_DEFAULTS: Final = {"jobs": "1", "keep": "50", "capture_limit": "64mib", "shrink_runs": "200", "shrink_time": "30s"}
 
 
 class Hooks:
@@ -60,14 +62,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "TLS draws keys of its own",
     )
     add("--underlay-dir", metavar="DIR", help="where a failure leaves its folder (default .underlay)")
-    parser.addini("underlay_dir", "where a failure leaves its folder, below the root directory", default=".underlay")
-    parser.addini("underlay_jobs", "in how many processes seeds are explored", default="1")
-    parser.addini("underlay_keep", "how many folders of failures are kept", default="50")
-    parser.addini("underlay_capture_limit", "the longest capture that a failure leaves", default="64mib")
-    parser.addini(
-        "underlay_shrink_runs", "how many runs shrinking may take; 0 leaves faults as they are", default="200"
-    )
-    parser.addini("underlay_shrink_time", "how long shrinking may take", default="30s")
+    add_ini = parser.addini
+    add_ini("underlay_dir", "where a failure leaves its folder, below the root directory", default=".underlay")
+    for name, told in (
+        ("jobs", "in how many processes seeds are explored"),
+        ("keep", "how many folders of failures are kept"),
+        ("capture_limit", "the longest capture that a failure leaves"),
+        ("shrink_runs", "how many runs shrinking may take; 0 leaves faults as they are"),
+        ("shrink_time", "how long shrinking may take"),
+    ):
+        add_ini(f"underlay_{name}", told, default=_DEFAULTS[name])
 
 
 def _at_least_one(text: str) -> int:
@@ -91,7 +95,9 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin a session."""
-    config.pluginmanager.register(_Session(config), _PLUGIN)
+    session = _Session(config)
+    session.check()
+    config.pluginmanager.register(session, _PLUGIN)
 
 
 class _Session:
@@ -166,6 +172,12 @@ class _Session:
             shrink_runs=self._ini("shrink_runs", _not_negative),
             shrink_s=self._ini("shrink_time", seconds),
         )
+
+    def check(self) -> None:
+        """Say at once what is wrong in the configuration; where it says nothing of ours, nothing is imported."""
+        if any(str(self.config.getini(f"underlay_{name}")) != default for name, default in _DEFAULTS.items()):
+            self._ini("jobs", _at_least_one)
+            self.limits()
 
     def _ini(self, name: str, read: Any) -> Any:
         from ..errors import UsageError

@@ -239,6 +239,34 @@ def test_a_fault_on_a_lan_is_also_one_for_what_is_under_way(
     assert World(1).run(test) == arrived
 
 
+@pytest.mark.parametrize("at_s", [0.5, 1.5, 2.5])
+def test_a_partition_loses_what_is_on_an_access_link_or_between_two(at_s: float) -> None:
+    async def test(world: World) -> int:
+        got: list[bytes] = []
+
+        class Counting(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, addr: object) -> None:
+                got.append(data)
+
+        world.host("a"), world.host("b")
+        for name in ("a", "b"):
+            world.access(name, delay="1s")
+        world.link("a", "b", delay="1s")
+        async with world.host("b"):
+            await asyncio.get_running_loop().create_datagram_endpoint(Counting, local_addr=("0.0.0.0", 9))
+        async with world.host("a"):
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=("b", 9))
+            transport.sendto(b"x")
+            await asyncio.sleep(at_s)
+            world.partition("a", to="b")
+            world.heal()
+            await asyncio.sleep(10)
+        return len(got)
+
+    assert run(test) == 0
+
+
 def test_hosts_of_a_lan_that_are_parted_do_not_find_each_others_addresses_either() -> None:
     async def test(world: World) -> tuple[int | None, float]:
         office(world)

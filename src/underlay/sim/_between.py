@@ -119,6 +119,9 @@ class Between:
         """Let nothing of the sender's reach the target; what is under way is lost too."""
         if self._internet.has_way(sender, target):
             self._internet.cut(sender, target)
+            if self._internet.has_accesses and sender in self._hosts and target in self._hosts:
+                # It may still be before that way, or past it.
+                self._internet.lose(self._hosts[sender].cards.addresses, self._hosts[target].cards.addresses)
         elif sender in self._hosts and target in self._hosts:
             sources, cards = self._hosts[sender].cards.addresses, self._hosts[target].cards
             self._internet.lose(sources, cards.addresses)

@@ -208,6 +208,11 @@ class Internet:
         for way in self._ways.values():
             self._use_accesses(way)
 
+    @property
+    def has_accesses(self) -> bool:
+        """Whether some hosts have a link that all their traffic shares."""
+        return bool(self._accesses)
+
     def _use_accesses(self, way: Way) -> None:
         if way.sender in self._accesses and way.arrive is self._deliver_one:
             way.is_silent = True

@@ -307,7 +307,22 @@ class SimLoop(StackLoop):
             options["cleanup_socket"] = False
         return await super().create_unix_server(protocol_factory, path, sock=sock, **options)
 
-    # --- signals and processes ------------------------------------------------------------------------------
+    # --- pipes, signals and processes ------------------------------------------------------------------------------
+
+    async def connect_read_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
+        """Refused: a pipe is the real machine's."""
+        raise self._pipe_refused(pipe)
+
+    async def connect_write_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
+        """Refused: a pipe is the real machine's."""
+        raise self._pipe_refused(pipe)
+
+    def _pipe_refused(self, pipe: object) -> UnderlayError:
+        name = getattr(pipe, "name", pipe)
+        return refusal(
+            f"{name!r} of the real machine was made a pipe of the simulated host {self._host.name}",
+            "use streams of Unix sockets within a host, and TCP to another",
+        )
 
     def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
         """Call it when the program sends itself that signal; nobody else can."""

@@ -62,7 +62,7 @@ examples:
   underlay sim scenario.py --pace 10        ten virtual seconds each second
   underlay sim scenario.py --record seen    its packets, a timeline, its faults
   underlay sim scenario.py --capture calls.pcapng --link api,db
-                                            the packets of one link, for Wireshark"""
+                                            one link's packets, for Wireshark"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

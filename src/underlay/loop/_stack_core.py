@@ -86,10 +86,12 @@ class StreamCore:
         self._listeners: list[TcpListener] = []
         self._options = Options()
         self._sock: StackSocket | None = None
+        self._number = -1  # of that socket
 
     def bind_to(self, sock: StackSocket) -> None:
         """Know whom the bridge is to tell of what happens below."""
         self._sock = sock
+        self._number = sock.fileno()
         for below in (self._connection, *self._listeners):
             if below is not None:
                 self._bridge.attach(below, sock)

@@ -7,7 +7,7 @@ a task of the loop of the host where it stands. It refuses to know what a host i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -51,10 +51,11 @@ class Stretch(SimTask):
 
 
 class Body(Generic[_T]):
-    """The coroutine, and what came of it."""
+    """The coroutine, and what came of it; ``ended`` is called when it has returned or raised."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, _T]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, _T], ended: Callable[[], None]) -> None:
         self.coroutine = coroutine
+        self._ended = ended
         self._context: Context = copy_context()
         self.is_done = False
         self.result: _T | None = None
@@ -82,6 +83,7 @@ class Body(Generic[_T]):
 
     def _finish(self, result: _T | None, error: BaseException | None) -> None:
         self.is_done, self.result, self.error = True, result, error
+        self._ended()
 
     def close(self) -> None:
         """Let go of a coroutine that did not come to its end."""

@@ -147,7 +147,18 @@ class SimLoop(StackLoop):
                         self._queue_sockets(found)
                     if not ready:
                         return self._next_timer_s(None) if self._scheduled else None
-                self._run_ready()
+                if self._debug:
+                    self._run_ready_and_time_it()
+                else:
+                    for _ in range(len(ready)):
+                        handle = ready.popleft()
+                        if not handle._cancelled:
+                            try:
+                                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+                            except (SystemExit, KeyboardInterrupt):
+                                raise
+                            except BaseException as error:
+                                self._report_callback(handle, error)
                 if host.is_busy or self.is_stopped:
                     return None
         finally:
@@ -161,26 +172,14 @@ class SimLoop(StackLoop):
 
     def _queue_sockets(self, found: list[tuple[int, int]]) -> None:
         for fd, mask in found:
+            if mask == READ:  # nearly all of them
+                if fd in self._readers:
+                    self._ready_in_turn.append(self._readers[fd])
+                continue
             if mask & ~WRITE and fd in self._readers:
                 self._ready_in_turn.append(self._readers[fd])
             if mask & ~READ and fd in self._writers:
                 self._ready_in_turn.append(self._writers[fd])
-
-    def _run_ready(self) -> None:
-        if self._debug:
-            self._run_ready_and_time_it()
-            return
-        ready = self._ready_in_turn
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle._cancelled:
-                continue
-            try:
-                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                self._report_callback(handle, error)
 
     def end(self) -> list[asyncio.Task[Any]]:
         """The machine is off: nothing runs any more. Gives the tasks that had not ended, for `bury`."""

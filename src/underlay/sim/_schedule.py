@@ -29,11 +29,12 @@ class Schedule:
     2.0
     """
 
-    __slots__ = ("_draw", "_number", "heap", "now", "taken")
+    __slots__ = ("_draw", "_number", "heap", "is_stopped", "now", "taken")
 
     def __init__(self, rng: Random) -> None:
         self.now = 0.0
         self.taken = 0
+        self.is_stopped = False
         self.heap: list[Moment] = []  # to look at its first; it is replaced where moments are withdrawn
         self._number = 0
         self._draw: Final = rng.random
@@ -68,6 +69,23 @@ class Schedule:
         self.taken += 1
         call(argument)
         return True
+
+    def run(self, taken: int, until_s: float) -> bool:
+        """Let moments happen until `stop`, or so many are taken, or one is later; False where none is left."""
+        while not self.is_stopped:
+            heap = self.heap
+            if not heap:
+                return False
+            self.now, _, _, call, argument = heapq.heappop(heap)
+            self.taken += 1
+            call(argument)
+            if self.taken >= taken or self.now > until_s:
+                break
+        return True
+
+    def stop(self) -> None:
+        """Let `run` end behind the moment that happens now."""
+        self.is_stopped = True
 
     def next_at(self) -> float | None:
         """When the next moment is."""

@@ -45,7 +45,6 @@ class SimStreamCore(StreamCore):
             and connection.state is _ESTABLISHED
             and not connection.read_closed
             and connection.error is None
-            and self._sock is not None
         ):
-            bridge.readiness.emptied(self._sock.fileno())
+            bridge.readiness.emptied(self._number)
         return data, None

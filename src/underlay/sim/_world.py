@@ -436,14 +436,15 @@ class World:
                 remedy="give an async def that awaits, and has no yield",
             )
         self._outside.boot()
-        self._body = body = Body(coroutine)
+        self._body = body = Body(coroutine, self.schedule.stop)
         try:
             body.run_on(self._outside)
             schedule = self.schedule
-            step, limit_s = schedule.step if self.watch is None else self._watched_step, self.time_limit_s
-            garbage = Garbage()
-            while not body.is_done and self._failure is None:
-                if not step():
+            garbage, watch, limit_s = Garbage(), self.watch, self.time_limit_s
+            while not schedule.is_stopped:
+                if watch is not None:
+                    watch()
+                if not schedule.run(garbage.due_at if watch is None else 0, limit_s):
                     raise self._stalled("nothing is left to happen")
                 if schedule.taken >= garbage.due_at:
                     garbage.collect(schedule.taken, len(self._hosts))
@@ -460,15 +461,11 @@ class World:
         assert self._body is not None
         return Stalled(self, reason, told(self, self._body.coroutine, self._body.task))
 
-    def _watched_step(self) -> bool:
-        if self.watch is not None:
-            self.watch()
-        return self.schedule.step()
-
     def fail(self, error: BaseException) -> None:
         """A program ended by an error that it did not catch: the run ends with it."""
         if self._failure is None and not self._is_over:
             self._failure = error
+            self.schedule.stop()
 
     @property
     def is_walking(self) -> bool:

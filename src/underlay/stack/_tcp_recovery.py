@@ -132,8 +132,11 @@ def advance(tcb: Tcb, ack: int, echo: int | None, now: float) -> None:
         congestion.on_ack(acked, now, estimator.srtt_s)
     if tcb.tlp_end >= 0 and ack >= tcb.tlp_end:
         tcb.tlp_end = -1
-    tcb.stuck_from = now if queue else NEVER
-    arm_retransmission(tcb, now)
+    if queue:
+        tcb.stuck_from = now
+        arm_retransmission(tcb, now)
+    else:
+        tcb.stuck_from = tcb.rtx_at = NEVER
 
 
 def _trim(tcb: Tcb, ack: int) -> None:

@@ -6,6 +6,7 @@ It knows the calls. What a crash leaves of a file is in `test_disk.py`, and at t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import glob
@@ -253,7 +254,11 @@ def test_links_are_not_to_be_had() -> None:
 
 
 def test_sqlite_in_memory_works() -> None:
-    assert on_a_host(lambda _: sqlite3.connect(":memory:").execute("select 1").fetchone()) == (1,)
+    def program(_: str) -> object:
+        with contextlib.closing(sqlite3.connect(":memory:")) as database:
+            return database.execute("select 1").fetchone()
+
+    assert on_a_host(program) == (1,)
 
 
 # --- crashes ---------------------------------------------------------------------------------------------------------

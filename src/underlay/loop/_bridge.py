@@ -69,6 +69,8 @@ class Bridge:
     """
 
     stream_core: ClassVar[type[StreamCore]] = StreamCore
+    # Whether a program can start others, which would miss the sockets that they are to inherit.
+    has_processes: ClassVar[bool] = True
     """What a stream socket does."""
 
     hosts_file = "/etc/hosts"

@@ -82,6 +82,7 @@ class StackSocket(socket.socket):
     # Closed by the program, though a file that makefile() gave may still use it; and gone for good.
     _closed: bool = True  # until it is made: __del__ asks, also after a constructor that failed
     _gone: bool = True
+    _inheritable: bool = False
     _open: bool = False  # neither gone nor without its network: one look on the ways of data
 
     def __init__(
@@ -475,13 +476,14 @@ class StackSocket(socket.socket):
         return made
 
     def get_inheritable(self) -> bool:
-        """False: a process that is started doesn't have the stack."""
-        return False
+        """False, unless it was asked for where no process can be started: one that is doesn't have the stack."""
+        return self._inheritable
 
     def set_inheritable(self, inheritable: bool) -> None:
         """Refused where it asks for the impossible."""
-        if inheritable:
+        if inheritable and self._bridge.has_processes:
             raise OSError(errno.EOPNOTSUPP, "a socket of the user-space stack can't be inherited")
+        self._inheritable = inheritable
 
     def __del__(self) -> None:
         if not self._gone and not self._closed:

@@ -40,6 +40,7 @@ class SimBridge(Bridge):
     """A host's sockets, and the way its packets take: ``send(name, packet)``; ``rng`` says where reads end."""
 
     stream_core = SimStreamCore
+    has_processes = False  # they are refused, so nobody can miss a socket there (Hypercorn makes its own inheritable)
     hosts_file = ""  # the machine that runs the tests is no part of a world
 
     def __init__(

@@ -19,7 +19,8 @@ import uuid
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from ._stand_ins import replace, replace_method
+from . import _turn
+from ._stand_ins import of_libraries, replace, replace_method
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -139,6 +140,27 @@ _real_uname: Final = os.uname
 _real_platform: Final = platform.uname
 
 
+class OfALibrary(Random):
+    """Stands for a ``Random()`` that a library made when it was imported, with a seed of the machine's: within a host's
+    turn it is the host's ``random``.
+    """
+
+    def __init__(self, original: Random) -> None:
+        self.original = original
+
+
+def _method_of_a_library(name: str) -> Any:
+    def method(self: OfALibrary, /, *args: Any, **kwargs: Any) -> Any:
+        host = _turn.here()
+        return getattr(self.original if host is None else host.chance.random, name)(*args, **kwargs)
+
+    return method
+
+
+for _name, _function in list(vars(random).items()):
+    if getattr(_function, "__self__", None) is random._inst:
+        setattr(OfALibrary, _function.__name__, _method_of_a_library(_function.__name__))
+of_libraries(Random, OfALibrary)
 for _name, _function in list(vars(random).items()):
     if getattr(_function, "__self__", None) is random._inst:
         replace(_function, _function_of_random(_name))

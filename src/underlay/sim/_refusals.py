@@ -23,13 +23,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import UnderlayError
-from ._stand_ins import replace, replace_method
+from ._stand_ins import PACKAGES, replace, replace_method
 
 if TYPE_CHECKING:
     from ._host import Host
 
 _LIBRARY: Final = tuple({sysconfig.get_path("stdlib") + os.sep, sysconfig.get_path("platstdlib") + os.sep, "<frozen "})
-_PACKAGES: Final = ("site-packages", "dist-packages")
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 _USE_COROUTINES: Final = "make it a coroutine, or hand the call to asyncio.to_thread(), which costs time and no thread"
@@ -60,7 +59,7 @@ def line_of(frames: Iterable[FrameType]) -> str:
     package = ""
     for frame in frames:
         file = frame.f_code.co_filename
-        if any(f"{os.sep}{each}{os.sep}" in file for each in _PACKAGES) and not file.startswith(_OURS):
+        if any(f"{os.sep}{each}{os.sep}" in file for each in PACKAGES) and not file.startswith(_OURS):
             package = package or f"{file}:{frame.f_lineno}"
         elif not file.startswith((*_LIBRARY, _OURS)):
             here = f"{file}:{frame.f_lineno}"

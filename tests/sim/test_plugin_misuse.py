@@ -77,3 +77,32 @@ def test_what_is_wrong_in_the_configuration_is_said_once_and_before_any_test(
     name = said.partition("=")[0]
     assert f"ERROR: underlay_{name} in the configuration:" in result.stderr.str()
     assert "Traceback" not in result.stderr.str()
+
+
+def test_a_test_of_unittest_is_replayed_and_leaves_its_folder_as_any_other(run: Run, pytester: pytest.Pytester) -> None:
+    text = (
+        HEAD
+        + """
+import unittest
+
+class TestIt(unittest.TestCase):
+    def setUp(self):
+        self.text = "bad"
+
+    @sim.test(seeds=5)
+    async def test_it(self, world):
+        note("seeds", f"{world.seed} ")
+        async with world.host("a"):
+            await asyncio.sleep(1)
+        self.assertNotEqual(world.seed, 3, self.text)
+"""
+    )
+    result = run(text)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E*AssertionError: 3 == 3 : bad", "replay   pytest test_it.py::TestIt::test_it --underlay-seed 3", "folder *"]
+    )
+    assert (pytester.path / ".underlay" / "test_it-seed-3" / "capture.pcapng").exists()
+    (pytester.path / "seeds").unlink()
+    run(text, "--underlay-seed=2").assert_outcomes(passed=1)
+    assert (pytester.path / "seeds").read_text() == "2 "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
+from _pytest.unittest import TestCaseFunction
 
 if TYPE_CHECKING:
     from ._elsewhere import Processes
@@ -125,6 +126,23 @@ class _Session:
         instance = getattr(pyfuncitem.obj, "__self__", None)
         _Run(self, pyfuncitem, sim_test, () if instance is None else (instance,), kwargs).run()
         return True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
+        """Run a test of ours in a ``unittest.TestCase`` too, which calls it by itself."""
+        if not isinstance(item, TestCaseFunction) or getattr(item.obj, _ATTRIBUTE, None) is None:
+            return (yield)
+        from . import _test
+
+        def run(sim_test: SimTest, /, *args: object, **kwargs: object) -> None:
+            __tracebackhide__ = True
+            _Run(self, item, sim_test, args, kwargs).run()
+
+        _test.runner = run
+        try:
+            return (yield)
+        finally:
+            _test.runner = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

@@ -76,15 +76,18 @@ def receive(tcb: Tcb, segment: TcpSegment, now: float) -> None:
                     tcb.ts_recent_at = now
             else:
                 echo = -1
-            board = tcb.board
-            if acked and wide and (board is None or not board.active):
-                advance(tcb, una + acked, echo if echo >= 0 else None, now)  # `_take_ack`, with fewer calls
-                tcb.probes = 0
-                tcb.soft_error = 0
-                if tcb.snd_up is not None or not tcb.notified_room:
-                    _after_ack(tcb, una + acked)
-            elif acked or (not size and wide == tcb.snd_wnd and una != tcb.snd_nxt):
-                _take_ack(tcb, una + acked, wide, size, (), echo, now)
+            if acked:
+                board = tcb.board
+                if wide and (board is None or not board.active):
+                    advance(tcb, una + acked, echo if echo >= 0 else None, now)  # `_take_ack`, with fewer calls
+                    tcb.probes = 0
+                    tcb.soft_error = 0
+                    if tcb.snd_up is not None or not tcb.notified_room:
+                        _after_ack(tcb, una + acked)
+                else:
+                    _take_ack(tcb, una + acked, wide, size, (), echo, now)
+            elif not size and wide == tcb.snd_wnd and una != tcb.snd_nxt:
+                _take_ack(tcb, una, wide, size, (), echo, now)
             elif tcb.probes:
                 tcb.probes = 0  # the peer is there (MUST-37)
                 tcb.stuck_from = now

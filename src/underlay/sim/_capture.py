@@ -1,4 +1,4 @@
-"""Packets of a world in a pcapng file: one interface for each link, each packet as it is sent and as it arrives.
+"""Packets of a world in a pcapng file: one interface for each link, each packet as it is sent.
 
 This file knows which links are wanted, and what an interface is called. It refuses to know how a packet travels
 (``_internet.py``), and the blocks of the file (`underlay.trace`).
@@ -26,9 +26,9 @@ class Capture:
     """Writes the packets of one world's links from now on, until `close` or the end of the world.
 
     An interface is named by the ends of its link, as in "api | db", "office | pc" for a host's wire to a LAN, and
-    "access of home". A packet is there twice, outbound when it is sent and inbound when it arrives: to see each once,
-    say ``frame.packet_flags_direction == 2`` (as sent) or ``== 1`` (as arrived) to Wireshark. What was lost is there
-    once, and a comment says by what.
+    "access of home". A packet is there once, when it is sent, and a comment says what it was dropped by. With
+    ``arrivals`` it is there once more, inbound, as it arrives: later, perhaps damaged or doubled. (A program that looks
+    into TCP, as Wireshark does, takes these for retransmissions.)
     """
 
     def __init__(
@@ -37,8 +37,10 @@ class Capture:
         internet: Internet,
         is_wanted: Wanted | None = None,
         *,
+        arrivals: bool = False,
         limit_bytes: int = CAPTURE_BYTES,
     ) -> None:
+        self._arrivals = arrivals
         self._internet = internet
         self._is_wanted = is_wanted
         with _turn.of(None):
@@ -57,6 +59,8 @@ class Capture:
         return self._writer.statistics().unwritten_frames
 
     def _packet(self, internet: object, way: Way, direction: str, data: bytes, comment: str) -> None:
+        if direction == "in" and not self._arrivals:
+            return
         if internet is self._internet and (self._is_wanted is None or self._is_wanted(way)):
             self._writer.add_link(way.link, is_ethernet=way.is_ethernet)  # a damaged first packet may look like neither
             self._writer.record(way.link, direction, data, self._internet.now, comment)

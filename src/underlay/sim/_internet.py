@@ -134,6 +134,7 @@ class Internet:
         self._by_address: dict[str, dict[bytes, Way]] = {}
         self.under_way = 0
         self.drops: Counter[str] = Counter()
+        self._dropped_by = ""
         self._deliver_one: Final = self._deliver
         self._routers: set[str] = set()
         self._accesses: dict[str, tuple[Way, Way]] = {}
@@ -339,18 +340,19 @@ class Internet:
         """Seconds since the world began."""
         return self._schedule.now
 
+    def _tell(self, way: Way, direction: str, frame: Frame, comment: str = "") -> None:
+        PACKET(self, way, direction, for_capture(frame, is_ethernet=way.is_ethernet), comment)
+
     def _show(self, way: Way, direction: str, frame: Frame, comment: str = "") -> None:
-        data = for_capture(frame, is_ethernet=way.is_ethernet)
-        if FRAME.listeners and not way.is_ethernet:  # what passes a LAN its switch shows
-            FRAME(way.sender if direction == "out" else way.target, direction, data, self._schedule.now, comment)
-        if PACKET.listeners:
-            PACKET(self, way, direction, data, comment)
+        if not way.is_ethernet:  # what passes a LAN its switch shows
+            end = way.sender if direction == "out" else way.target
+            FRAME(end, direction, for_capture(frame, is_ethernet=False), self._schedule.now, comment)
 
     def arrives_by_wire(self, way: Way, frame: Frame) -> None:
         """A frame has come from a LAN to a host."""
         self.arrived(way)
         if PACKET.listeners:
-            self._show(way, "in", frame)
+            self._tell(way, "in", frame)
 
     def arrived(self, way: Way) -> None:
         """A frame has come to the end of a way that ends at no host."""
@@ -376,8 +378,10 @@ class Internet:
         """Take a packet for a way."""
         way.sent_frames += 1
         way.sent_bytes += len(frame[0]) + len(frame[1])
-        if (FRAME.listeners or PACKET.listeners) and not way.is_silent:
+        if FRAME.listeners and not way.is_silent:
             self._show(way, "out", frame, "dropped: cut" if way.is_cut else "")
+        if PACKET.listeners and (way.is_cut or way.is_held) and not way.is_silent:
+            self._tell(way, "out", frame, "dropped: cut" if way.is_cut else "held")
         if way.is_cut:
             way.drops["cut"] += 1
         elif way.is_held:
@@ -407,13 +411,13 @@ class Internet:
         # A piece is a super-frame of one segment: whoever needs its checksum, as a corrupting stage does, makes it.
         return [Frame(head, payload, segment_bytes, start, offset) for head, payload, *_ in pieces]
 
-    def _carry(self, way: Way, frame: Frame) -> None:
+    def _carry(self, way: Way, frame: Frame, *, is_told: bool = False) -> None:
         due = self._schedule.now + way.delay_s
-        if way.stages:
-            for passage in self._through(way, way.stages, Passage(frame, due)):
-                self._enter(way, passage[0], passage[1], held=passage[2])
-        else:
-            self._enter(way, frame, due, held=False)
+        passages = [Passage(frame, due)] if not way.stages else self._through(way, way.stages, Passage(frame, due))
+        if PACKET.listeners and not is_told and not (way.is_silent and passages):
+            self._tell(way, "out", frame, "" if passages else f"dropped: {self._dropped_by}")
+        for passage in passages:
+            self._enter(way, passage[0], passage[1], held=passage[2])
 
     def _through(self, way: Way, stages: tuple[Impairment, ...], passage: Passage) -> list[Passage]:
         passages = [passage]
@@ -421,7 +425,8 @@ class Internet:
             passages = [out for each in passages for out in stage.apply(each, is_ethernet=way.is_ethernet)]
             if not passages:
                 way.drops[stage.name] += 1
-                if FRAME.listeners or PACKET.listeners:
+                self._dropped_by = stage.name
+                if FRAME.listeners:
                     self._show(way, "out", passage[0], f"dropped: {stage.name}")
                 break
         return passages
@@ -447,8 +452,10 @@ class Internet:
         way, packet = passage
         self.under_way -= 1
         way.arrived_frames += 1
-        if FRAME.listeners or PACKET.listeners:
+        if FRAME.listeners:
             self._show(way, "in", frame_of(packet))
+        if PACKET.listeners:
+            self._tell(way, "in", frame_of(packet))
         schedule = self._schedule
         more = False
         if schedule.heap:
@@ -521,7 +528,7 @@ class Internet:
                 self._enter(way, frame, now + left_s, held=False)
             else:
                 for piece in self._pieces(way, frame) if way.cuts else [frame]:
-                    self._carry(way, piece)
+                    self._carry(way, piece, is_told=True)
 
     def _withdraw(self, way: Way) -> list[Moment]:
         """Take what is under way out of the schedule, in the order of arrival."""

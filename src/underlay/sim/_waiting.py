@@ -51,7 +51,7 @@ def _place_of(coroutine: object) -> str:
     chain = list(_chain(coroutine))
     if not chain:
         return _name_of(coroutine)
-    at = next((at for at in reversed(range(len(chain))) if line_of([chain[at][1]])), len(chain) - 1)
+    at = next((at for at in reversed(range(len(chain))) if line_of([chain[at][1]])), 0)
     frame = chain[at][1]
     place = line_of(each for _, each in reversed(chain)) or f"{frame.f_code.co_filename}:{frame.f_lineno}"
     below = f", in {chain[at + 1][0]}" if at + 1 < len(chain) else ""

@@ -367,19 +367,21 @@ class World:
         one: Ends | None = None,
         *others: Ends,
         to: Ends | None = None,
+        arrivals: bool = False,
         limit_bytes: int = CAPTURE_BYTES,
     ) -> Capture:
         """Write what passes from now on to a pcapng file: everything, or what does between some ends.
 
         ``world.capture("calls.pcapng", "api", "db")`` is one link, ``"api"`` alone all of a host's, a LAN's name all
         of its wires. Until `Capture.close`, the end of a ``with`` block, or that of the world. An interface of the file
-        is a link. Of more than ``limit_bytes`` the rest is counted, and not written.
+        is a link, and a packet is there as it is sent; with ``arrivals`` once more as it arrives. Of more than
+        ``limit_bytes`` the rest is counted, and not written.
         """
         wanted = None
         if one is not None:
             ones, targets, one_way = self.between.sides(one, others, to)
             wanted = passing(ones, targets if others or one_way else [], one_way=one_way)
-        capture = Capture(file, self.internet, wanted, limit_bytes=limit_bytes)
+        capture = Capture(file, self.internet, wanted, arrivals=arrivals, limit_bytes=limit_bytes)
         self._captures.append(capture)
         return capture
 

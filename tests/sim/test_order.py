@@ -305,8 +305,8 @@ def test_garbage_is_collected_more_seldom_the_more_hosts_a_world_has(monkeypatch
         return len(collected)
 
     assert times(3, 10 * COLLECT_EVERY + 1) == 10
-    assert collected == [2, 2, 1, 2, 1, 1, 1, 2, 1, 1], "all of it after twice as long each time"
-    assert times(1000, 100_000) == 100_000 // (1000 * COLLECT_EVERY_A_HOST)
+    assert collected == [2, 1, 1, 2, 1, 1, 1, 1, 1, 1], "all of it after four times as long each time"
+    assert times(1000, 300_000) == 300_000 // (1000 * COLLECT_EVERY_A_HOST)
 
 
 if __name__ == "__main__":

@@ -161,13 +161,14 @@ at_begin_and_end(_hook_generators)
 
 # --- garbage ---------------------------------------------------------------------------------------------------------
 
-# Young objects are looked at so often (some 100 ms of work), all of the world's whenever it is twice as old: what lives
-# is looked at few times, and garbage is never more than what a run as long has made.
+# Young objects are looked at so often (some 100 ms of work), all of the world's whenever it is four times as old: what
+# lives is looked at few times, and old garbage is never more than what the run has made since it was a quarter as old.
 COLLECT_EVERY: Final = 1 << 12
 # In a world of many hosts a look at all that lives takes the longer the more there are, so it pays after so many more
-# moments. A moment makes 1 KiB of garbage where connections come and go, and nearly none where they stay; so garbage
-# is half of what a host needs to be there (60 KiB) at most.
-COLLECT_EVERY_A_HOST: Final = 32
+# moments. Where connections come and go a moment makes some 300 bytes of garbage in cycles, where they stay none; so
+# it is less than what a host needs to be there (64 KiB).
+COLLECT_EVERY_A_HOST: Final = 128
+_ALL_AT: Final = frozenset(4**power for power in range(20))
 
 
 class Garbage:
@@ -188,7 +189,7 @@ class Garbage:
         self._at, self.due_at = moments, moments + pause
         self._times += 1
         with _turn.of(None):
-            gc.collect(2 if self._times & (self._times - 1) == 0 else 1)
+            gc.collect(2 if self._times in _ALL_AT else 1)
 
 
 _was_enabled = False

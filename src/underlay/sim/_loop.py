@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iter
 from concurrent.futures import Executor
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, Unpack, cast
 from weakref import WeakValueDictionary
 
 from ..errors import UnderlayError
@@ -199,8 +199,10 @@ class SimLoop(StackLoop):
         _set_running_loop(self)
         try:
             for task in tasks:
+                coroutine: object = task.get_coro()
                 try:
-                    task.get_coro().close()
+                    if isinstance(coroutine, Coroutine | Generator):  # None of an eager task that never waited
+                        coroutine.close()
                 except Exception:
                     pass  # a `finally` block on a machine that is off: whatever it says is no news
         finally:
@@ -451,7 +453,7 @@ class SimTask(Numbered, asyncio.Task[Any]):
 def _make_task(
     loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T], **options: Any
 ) -> asyncio.Task[_T]:
-    return SimTask(coro, loop=loop, **options)
+    return SimTask(cast("Coroutine[Any, Any, _T]", coro), loop=loop, **options)
 
 
 def _tell(future: asyncio.Future[Any], result: object, failure: BaseException | None) -> None:

@@ -84,6 +84,9 @@ def os_does(root: str) -> object:
     said: list[object] = [os.write(number, b"0123456789"), os.lseek(number, 2, os.SEEK_SET), os.read(number, 3)]
     said += [os.pwrite(number, b"ab", 8), os.pread(number, 4, 6), os.lseek(number, 0, os.SEEK_CUR)]
     said += [os.fstat(number).st_size, oct(os.fstat(number).st_mode), os.isatty(number)]
+    os.lseek(number, 0, os.SEEK_SET)
+    two = bytearray(3), bytearray(20)
+    said += [os.readv(number, two), bytes(two[0]), bytes(two[1]), os.writev(number, [b"x", b"yz"])]
     os.ftruncate(number, 4)
     os.fsync(number)
     os.fdatasync(number)

@@ -4,8 +4,9 @@ This file knows which calls take a path or a descriptor, and which paths are on 
 disk keeps when the power fails (``_disk.py``).
 
 Everywhere else, and on a host that was made without ``disk=``, files are the real machine's. Not carried: links (EPERM,
-as on FAT), ``mmap``, ``os.dup``, and code in C that opens files itself. Of that, ``sqlite3`` is refused by file and
-line; to others the disk's directory is what the real machine has there, and its descriptors are none (EBADF).
+as on FAT), ``mmap``, ``os.dup``, and code in C that opens files itself, such as ``io.FileIO`` and that of ``ssl`` for
+certificates. Of that, ``sqlite3`` is refused by file and line; to others the disk's directory is what the real machine
+has there, and its descriptors are none (EBADF).
 """
 
 from __future__ import annotations
@@ -351,6 +352,17 @@ def _by_number(original: Callable[..., Any], inside: Callable[..., Any]) -> None
     replace(original, call)
 
 
+def _readv(file: DiskFile, buffers: Any) -> int:
+    """Fill one after another, as far as the file goes."""
+    done = 0
+    for buffer in buffers:
+        count = file.readinto(buffer)
+        done += count
+        if count < memoryview(buffer).nbytes:
+            break
+    return done
+
+
 def _pread(file: DiskFile, length: int, offset: int) -> bytes:
     return bytes(file.inode.content[offset : offset + length])
 
@@ -375,6 +387,8 @@ def _sync(file: DiskFile) -> None:
 
 _by_number(os.read, lambda file, length: file.read(length))
 _by_number(os.write, lambda file, data: file.write(data))
+_by_number(os.writev, lambda file, buffers: file.write(b"".join(buffers)))
+_by_number(os.readv, _readv)
 _by_number(os.pread, _pread)
 _by_number(os.pwrite, _pwrite)
 _by_number(os.lseek, lambda file, offset, whence: file.seek(offset, whence))

@@ -89,7 +89,7 @@ def os_does(root: str) -> object:
     said += [os.readv(number, two), bytes(two[0]), bytes(two[1]), os.writev(number, [b"x", b"yz"])]
     os.ftruncate(number, 4)
     os.fsync(number)
-    os.fdatasync(number)
+    os.fdatasync(fd=number)
     fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with os.fdopen(number, "rb") as file:
         said.append(file.read())
@@ -191,6 +191,20 @@ def test_a_disk_is_known_by_other_ways_to_write_its_path(
 
     assert on_a_host(program, root=str(root)) == ["bytes", "doubled", "path", "relative"]
     assert os.listdir(tmp_path) == ["beside"]
+
+
+def test_a_path_from_a_directory_of_the_real_machine_is_the_real_machines(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "var/lib").mkdir(parents=True)
+    (tmp_path / ROOT[1:]).write_text("real")
+
+    def program(root: str) -> int:
+        directory = os.open(tmp_path, os.O_RDONLY)
+        try:
+            return os.stat(root[1:], dir_fd=directory).st_size
+        finally:
+            os.close(directory)
+
+    assert on_a_host(program) == 4
 
 
 def test_a_host_without_a_directory_for_its_disk_has_the_real_machines_files(tmp_path: pathlib.Path) -> None:

@@ -62,8 +62,9 @@ def on_disk(host: Host, path: Any, dir_fd: Any = None) -> str | None:
     if not path:
         return None
     if not path.startswith("/"):
-        above = os.getcwd() if dir_fd is None else host.disk.file(dir_fd).name if _is_ours(dir_fd) else "/"
-        path = os.path.join(above, path)
+        if dir_fd is not None and not _is_ours(dir_fd):
+            return None
+        path = os.path.join(os.getcwd() if dir_fd is None else host.disk.file(dir_fd).name, path)
     path = os.path.normpath(path)
     return path if path == root or path.startswith(root + "/") else None
 
@@ -342,7 +343,10 @@ replace(os.chdir, _chdir)
 def _by_number(original: Callable[..., Any], inside: Callable[..., Any]) -> None:
     """Let ``inside(file, …)`` stand for a call whose first argument is a descriptor of the disk's."""
 
-    def call(host: Host, number: Any, /, *args: Any, **words: Any) -> Any:
+    def call(host: Host, *args: Any, **words: Any) -> Any:
+        if not args and "fd" not in words:
+            return original(**words)
+        number, *args = args or (words.pop("fd"),)  # type: ignore[assignment]
         if not isinstance(number, int):  # os.fsync(file)
             number = number.fileno() if hasattr(number, "fileno") else number
         if not _is_ours(number):

@@ -239,32 +239,46 @@ def test_a_fault_on_a_lan_is_also_one_for_what_is_under_way(
     assert World(1).run(test) == arrived
 
 
+async def arrived_through_access_links(world: World, at_s: float, fault: Callable[[World], None]) -> list[float]:
+    """When a datagram arrives that takes a second on each of its three links, and what befalls it 5 s at one moment."""
+    got: list[float] = []
+
+    class Counting(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            got.append(world.now)
+
+    world.host("a"), world.host("b")
+    for name in ("a", "b"):
+        world.access(name, delay="1s")
+    world.link("a", "b", delay="1s")
+    async with world.host("b"):
+        await asyncio.get_running_loop().create_datagram_endpoint(Counting, local_addr=("0.0.0.0", 9))
+    async with world.host("a"):
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=("b", 9))
+        transport.sendto(b"x")
+        await asyncio.sleep(at_s)
+        fault(world)
+        await asyncio.sleep(5)
+        world.heal()
+        world.release()
+        await asyncio.sleep(10)
+    return got
+
+
 @pytest.mark.parametrize("at_s", [0.5, 1.5, 2.5])
 def test_a_partition_loses_what_is_on_an_access_link_or_between_two(at_s: float) -> None:
-    async def test(world: World) -> int:
-        got: list[bytes] = []
+    def part_for_a_moment(world: World) -> None:
+        world.partition("a", to="b")
+        world.heal()
 
-        class Counting(asyncio.DatagramProtocol):
-            def datagram_received(self, data: bytes, addr: object) -> None:
-                got.append(data)
+    assert run(lambda world: arrived_through_access_links(world, at_s, part_for_a_moment)) == []
 
-        world.host("a"), world.host("b")
-        for name in ("a", "b"):
-            world.access(name, delay="1s")
-        world.link("a", "b", delay="1s")
-        async with world.host("b"):
-            await asyncio.get_running_loop().create_datagram_endpoint(Counting, local_addr=("0.0.0.0", 9))
-        async with world.host("a"):
-            loop = asyncio.get_running_loop()
-            transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=("b", 9))
-            transport.sendto(b"x")
-            await asyncio.sleep(at_s)
-            world.partition("a", to="b")
-            world.heal()
-            await asyncio.sleep(10)
-        return len(got)
 
-    assert run(test) == 0
+@pytest.mark.parametrize(("at_s", "arrived_s"), [(0.5, 7.5), (1.5, 8.0), (2.5, 8.0)])
+def test_what_is_held_waits_on_an_access_link_or_between_two(at_s: float, arrived_s: float) -> None:
+    got = run(lambda world: arrived_through_access_links(world, at_s, lambda world: world.hold("a", to="b")))
+    assert got == [pytest.approx(arrived_s)]
 
 
 def test_hosts_of_a_lan_that_are_parted_do_not_find_each_others_addresses_either() -> None:

@@ -87,8 +87,9 @@ class Way:
         self.is_cut = False
         self.is_held = False
         self.undisturbed: Conditions | None = None
-        # What stands still, and how much of its way is left; None for what was sent meanwhile, which has it all.
-        self.held: deque[tuple[Frame, float | None]] = deque()
+        # What stands still, how much of its way is left (None for what was sent meanwhile, which has it all), and where
+        # it goes on: here, or on the access link behind.
+        self.held: deque[tuple[Frame, float | None, Way]] = deque()
         self.sent_frames = self.sent_bytes = self.arrived_frames = 0
         self.drops: Counter[str] = Counter()
 
@@ -397,7 +398,7 @@ class Internet:
             way.drops["in_flight"] += 1
             return
         self.under_way += 1
-        way.held.append((kept(frame), None))
+        way.held.append((kept(frame), None, way))
 
     def _pieces(self, way: Way, frame: Frame) -> list[Frame]:
         """Cut a super-frame, as each of its segments has a fate of its own."""
@@ -512,7 +513,11 @@ class Internet:
             return
         way.is_held = True
         now = self._schedule.now
-        way.held.extend((frame_of(moment[4][1]), moment[0] - now) for moment in self._withdraw(way))
+        if target in self._accesses:  # what has left this way may be on the last one, with others' packets
+            downlink = self._accesses[target][1]
+            late = self._withdraw(downlink, lambda frame: self._names.get(_source(frame)) == sender)
+            way.held.extend((frame_of(moment[4][1]), moment[0] - now, downlink) for moment in late)
+        way.held.extend((frame_of(moment[4][1]), moment[0] - now, way) for moment in self._withdraw(way))
         self.under_way += len(way.held)
         way.clear()
 
@@ -523,18 +528,26 @@ class Internet:
         held, way.held = way.held, deque()
         self.under_way -= len(held)
         now = self._schedule.now
-        for frame, left_s in held:
+        for frame, left_s, on in held:
             if left_s is not None:
-                self._enter(way, frame, now + left_s, held=False)
+                self._enter(on, frame, now + left_s, held=False)
             else:
                 for piece in self._pieces(way, frame) if way.cuts else [frame]:
                     self._carry(way, piece, is_told=True)
 
-    def _withdraw(self, way: Way) -> list[Moment]:
-        """Take what is under way out of the schedule, in the order of arrival."""
-        moments = self._schedule.withdraw(lambda moment: type(moment[4]) is tuple and moment[4][0] is way)
+    def _withdraw(self, way: Way, is_wanted: Callable[[Packet], bool] | None = None) -> list[Moment]:
+        """Take what is under way, or some of it, out of the schedule, in the order of arrival."""
+        moments = self._schedule.withdraw(
+            lambda moment: (
+                type(moment[4]) is tuple and moment[4][0] is way and (is_wanted is None or is_wanted(moment[4][1]))
+            )
+        )
         self.under_way -= len(moments)
         return moments
+
+
+def _source(packet: Packet) -> bytes:
+    return addresses_of(frame_of(packet).to_bytes(), is_ethernet=False)[0]
 
 
 def _nobody(packet: bytes | memoryview | TcpPacket, checksum_valid: bool, more: bool) -> None:

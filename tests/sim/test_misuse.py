@@ -327,12 +327,13 @@ def test_a_program_that_stops_its_loop_fails_at_once() -> None:
 
 def test_a_program_that_is_cancelled_by_itself_ends_as_a_process_does() -> None:
     async def serve() -> None:
-        server = await asyncio.start_server(lambda reader, writer: None, port=7)
+        writers = []
+        server = await asyncio.start_server(lambda reader, writer: writers.append(writer), port=7)
         await asyncio.sleep(1)
         main = asyncio.current_task()
-        assert main is not None
+        assert main is not None and server.is_serving()
         main.cancel()
-        await server.serve_forever()
+        await asyncio.Event().wait()
 
     async def act(world: World) -> bytes:
         host = world.host("c", start=serve)

@@ -140,7 +140,7 @@ def test_as_completed_begins_what_it_is_given_in_its_order_and_only_when_it_is_a
 
             for each in asyncio.as_completed([begin(number) for number in range(20)]):
                 await each
-            with pytest.raises(TypeError, match="iterable of futures"):
+            with pytest.raises(TypeError, match="an iterable of"):
                 list(asyncio.as_completed(asyncio.get_running_loop().create_future()))
             return began
 
@@ -151,12 +151,16 @@ class OfALibrary(asyncio.Protocol):
     """A library's own, such as servers keep in sets."""
 
 
+class OfATransport(asyncio.Transport):
+    """As each transport that there is; ``asyncio.Transport`` itself has no room for a number."""
+
+
 # --- within one process ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "make",
-    [asyncio.Queue, asyncio.Event, asyncio.Lock, asyncio.StreamReader, OfALibrary, asyncio.Transport],
+    [asyncio.Queue, asyncio.Event, asyncio.Lock, asyncio.StreamReader, OfALibrary, OfATransport],
 )
 def test_asyncios_objects_stand_in_a_set_in_the_order_of_their_making(make: Callable[[], object]) -> None:
     async def test(world: World) -> object:

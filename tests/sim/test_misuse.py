@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import signal
 import socket
 import time
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from underlay.errors import UsageError
-from underlay.sim import World
+from underlay.errors import UnderlayError, UsageError
+from underlay.sim import Stalled, World
 
 
 async def nothing(world: World) -> None:
@@ -154,6 +155,12 @@ def test_no_clock_is_wrong_by_more_than_a_calendar_has(offset_s: Any) -> None:
 def test_chaos_in_which_no_time_passes_is_refused() -> None:
     with pytest.raises(UsageError, match="every=0 and each=0 let no time pass"):
         in_a_world(lambda world: world.chaos(every=0, each=0))
+
+
+@pytest.mark.parametrize("between", [{"a": 1}, {("a",): 1}, "ab", None], ids=repr)
+def test_a_wan_is_of_pairs_of_regions(between: Any) -> None:
+    with pytest.raises(UsageError, match="is no pair of regions; as in"):
+        in_a_world(lambda world: world.wan(between, a=["a"]))
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
@@ -375,6 +382,29 @@ def test_code_sleeps_no_longer_than_c_can_count() -> None:
                 time.sleep(1e300)
 
     in_a_world(act)
+
+
+def test_a_test_that_looks_for_ever_is_ended_and_told_of_the_limit() -> None:
+    async def act(world: World) -> None:
+        async with world.host("c"):
+            while True:
+                await asyncio.sleep(1)
+
+    with pytest.raises(Stalled, match=r"the time limit of 10800 s has passed .*; or it needs longer, as in time_limit"):
+        in_a_world(act)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [lambda: signal.pause(), lambda: signal.sigwait([signal.SIGUSR1]), lambda: os.wait(), lambda: os.waitpid(-1, 0)],
+)
+def test_nobody_waits_for_what_cannot_come(wait: Callable[[], object]) -> None:
+    async def act(world: World) -> None:
+        async with world.host("c"):
+            wait()
+
+    with pytest.raises(UnderlayError, match=r"test_misuse\.py:\d+: a (signal|process) was waited for"):
+        in_a_world(act)
 
 
 def test_nobody_handles_the_signal_that_kills() -> None:

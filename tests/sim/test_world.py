@@ -56,7 +56,7 @@ def test_time_is_virtual_and_nothing_waits_for_it() -> None:
         await asyncio.sleep(80_000)
         return world.now
 
-    assert run(test) == pytest.approx(80_000)
+    assert run(test, time_limit="1d") == pytest.approx(80_000)
 
 
 def test_a_round_trip_takes_what_its_two_ways_take() -> None:

@@ -103,6 +103,15 @@ replace_method(selectors._BaseSelectorImpl, "__init__", _refuse_method(_selector
 _USE_TIMER: Final = "use loop.call_later() or asyncio.timeout()"
 replace(signal.alarm, _refuse("an alarm of the real machine was set", _USE_TIMER))
 replace(signal.setitimer, _refuse("an alarm of the real machine was set", _USE_TIMER))
+for _name in ("pause", "sigwait", "sigwaitinfo", "sigtimedwait"):
+    if hasattr(signal, _name):
+        replace(
+            getattr(signal, _name),
+            _refuse("a signal was waited for", "use loop.add_signal_handler() and an asyncio.Event"),
+        )
+for _name in ("wait", "wait3", "wait4", "waitid", "waitpid"):
+    if hasattr(os, _name):
+        replace(getattr(os, _name), _refuse("a process was waited for, and there is none", USE_A_HOST))
 
 
 def _input(host: Host, prompt: object = "", /) -> str:

@@ -34,8 +34,9 @@ from ._waiting import told
 
 _T = TypeVar("_T")
 
-# A day of virtual time: whatever a test waits for has come by then, or never comes.
-TIME_LIMIT_S: Final = 86_400.0
+# Whatever a test waits for has come by then, or never comes: the slowest that Linux does by itself is to give up a peer
+# by keepalive, after 7875 s. Who looks for it every 10 ms is ended in some seconds; a day of that takes minutes.
+TIME_LIMIT_S: Final = 3 * 3600.0
 # Every way's, unless told otherwise: hosts of one data centre.
 DELAY_S: Final = 0.0005
 # Of a LAN's wire, unless told otherwise: 100 m of it, and what a card and half a switch take.
@@ -44,6 +45,7 @@ WIRE_DELAY_S: Final = 25e-6
 MOST_LANS: Final = 255
 # How long cancelled programs have to say goodbye when the test is over: more than servers wait for their clients.
 GOODBYE_S: Final = 30.0
+_WAITS: Final = "it waits for what cannot come: an answer that nobody sends, a lock that nobody releases"
 # Where a test's own lines run outside of any host's block.
 OUTSIDE: Final = "the test"
 
@@ -51,7 +53,8 @@ OUTSIDE: Final = "the test"
 class World:
     """Many hosts in one process, each with its own loop, clock and TCP/IP stack, in virtual time, from a seed.
 
-    ``conditions`` are those of every way that `link` says nothing of. ``time_limit`` bounds the virtual time. Of the
+    ``conditions`` are those of every way that `link` says nothing of. ``time_limit`` bounds the virtual time, of
+    three hours unless told otherwise. Of the
     faults that `chaos` draws, ``only_faults`` applies those of these numbers: so a schedule is shrunk.
 
     >>> import asyncio
@@ -240,6 +243,7 @@ class World:
         [Conditions(delay_s=0.04), Conditions(delay_s=0.002, loss=0.001)]
         """
         pairs: dict[tuple[str, str], Conditions] = {}
+        _check_pairs(between)
         for (one, other), said in between.items():
             for region in (one, other):
                 if region not in regions:
@@ -451,7 +455,10 @@ class World:
                 if schedule.taken >= garbage.due_at:
                     garbage.collect(schedule.taken, len(self._hosts))
                 if schedule.now > limit_s:
-                    raise self._stalled(f"the time limit of {limit_s:g} s has passed")
+                    raise self._stalled(
+                        f"the time limit of {limit_s:g} s has passed",
+                        'it waits for what does not come; or it needs longer, as in time_limit="2d"',
+                    )
             error = self._failure or body.error
             if error is not None:
                 raise error
@@ -459,9 +466,9 @@ class World:
         finally:
             self._end()
 
-    def _stalled(self, reason: str) -> Stalled:
+    def _stalled(self, reason: str, remedy: str = _WAITS) -> Stalled:
         assert self._body is not None
-        return Stalled(self, reason, told(self, self._body.coroutine, self._body.task))
+        return Stalled(self, reason, told(self, self._body.coroutine, self._body.task), remedy)
 
     def fail(self, error: BaseException) -> None:
         """A program ended by an error that it did not catch: the run ends with it."""
@@ -508,12 +515,16 @@ class World:
                 capture.close()
 
 
+def _check_pairs(between: object) -> None:
+    pairs = between if isinstance(between, dict) else [between]
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise UsageError(f"{pair!r} is no pair of regions", remedy='as in {("eu", "us"): "80ms"}')
+
+
 class Stalled(UnderlayError):
     """The test waits, and nothing is left that could wake it; a note says on which line each task stands."""
 
-    def __init__(self, world: World, reason: str, waiting: str) -> None:
-        super().__init__(
-            f"{reason} at {world.now:.6f} s, and the test has not ended",
-            remedy="it waits for what cannot come: an answer that nobody sends, a lock that nobody releases",
-        )
+    def __init__(self, world: World, reason: str, waiting: str, remedy: str = _WAITS) -> None:
+        super().__init__(f"{reason} at {world.now:.6f} s, and the test has not ended", remedy=remedy)
         self.add_note(waiting)

@@ -276,7 +276,7 @@ def _challenge(tcb: Tcb, now: float, reason: str) -> None:
     """Send a challenge ACK, of which there are only so many a second (RFC 5961 §7)."""
     layer = tcb.layer
     layer.count(reason)
-    if layer.may_challenge(now):
+    if layer.challenges.take(now):
         send_ack(tcb, now)
     else:
         layer.count("challenge.limited")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ..wire import ACK, FIN, PROTOCOL_TCP, RST, SYN, TCP_CHECKSUM_OFFSET, TcpSegment, WireError, build_tcp_header
 from ..wire import parse_tcp as _parse_tcp
 from ._contract import Events, IcmpError, IpOutput, Path, Rng
+from ._tcp_challenge import ChallengeLimit
 from ._tcp_congestion import make_congestion_control
 from ._tcp_connection import TcpConnection
 from ._tcp_icmp import take_icmp_error
@@ -85,7 +86,6 @@ class TcpLayer:
         self.orphans = 0
         self._orphan_bytes = 0
         self.syn_requests = 0
-        self._rng = rng
         self._notify = notify
         self._on_doubt = on_doubt
         self._now = 0.0
@@ -96,8 +96,7 @@ class TcpLayer:
         self._heap: list[tuple[float, int, Tcb | SynRequest]] = []
         self._sweeps_at = _SPARE_ENTRIES
         self._serial = 0
-        self._challenge_second = -1
-        self._challenges_left = 0
+        self.challenges = ChallengeLimit(rng, most_per_s=self.config.challenge_acks_per_s)
 
     # --- opening ---
 
@@ -451,22 +450,6 @@ class TcpLayer:
     def count(self, reason: str) -> None:
         """Count something that was refused or dropped."""
         self._drops[reason] = self._drops.get(reason, 0) + 1
-
-    def may_challenge(self, now: float) -> bool:
-        """Is there a challenge ACK left in this second? (RFC 5961 §7).
-
-        How many there are is drawn anew each second, so that nobody can count ours to find other connections
-        (CVE-2016-5696).
-        """
-        second = int(now)
-        if second != self._challenge_second:
-            self._challenge_second = second
-            half = (self.config.challenge_acks_per_s + 1) // 2
-            self._challenges_left = half + int(self._rng.random() * half)
-        if self._challenges_left <= 0:
-            return False
-        self._challenges_left -= 1
-        return True
 
     def advise_negative(self, tcb: Tcb) -> None:
         """R1 was passed: the path may be dead (MUST-20)."""

@@ -275,8 +275,10 @@ def _send_new(tcb: Tcb, now: float) -> None:
         board = None
     if not tcb.queue and tcb.idle_from and now - tcb.idle_from > tcb.rto.rto_s:
         congestion.on_idle(now - tcb.idle_from, tcb.rto.rto_s)
-    # A path whose segments are longer than the longest super segment (the loopback) has none of these.
-    limit = max(tcb.layer.config.max_super_segment_bytes // mss, 1) * mss if tcb.offload else mss
+    limit = mss
+    if size > mss and tcb.offload:
+        # A path whose segments are longer than the longest super segment (the loopback) has none of these.
+        limit = max(tcb.layer.config.max_super_segment_bytes // mss, 1) * mss
     edge = tcb.snd_una + tcb.snd_wnd
     nxt = tcb.snd_nxt
     queue = tcb.queue

@@ -257,3 +257,8 @@ def given(value: Any) -> int | bytes:
 def refuse(number: int) -> OSError:
     """The error of a refused call, in the kernel's words."""
     return OSError(number, os.strerror(number))
+
+
+def in_kernel_words(error: OSError) -> OSError:
+    """The same error in the kernel's words, which programs look for and tests match."""
+    return error if error.errno is None else OSError(error.errno, os.strerror(error.errno))

@@ -135,6 +135,21 @@ def test_connections_that_came_and_went_leave_nothing(end: END) -> None:
     World(seed=1).run(lambda world: what_is_left(world, 1500, end))
 
 
+def test_the_timers_of_connections_that_are_over_go_before_their_time_has_come() -> None:
+    async def test(world: World) -> None:
+        world.host("server", start=serve)
+        async with world.host("client"):
+            await asyncio.sleep(0.1)
+            for times in (500, 1500):
+                began_s = world.now
+                await connect(times, client_resets)
+                assert world.now - began_s < 0.2, "as long as a timer of TCP at the least"
+                # Each sweep leaves room for as many again as were there, of two a connection, and for 64 more.
+                assert all(kept_by(host)["timers of TCP"] < 6 * AT_A_TIME for host in world.hosts.values())
+
+    World(seed=1).run(test)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("end", [client_closes_first, server_closes_first])

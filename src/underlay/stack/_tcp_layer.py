@@ -523,6 +523,7 @@ class TcpLayer:
         tcb.unacked_bytes = 0
         tcb.dirty = False
         tcb.rtx_at = tcb.ack_at = tcb.keepalive_at = tcb.life_at = tcb.deadline = NEVER
+        tcb.heap_at = NEVER  # what waits in the heap for a while is swept out, and the connection with it
         events = Events.CLOSED
         if wrong:
             events |= Events.ERROR | Events.READABLE | Events.WRITABLE

@@ -144,6 +144,18 @@ def test_a_table_is_no_wider_than_the_terminal_and_names_are_cut_before_figures(
     assert sum(line.count(" cut ") for line in lines) == 2
 
 
+def test_the_table_says_all_that_a_way_is_like(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    words = 'delay="20ms", jitter="5ms", rate="10mbit", queue=50, reorder=0.1, mtu=1400'
+    assert (
+        main(["sim", write(f'async def main(world):\n    world.link(world.host("a"), world.host("b"), {words})\n')])
+        == 0
+    )
+    assert "20-25 ms, 10 Mbit/s, queue 50, reorder 10 %, mtu 1400" in capsys.readouterr().out
+
+
 def test_a_pipe_gets_whole_names_and_no_more_blanks_than_it_takes(
     write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,9 +193,9 @@ def test_a_failure_leaves_a_folder(run: Run, pytester: pytest.Pytester) -> None:
     for line in (
         r" 0\.000000  server +host +begins process 1, at 10\.0\.0\.1",
         r" 0\.000000  server +log +INFO app: the server listens",
-        r" 1\.000000  client +tcp +10\.0\.0\.2:\d+ connects 10\.0\.0\.1:7",
+        r" 1\.000000  client +tcp +10\.0\.0\.2:\d+ connects to 10\.0\.0\.1:7",
         r" 1\.\d+  server +tcp +10\.0\.0\.1:7 is called by 10\.0\.0\.2",
-        r" 1\.\d+  client +tcp +10\.0\.0\.2:\d+ sends its FIN 10\.0\.0\.1:7",
+        r" 1\.\d+  client +tcp +10\.0\.0\.2:\d+ sends its FIN to 10\.0\.0\.1:7",
     ):
         assert re.search(line, timeline), f"{line}\n{timeline}"
     assert "server" not in written(pytester, f"{folder}/timeline/client.txt")
@@ -271,6 +271,49 @@ async def test_it(world):
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E*the third*", "seed     2 *", "note     its replay did not fail like this*"])
+
+
+def test_a_mistake_is_shown_at_the_line_that_made_it_and_in_no_line_of_ours(run: Run) -> None:
+    result = run(
+        HEAD
+        + """
+@sim.test
+async def test_link(world):
+    world.host("db")
+    world.link("db", "api", delay="20ms")
+
+@sim.test
+async def test_chaos(world):
+    world.host("db")
+    world.chaos("crahs")
+
+@sim.test
+async def test_connect(world):
+    async with world.host("api"):
+        await asyncio.open_connection("10.0.0.1", 9)
+"""
+    )
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines(
+        [">*world.link(*", "E*there is no host 'api'*", ">*world.chaos(*", "E*did you mean 'crash'?"]
+    )
+    shown = result.stdout.str()
+    assert re.findall(r"sim/(_\w+\.py):\d+", shown) == []
+    assert "pytest_runtest_call" not in shown
+
+
+def test_a_test_that_waits_for_ever_shows_where_and_nothing_else(run: Run) -> None:
+    result = run(HEAD + "@sim.test\nasync def test_it(world):\n    await asyncio.Event().wait()\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "sim.Stalled: nothing is left to happen at 0.0*",
+            "waiting:",
+            "*test_it.py:* in test_it, in Event.wait",
+            "seed 0: *",
+        ]
+    )
+    assert "_world.py" not in result.stdout.str()
 
 
 def test_an_error_of_a_hosts_program_is_shown_where_it_was_raised(run: Run) -> None:

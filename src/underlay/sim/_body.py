@@ -120,4 +120,5 @@ class _Steps:
             except GeneratorExit:
                 raise
             except BaseException as thrown:
+                __tracebackhide__ = True  # nobody who reads a failure looks for this line
                 error = thrown

@@ -79,13 +79,14 @@ class Chaos:
         most: int = MOST_FAULTS,
         hosts: Iterable[str | Host] | None = None,
     ) -> None:
+        self.faults: tuple[Drawn, ...] = ()
+        self.began_at_s = self.ends_at_s = world.now
         for kind in kinds:
             if kind not in self.KINDS:
                 raise UsageError(f"chaos knows no {kind!r}", remedy=nearest(kind, self.KINDS))
         if at_once < 1 or most < 1:
             raise UsageError("chaos without a fault cannot be", remedy="at_once= and most= are 1 at least")
         self.world = world
-        self.began_at_s = world.now
         self.ends_at_s = world.now + seconds(duration, "duration")
         self.skipped = 0
         named = None if hosts is None else [each if isinstance(each, str) else each.name for each in hosts]
@@ -107,7 +108,7 @@ class Chaos:
             raise UsageError(
                 f"every={every!r} and each={each!r} let no time pass", remedy="let faults come every second, say"
             )
-        self.faults: tuple[Drawn, ...] = tuple(self._draw(possible, every_s, each_s, at_once, most))
+        self.faults = tuple(self._draw(possible, every_s, each_s, at_once, most))
 
     def _can_draw(self, kind: str) -> bool:
         if kind in _OF_HOSTS:

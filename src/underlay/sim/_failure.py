@@ -29,6 +29,7 @@ from ._test import SimTest
 if TYPE_CHECKING:
     from ._explore import Failure
 
+_OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # A person reads so many faults; the file has them all.
 _MOST_TOLD: Final = 10
 
@@ -124,15 +125,29 @@ class NotReproducedError(AssertionError):
 
 def of_the_test(error: BaseException) -> TracebackType | None:
     """The traceback from where it leaves our machinery and asyncio's, or all of it where it never does."""
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     asyncios = os.path.dirname(os.path.abspath(asyncio.__file__))
     traceback = error.__traceback__
     while traceback is not None:
-        file = os.path.abspath(traceback.tb_frame.f_code.co_filename)
-        if not file.startswith((ours + os.sep, asyncios + os.sep)):
+        if not _is_below(traceback, _OURS, asyncios):
             return traceback
         traceback = traceback.tb_next
     return error.__traceback__
+
+
+def end_at_the_caller(traceback: TracebackType | None) -> None:
+    """Let a traceback end at the line that asked for what cannot be, and not where we found that out."""
+    last = None
+    while traceback is not None:
+        if not _is_below(traceback, _OURS):
+            last = traceback
+        traceback = traceback.tb_next
+    if last is not None:
+        last.tb_next = None
+
+
+def _is_below(traceback: TracebackType, *folders: str) -> bool:
+    file = os.path.abspath(traceback.tb_frame.f_code.co_filename)
+    return file.startswith(tuple(folder + os.sep for folder in folders))
 
 
 def _is_like(error: BaseException, found: Failure) -> bool:

@@ -58,9 +58,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--underlay-check-determinism",
         action="store_true",
-        help="run a seed twice and name what first differs; not seen is the order of sets of texts or of a program's "
-        "own objects, which differs between processes only (set PYTHONHASHSEED, or sort them); "
-        "TLS draws keys of its own",
+        help="run a seed (0, unless told otherwise) twice here, and in two processes of different PYTHONHASHSEED, and "
+        "name the first event that differs; TLS draws keys of its own",
     )
     add("--underlay-dir", metavar="DIR", help="where a failure leaves its folder (default .underlay)")
     add_ini = parser.addini
@@ -130,6 +129,7 @@ class _Session:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
         """Run a test of ours in a ``unittest.TestCase`` too, which calls it by itself."""
+        __tracebackhide__ = True
         if not isinstance(item, TestCaseFunction) or getattr(item.obj, _ATTRIBUTE, None) is None:
             return (yield)
         from . import _test
@@ -305,7 +305,9 @@ class _Run:
     def _replay(self, seed: int, failure: Any, passed: int) -> None:
         """Run a seed while all is recorded, and raise what it raises."""
         __tracebackhide__ = True
-        from ._failure import NotReproducedError, of_the_test, replay
+        from ..errors import UsageError
+        from ._failure import NotReproducedError, end_at_the_caller, of_the_test, replay
+        from ._world import Stalled
 
         if self._item.get_closest_marker("xfail") is not None:
             self._run_plainly(seed, failure)
@@ -333,7 +335,12 @@ class _Run:
             self._item.stash[_SECTION] = (f"underlay: seed {seed}", replayed.told)
         if isinstance(error, NotReproducedError):
             _fail("\n".join([str(error), *error.__notes__]))
-        raise error.with_traceback(of_the_test(error))
+        if isinstance(error, Stalled):  # raised by the world: its text has the lines that wait
+            _fail("\n".join([f"sim.Stalled: {error}", *error.__notes__]))
+        shown = of_the_test(error)
+        if isinstance(error, UsageError):
+            end_at_the_caller(shown)
+        raise error.with_traceback(shown)
 
     def _run_plainly(self, seed: int, failure: Any) -> None:
         __tracebackhide__ = True

@@ -108,13 +108,11 @@ def _said(conditions: Conditions) -> dict[str, float | int]:
 
 # --- drawn ----------------------------------------------------------------------------------------------------------
 
-_SHORT = {
-    "delay_s": "",
-    "jitter_s": "±",
+_SHARES = {
     "loss": "loss ",
-    "rate_bits_per_s": "",
     "duplicate": "dup ",
     "corrupt": "bad ",
+    "reorder": "reorder ",
 }
 _STYLES = {"down": "red", "cut": "red", "paused": "yellow", "held": "yellow", "up": "green"}
 
@@ -201,14 +199,19 @@ def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]], width: int, 
 
 
 def _like(conditions: dict[str, float | int]) -> str:
-    parts = []
+    """As in "20-25 ms, loss 1 %": jitter comes on top of the delay."""
+    least_s, jitter_s = conditions.get("delay_s", 0.0), conditions.get("jitter_s", 0.0)
+    span = f"{least_s * 1000:g}" + (f"-{(least_s + jitter_s) * 1000:g}" if jitter_s else "")
+    parts = [f"{span} ms"] if least_s or jitter_s else []
     for name, value in conditions.items():
-        if name in ("delay_s", "jitter_s"):
-            parts.append(f"{_SHORT[name]}{value * 1000:g} ms")
-        elif name == "rate_bits_per_s":
+        if name == "rate_bits_per_s":
             parts.append(f"{value / 1e6:g} Mbit/s")
-        elif name in _SHORT:
-            parts.append(f"{_SHORT[name]}{value * 100:g} %")
+        elif name == "queue_frames":
+            parts.append(f"queue {value:g}")
+        elif name == "mtu_bytes":
+            parts.append(f"mtu {value:g}")
+        elif name in _SHARES:
+            parts.append(f"{_SHARES[name]}{value * 100:g} %")
     return ", ".join(parts)
 
 

@@ -87,7 +87,9 @@ def test(
 
     def decorate(function: Test) -> Callable[..., None]:
         if not inspect.iscoroutinefunction(function):
-            raise UsageError(f"{function!r} is no coroutine function", remedy="write async def")
+            raise UsageError(
+                f"{getattr(function, '__qualname__', function)} is no coroutine function", remedy="write async def"
+            )
         if seeds < 1:
             raise UsageError(f"seeds={seeds} cannot be", remedy="a test is run on one seed at least")
         parameters = list(inspect.signature(function).parameters.values())

@@ -134,7 +134,7 @@ def _concerned(fault: Fault) -> list[str]:
 
 
 # What is told of a connection is what opens and ends it; data is in the capture.
-_SENT: Final = {SYN: "connects", SYN | ACK: "accepts", FIN: "sends its FIN", RST: "resets"}
+_SENT: Final = {SYN: "connects to", SYN | ACK: "accepts", FIN: "sends its FIN to", RST: "resets"}
 _RECEIVED: Final = {SYN: "is called", SYN | ACK: "is accepted", FIN: "gets a FIN", RST: "is reset"}
 
 

@@ -106,6 +106,9 @@ class World:
         # Called before each step, outside of any host's turn; set before the run.
         self.watch: Callable[[], None] | None = None
 
+    def __repr__(self) -> str:
+        return f"<World of seed {self.seed}, at {self.now:g} s>"
+
     @property
     def now(self) -> float:
         """Seconds since the world began."""

@@ -122,7 +122,7 @@ def _transmit(tcb: Tcb, seq: int, flags: int, payload: bytes | memoryview, now: 
     tcb.unacked_bytes = 0
     tcb.pushed = 0
     tcb.ack_at = NEVER
-    if size and tcb.reassembly is None:
+    if tcb.reassembly is None:
         tcb.ack_now = False
     stats = tcb.stats
     stats[_SEGMENTS_OUT] += 1

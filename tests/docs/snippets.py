@@ -9,6 +9,8 @@ the rest is what they print. Both run in a scratch directory that holds
     <!-- snippet: exit 2 -->              the script ends with this status
     <!-- snippet: output -->              what it prints is compared; ... stands for anything
     <!-- snippet: skip (WHY); tested by PATH -->    not run here; PATH must exist
+    <!-- snippet: file NAME -->           not run: it is that file for what the page runs next, and …
+    <!-- snippet: then exit 1 output -->  … this is run in its folder, after all before it; any of the words may miss
 
 It knows pages and processes, and judges nothing: `python -m tests.docs.snippets RESULTS SNIPPET...` writes how each
 of these ended, and what it printed, to a JSON file.
@@ -54,6 +56,16 @@ class Snippet:
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
+
+    @property
+    def file(self) -> str:
+        """The file that it is for what follows, or nothing."""
+        return self.marker.removeprefix("file ") if self.marker.startswith("file ") else ""
+
+    @property
+    def is_of_a_story(self) -> bool:
+        """Whether it and others of its page share a folder."""
+        return bool(self.file) or self.marker.partition(" ")[0] == "then"
 
 
 def snippets(page: str, text: str) -> Iterator[Snippet]:
@@ -121,8 +133,12 @@ def all_snippets() -> list[Snippet]:
 
 
 def run_snippet(snippet: Snippet, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """Run a snippet in an empty folder; give its status and all that it printed."""
-    (folder / "examples").symlink_to(ROOT / "examples")
+    """Run a snippet in an empty folder, or that of its story; give its status and all that it printed."""
+    if snippet.file:
+        (folder / snippet.file).write_text(snippet.text)
+        return 0, ""
+    if not snippet.is_of_a_story:
+        (folder / "examples").symlink_to(ROOT / "examples")
     if snippet.kind == "python":
         (folder / "snippet.py").write_text(snippet.text)
         arguments = [sys.executable, "snippet.py"]
@@ -139,10 +155,18 @@ def main(results: Path, names: set[str]) -> None:
     # pytest-asyncio, which the reader may not have, warns where no file configures it, and here warnings are errors.
     environment = {**os.environ, "PYTEST_ADDOPTS": "-p no:asyncio"}
     told: dict[str, tuple[int, str]] = {}
-    for snippet in all_snippets():
-        if str(snippet) in names:
-            with tempfile.TemporaryDirectory() as folder:
-                told[str(snippet)] = run_snippet(snippet, Path(folder), environment)
+    every = all_snippets()
+    # Who wants one of a story gets those before it too.
+    stories = {each.page for each in every if each.is_of_a_story and str(each) in names}
+    with tempfile.TemporaryDirectory() as shared:
+        for snippet in every:
+            if snippet.is_of_a_story and snippet.page in stories:
+                folder = Path(shared, Path(snippet.page).stem)
+                folder.mkdir(exist_ok=True)
+                told[str(snippet)] = run_snippet(snippet, folder, environment)
+            elif str(snippet) in names:
+                with tempfile.TemporaryDirectory() as own:
+                    told[str(snippet)] = run_snippet(snippet, Path(own), environment)
     results.write_text(json.dumps(told))
 
 

@@ -6,7 +6,9 @@ Which blocks run, and how a page marks one that is special, is told in `snippets
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -26,14 +28,12 @@ def test_a_snippet_does_what_its_page_shows(snippet: Snippet) -> None:
     if (skip := SKIP.fullmatch(snippet.marker)) is not None:
         assert (ROOT / skip["where"]).exists(), f"{skip['where']} does not exist"
         pytest.skip(skip["why"])
-    wanted_status = 0
-    if snippet.marker.startswith("exit "):
-        wanted_status = int(snippet.marker.removeprefix("exit "))
-    else:
-        assert snippet.marker in ("", "output"), f"no marker says {snippet.marker!r}"
+    found = re.fullmatch(r"(?:then ?)?(?:exit (?P<status>\d+) ?)?(?P<output>output)?", snippet.marker)
+    assert found is not None or snippet.file, f"no marker says {snippet.marker!r}"
+    wanted_status = int(found["status"] or 0) if found is not None else 0
     status, said = outcomes()[str(snippet)]
     assert status == wanted_status, said
-    if snippet.kind == "console" and snippet.marker == "output":
+    if snippet.kind == "console" and found is not None and found["output"]:
         wanted_output = script(snippet.text)[1]
         assert same(wanted_output, said), f"the page shows\n{wanted_output}\nbut it prints\n{said}"
 
@@ -73,6 +73,23 @@ def test_a_console_block_parts_into_commands_and_what_they_print() -> None:
 def test_three_dots_in_a_page_stand_for_anything() -> None:
     assert same("took ... µs\n", "took 7.2 µs\n")
     assert not same("took ... ms\n", "took 7.2 µs\n")
+
+
+def test_what_follows_in_a_story_finds_the_files_of_what_was_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = [
+        Snippet("page.md", 1, "python", "told = 1\n", "file told.py"),
+        Snippet("page.md", 2, "console", "$ cat told.py; echo > more; exit 3\n", "then exit 3 output"),
+        Snippet("page.md", 3, "console", "$ ls\n", "then output"),
+        Snippet("page.md", 4, "console", "$ ls\n", "output"),
+    ]
+    monkeypatch.setattr(snippets_module, "all_snippets", lambda: story)
+    snippets_module.main(tmp_path / "results", {"page.md:3", "page.md:4"})
+    told = json.loads((tmp_path / "results").read_text())
+    assert told["page.md:2"] == [3, "told = 1\n"]
+    assert told["page.md:3"] == [0, "more\ntold.py\n"]
+    assert told["page.md:4"] == [0, "examples\n"]
 
 
 def test_a_snippet_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,8 @@ def test_a_failure_shows_the_assertion_the_seed_and_the_command(run: Run, pytest
             "*underlay: seed 17*",
             "seed     17 (after 17 that passed)",
             "replay   pytest test_it.py::test_unlucky --underlay-seed 17",
-            "folder   .underlay/test_unlucky-seed-17: *capture.pcapng*",
+            "folder   .underlay/test_unlucky-seed-17",
+            "         capture.pcapng, faults.json, report.md, seed.txt, timeline.txt, timeline/",
         ]
     )
     shown = result.stdout.str()
@@ -503,7 +504,12 @@ async def test_is_of_this_process(world, unpicklable):
     )
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
-        ["*seed 0 does not give the same run in two processes; if a set is gone through, sort*"]
+        [
+            "*seed 0 does not give the same run in two processes; if a set is gone through, sort*",
+            "underlay: runs that repeat, here and in two processes: 1",
+            "underlay: runs that repeat here, and could be tried in no other process: 1",
+            "underlay: *test_is_of_this_process* in one process: *",
+        ]
     )
 
 

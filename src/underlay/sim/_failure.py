@@ -221,7 +221,7 @@ class _Telling:
                 lines += [f"         {self.command} --underlay-faults {_listed(self.shrunk.needed)}"]
         if self.unwritable is not None:
             lines += [f"note     {_relative(self.unwritable)} cannot be written; --underlay-dir names another place"]
-        lines += [f"folder   {_relative(self.folder)}: {', '.join(sorted(_contents(self.folder)))}"]
+        lines += [f"folder   {_relative(self.folder)}", f"         {', '.join(sorted(_contents(self.folder)))}"]
         return "\n".join(lines) + "\n"
 
     def report(self, error: str) -> list[str]:

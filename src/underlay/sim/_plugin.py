@@ -107,6 +107,8 @@ class _Session:
         self.config = config
         self._executor: Executor | None = None
         self._explored_here: dict[str, str] = {}
+        # How many runs were found to repeat: in this process and two others, or in this one alone.
+        self.repeated_everywhere = self.repeated_here = 0
 
     def pytest_unconfigure(self) -> None:
         """Let the executor go."""
@@ -156,7 +158,13 @@ class _Session:
         return report
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say which tests had to be explored in one process."""
+        """Say what was found to be determinate, and which tests had to be explored in one process."""
+        for what, count in (
+            ("runs that repeat, here and in two processes", self.repeated_everywhere),
+            ("runs that repeat here, and could be tried in no other process", self.repeated_here),
+        ):
+            if count:
+                terminalreporter.write_line(f"underlay: {what}: {count}")
         for reason, nodeid in self._explored_here.items():
             terminalreporter.write_line(f"underlay: {nodeid} (and others) in one process: {reason}")
 
@@ -358,13 +366,16 @@ class _Run:
             _fail(f"seed {seed} does not give the same run twice: {difference}")
         try:
             difference = check_elsewhere(self._sim_test, seed, self._args, self._kwargs)
-        except NotPortable:
-            return  # what is of this process alone is checked in it alone
+        except NotPortable as error:  # what is of this process alone is checked in it alone
+            self._session.must_stay_here(self._item.nodeid, error.what)
+            self._session.repeated_here += 1
+            return
         if difference is not None:
             _fail(
                 f"seed {seed} does not give the same run in two processes; if a set is gone through, sort it, as its "
                 f"order is PYTHONHASHSEED's: {difference}"
             )
+        self._session.repeated_everywhere += 1
 
     def _command(self) -> str:
         """What replays a seed, but for its number: the path as it is from where pytest was called."""

@@ -206,11 +206,10 @@ def test_it_captures_all_links_or_one(write: Write, options: list[str], links: l
 
 
 def test_a_capture_of_nothing_says_who_is_there(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sim", write(THREE), "--capture", "calls.pcapng", "--link", "db,clinet"]) == 0
-    assert (
-        "underlay sim: calls.pcapng is empty: no packet passed between db and clinet; hosts are client, server, db\n"
-        in capsys.readouterr().err
-    )
+    assert main(["sim", write(THREE), "--capture", "calls.pcapng", "--link", "db,clinet"]) == 2
+    said = capsys.readouterr().err
+    assert "calls.pcapng is empty: no packet passed between db and clinet; hosts are client, server, db\n" in said
+    assert said.endswith("--link: there was no host 'clinet'; did you mean 'client'?\n")
 
 
 def test_a_test_of_sim_may_be_the_scenario(write: Write, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import UnderlayError, UsageError
+from ..errors import UnderlayError, UsageError, nearest
 from ._capture import Capture, passing
 from ._failure import of_the_test
 from ._folder import Recording
@@ -137,6 +137,9 @@ def main(args: argparse.Namespace) -> int:
         where = "" if args.link is None else f" between {' and '.join(args.link)}; hosts are {', '.join(world.hosts)}"
         print(f"underlay sim: {args.capture} is empty: no packet passed{where}", file=sys.stderr)
     if error is None:
+        unknown = [name for name in args.link or () if name not in world.hosts]
+        if unknown:
+            raise UsageError(f"--link: there was no host {unknown[0]!r}", remedy=nearest(unknown[0], world.hosts))
         return 0
     if status == "interrupted":
         raise error

@@ -14,7 +14,7 @@ DEMO_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-errors docs-ipc docs-ledger docs-sim docs-stack golden bench coverage compiled uncompiled test-compiled build clean
+.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-errors docs-ipc docs-ledger docs-sim docs-sim-figures docs-stack golden bench coverage compiled uncompiled test-compiled build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 18
@@ -70,8 +70,19 @@ docs-errors: $(VENV)/.installed-test ## play docs/sim-errors.md anew, on two ker
 docs-ipc: $(VENV)/.installed-test ## write the table of kinds of docs/ipc.md anew
 	@$(BIN)/underlay ipc --markdown > docs/figures/ipc-kinds.md
 
-docs-sim: $(VENV)/.installed-test ## measure simulated hosts, as docs/sim.md shows them
+docs-sim: ## measure simulated hosts beside simloop, plain and compiled, as docs/sim.md shows them; needs CPython 3.12
+	@python=$$(command -v python3.12 || ls -d $$HOME/.pyenv/versions/3.12.*/bin/python 2>/dev/null | tail -n 1); \
+	if [ -n "$$python" ] && ! $$python -c '' 2>/dev/null; then \
+	  python=$$(ls -d $$HOME/.pyenv/versions/3.12.*/bin/python 2>/dev/null | tail -n 1); fi; \
+	if [ -z "$$python" ]; then echo "no CPython 3.12 was found, which simloop needs" >&2; exit 2; fi; \
+	$(MAKE) --no-print-directory docs-sim-figures PYTHON=$$python VENV=.venv-3.12
+
+docs-sim-figures: $(VENV)/.installed-dev
+	@$(PIP_INSTALL) simloop
 	@$(BIN)/python benchmarks/sim.py --rounds 3 --markdown docs/figures/sim.md
+	@$(BIN)/python hatch_build.py
+	@$(BIN)/python benchmarks/sim.py --rounds 3 --markdown docs/figures/sim-compiled.md; \
+	  status=$$?; $(MAKE) --no-print-directory uncompiled; exit $$status
 
 docs-ledger: $(VENV)/.installed-test ## write docs/rfc9293.md anew: each MUST of TCP, and its tests
 	@$(BIN)/python -m tests.stack.ledger
@@ -86,7 +97,7 @@ coverage: $(VENV)/.installed-test ## which lines and branches the tests reach
 	@$(PYTEST) --cov --cov-report=
 	@$(BIN)/python -m coverage report
 
-compiled: $(VENV)/.installed-dev ## compile wire and stack in place by mypyc: the same, faster; needs a C compiler
+compiled: $(VENV)/.installed-dev ## compile wire, stack and a bit of sim in place by mypyc: the same, faster; needs a C compiler
 	@$(BIN)/python hatch_build.py
 
 uncompiled: ## remove what `make compiled` made

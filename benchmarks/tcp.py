@@ -53,6 +53,10 @@ class Side:
         """Keep the packet."""
         self.packets.append((head, payload))
 
+    def send_tcp(self, packet: stack.TcpPacket, now: float, /) -> None:
+        """Never called: the path takes bytes."""
+        raise NotImplementedError
+
     def taken(self) -> list[bytes]:
         """Give what was sent since the last call, as bytes."""
         packets, self.packets = self.packets, []

@@ -1,4 +1,4 @@
-"""What every test may ask for: the repository, the commands beside this Python, strace.
+"""What every test may ask for: the repository, the commands beside this Python, the background, strace.
 
 It knows how to find things and how to say what is missing. It refuses to know
 what any test is about.
@@ -6,17 +6,19 @@ what any test is about.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests._background import background
 
 # No test asserts how long something took; hypothesis would by default.
 settings.register_profile("house", deadline=None)
@@ -44,14 +46,50 @@ if _outdated:
 COMMAND_LIMIT_S = 60
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put last what waits for a command in the background, which then has the time of all others."""
+    items.sort(key=lambda item: item.get_closest_marker("background") is not None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is not None and nextitem.path != item.path:
+        _freeze()
+
+
+def _freeze() -> None:
+    """Take pytest's items and reports, which stay to the end, from what a test walks over that collects garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Take the commands from the marks that have one; more come from the folders that make theirs of what is chosen."""
+    for item in session.items:
+        mark = item.get_closest_marker("background")
+        if mark is not None and mark.args:
+            background().add(*mark.args)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    _freeze()
+    try:
+        if not session.config.option.collectonly:
+            background().begin()
+        return (yield)
+    finally:
+        background().end()
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's top directory."""
     return ROOT
 
 
-@pytest.fixture(scope="session")
-def child_environment() -> dict[str, str]:
+def environment_of_children() -> dict[str, str]:
     """An environment whose PATH begins with this Python's own commands, 80 columns wide."""
     scripts = sysconfig.get_path("scripts")
     return {
@@ -61,6 +99,12 @@ def child_environment() -> dict[str, str]:
         "NO_COLOR": "1",
         "PYTHONWARNINGS": "error",
     }
+
+
+@pytest.fixture(scope="session")
+def child_environment() -> dict[str, str]:
+    """The environment of a command that a person would type."""
+    return environment_of_children()
 
 
 Underlay = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from ._background import Command, background
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "underlay"
 HALLWAY = {"errors", "clock", "probe"}
@@ -56,41 +58,42 @@ def _imports(file: Path) -> Iterator[tuple[int, str, list[str]]]:
             yield node.level, node.module or "", [alias.name for alias in node.names]
 
 
-def _tool(module: str, *arguments: str) -> None:
-    """Run a tool over the repository; its complaints are the failure."""
+LINT_IMPORTS = Path(sysconfig.get_path("scripts")) / "lint-imports"
+
+
+def _tool(name: str, *words: str | Path) -> pytest.MarkDecorator:
+    """Mark a test that judges by what a tool says of the repository, which it says in the background."""
+    return pytest.mark.background(name, Command([str(word) for word in words]))
+
+
+def _is_content(module: str, name: str) -> None:
+    """A tool's complaints are the failure."""
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed; remedy: pip install -e '.[lint]'")
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = background().result(name)
     if done.returncode:
-        pytest.fail(f"{module} {' '.join(arguments)}\n{done.stdout}{done.stderr}", pytrace=False)
+        pytest.fail(f"{name}\n{done.stdout}{done.stderr}", pytrace=False)
 
 
+@_tool("ruff check", sys.executable, "-m", "ruff", "check")
 def test_ruff_finds_nothing_to_complain_of() -> None:
-    _tool("ruff", "check")
+    _is_content("ruff", "ruff check")
 
 
+@_tool("ruff format --check", sys.executable, "-m", "ruff", "format", "--check")
 def test_ruff_would_format_no_file_otherwise() -> None:
-    _tool("ruff", "format", "--check")
+    _is_content("ruff", "ruff format --check")
 
 
 @pytest.mark.timeout(300)  # without its cache mypy reads every library's types first
+@_tool("mypy", sys.executable, "-m", "mypy")
 def test_mypy_accepts_every_type() -> None:
-    _tool("mypy")
+    _is_content("mypy", "mypy")
 
 
+@_tool("lint-imports", LINT_IMPORTS, "--no-cache")
 def test_imports_keep_the_contracts_of_the_house() -> None:
-    script = Path(sysconfig.get_path("scripts")) / "lint-imports"
-    if not script.exists():
-        pytest.skip("import-linter is not installed; remedy: pip install -e '.[lint]'")
-    done = subprocess.run([script, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.fail(done.stdout + done.stderr, pytrace=False)
+    _is_content("importlinter", "lint-imports")
 
 
 @pytest.mark.parametrize("file", _all_files(), ids=_name)

@@ -12,12 +12,14 @@ from __future__ import annotations
 import faulthandler
 import gc
 import json
+import logging
 import os
 import select
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -95,8 +97,10 @@ def run_jobs(jobs: Iterable[Job], parallel: int) -> Iterator[tuple[str, Outcome]
     number = 0
     # Objects made before the forks are never freed, so that collecting garbage in a child
     # does not copy every page of what the children share.
-    gc.collect()
-    gc.freeze()
+    thawed = not gc.get_freeze_count()
+    if thawed:
+        gc.collect()
+        gc.freeze()
     exhausted = False
     try:
         while running or not exhausted:
@@ -125,7 +129,8 @@ def run_jobs(jobs: Iterable[Job], parallel: int) -> Iterator[tuple[str, Outcome]
         for child in running.values():
             _finish(child, hung=True)
         shutil.rmtree(scratch, ignore_errors=True)
-        gc.unfreeze()
+        if thawed:
+            gc.unfreeze()
 
 
 def _start(job: Job, home: Path) -> _Child:
@@ -151,6 +156,7 @@ def _be_the_child(job: Job, home: Path) -> None:
         os.close(null)
         os.close(output)
         os.chdir(home / "cwd")
+        _forget_the_test_runner()
         # SIGQUIT because no test of asyncio uses it. The handler is C code, so that it
         # answers also while the interpreter is stuck in a system call.
         faulthandler.enable(2)
@@ -167,6 +173,18 @@ def _be_the_child(job: Job, home: Path) -> None:
         # Not sys.exit: the parent's finally blocks and atexit hooks are not this process's,
         # and a thread that a failed test left behind must not hold it up.
         os._exit(0)
+
+
+def _forget_the_test_runner() -> None:
+    """Undoes what a test runner caught in the calling process: in the child nobody would read it.
+
+    pytest keeps each log record and each exception that ended a thread, and with them the loops and transports in
+    their arguments and frames, which a job that looks for leavings would find.
+    """
+    logging.getLogger().handlers.clear()
+    threading.excepthook = threading.__excepthook__
+    sys.unraisablehook = sys.__unraisablehook__
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
 
 def _finish(child: _Child, hung: bool) -> Outcome:

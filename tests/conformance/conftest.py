@@ -1,7 +1,7 @@
-"""Runs the conformance tests of a subject as one batch, and deals its outcomes to pytest's items.
+"""Runs the tests of a subject, and the robustness cases of a model, as one batch each, and deals out their outcomes.
 
-It knows pytest and the runner's command line. The batch runs in a process of its own,
-because forking wants a process with one thread, and CPython's test modules want one that
+It knows pytest and the runners' command lines. A batch runs in a process of its own, in the background,
+because forking wants a process with one thread and few objects, and CPython's test modules want one that
 nobody else configures.
 """
 
@@ -17,17 +17,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests._background import Command, background
 
 from .children import Outcome
 from .exclusions import exclusion
+from .robustness_cases import Case
 from .subjects import MODEL_NAMES, STOCK, SUBJECTS, Subject
 
 ROOT = Path(__file__).parents[2]
 
+RUNNER = "tests.conformance.run"
+ROBUSTNESS_RUNNER = "tests.conformance.run_robustness"
+
 
 def _run(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.conformance.run", *args],
+        [sys.executable, "-m", RUNNER, *args],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -62,45 +67,76 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Batches:
-    """The outcomes of all subjects; each subject's chosen tests run when the first is asked for."""
+    """The outcomes of all subjects and models; each one's chosen tests run as one command in the background."""
 
-    def __init__(self, chosen: Mapping[str, list[str]], scratch: Path) -> None:
-        self._chosen = chosen
-        self._scratch = scratch
+    def __init__(self) -> None:
+        self._chosen: dict[str, list[str]] = {}
         self._outcomes: dict[str, dict[str, Outcome]] = {}
 
+    def choose(self, batch: str, module: str, *options: str, tests: list[str]) -> None:
+        """Have `module`, a runner with the options --ids and --json, run the tests, as the batch of that name."""
+        arguments = [sys.executable, "-m", module, *options]
+        arguments += ["--ids", str(self._file(batch, "ids")), "--json", str(self._file(batch, "json")), "-q"]
+        self._file(batch, "ids").write_text("\n".join(tests))
+        self._chosen[batch] = tests
+        background().add(batch, Command(arguments))
+
     def outcome(self, subject: Subject, test: str) -> Outcome:
-        """How the test ended on the subject."""
-        known = self._outcomes.get(subject.name)
+        """How one of the conformance tests ended on the subject."""
+        batch = f"conformance-{subject.name}"
+        if test not in self._chosen.get(batch, ()):  # the stock loop's word on it, when others only were chosen
+            batch = f"{batch}-{test}"
+            self.choose(batch, RUNNER, "--subject", subject.spelling, tests=[test])
+        return self.outcome_in(batch, test)
+
+    def outcome_in(self, batch: str, test: str) -> Outcome:
+        """How a test of the batch ended."""
+        known = self._outcomes.get(batch)
         if known is None:
-            known = self._outcomes[subject.name] = self._run(subject, self._chosen[subject.name])
-        if test not in known:
-            known.update(self._run(subject, [test]))
+            known = self._outcomes[batch] = self._outcomes_of(batch)
         return known[test]
 
-    def _run(self, subject: Subject, tests: list[str]) -> dict[str, Outcome]:
-        ids = self._scratch / f"{subject.name}.ids"
-        results = self._scratch / f"{subject.name}.json"
-        results.unlink(missing_ok=True)
-        ids.write_text("\n".join(tests))
-        run = _run("--subject", subject.spelling, "--ids", str(ids), "--json", str(results), "-q")
+    def _outcomes_of(self, batch: str) -> dict[str, Outcome]:
+        done = background().result(batch)
+        results = self._file(batch, "json")
         if not results.exists():
-            failed = Outcome("died", "the batch ended without results", run.stderr, 0.0, {})
-            return dict.fromkeys(tests, failed)
+            failed = Outcome("died", "the batch ended without results", done.stderr, 0.0, {})
+            return dict.fromkeys(self._chosen[batch], failed)
         return {name: Outcome(**told) for name, told in json.loads(results.read_text()).items()}
 
+    def _file(self, batch: str, kind: str) -> Path:
+        return background().folder / f"{batch}.{kind}"
 
-@pytest.fixture(scope="session")
-def batches(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Batches:
-    """The outcomes of exactly those tests that this pytest session has chosen."""
-    chosen: dict[str, list[str]] = {subject.name: [] for subject in SUBJECTS}
-    for item in request.session.items:
+
+BATCHES = Batches()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Chooses for the batches exactly those tests that this pytest session has chosen."""
+    if session.config.option.collectonly:
+        return
+    conformance: dict[Subject, list[str]] = {}
+    robustness: dict[str, list[str]] = {}
+    for item in session.items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         subject = params.get("subject")
         test = params.get("cpython_test", params.get("contract_test"))
+        case = params.get("case")
         if isinstance(subject, Subject) and isinstance(test, str):
-            chosen[subject.name].append(test)
-    return Batches(chosen, tmp_path_factory.mktemp("conformance"))
+            conformance.setdefault(subject, []).append(test)
+        elif isinstance(case, Case) and not case.long:
+            robustness.setdefault(case.model, []).append(case.id)
+    for subject, tests in conformance.items():
+        if not why_missing(subject.name):
+            BATCHES.choose(f"conformance-{subject.name}", RUNNER, "--subject", subject.spelling, tests=tests)
+    for model, tests in robustness.items():
+        BATCHES.choose(f"robustness-{model}", ROBUSTNESS_RUNNER, tests=tests)
+
+
+@pytest.fixture(scope="session")
+def batches() -> Batches:
+    """The outcomes of the chosen tests."""
+    return BATCHES
 
 
 @functools.cache

@@ -5,11 +5,17 @@ Held here because every other conformance result stands on it.
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import subprocess
 import sys
 import textwrap
+import threading
+import weakref
 from pathlib import Path
+
+from .children import Job, Report, run_jobs
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,3 +88,31 @@ def test_each_child_has_an_empty_directory_of_its_own(tmp_path: Path) -> None:
     look = "open('mine', 'w').close(); return Report('passed', ' '.join(os.listdir()))"
     outcomes = outcomes_of(tmp_path, first=look, second=look, third=look)
     assert {outcome["detail"] for outcome in outcomes.values()} == {"mine"}
+
+
+class Thing:
+    """Something that is logged and that is in the frame of a thread's last exception."""
+
+
+def _is_forgotten() -> Report:
+    thing = Thing()
+    remembered = weakref.ref(thing)
+    print("printed")
+    logging.getLogger("asyncio").warning("logged: %r", thing)
+
+    def fail(_: Thing) -> None:
+        raise RuntimeError("raised in a thread")
+
+    thread = threading.Thread(target=fail, args=(thing,))
+    thread.start()
+    thread.join()
+    del thing, thread
+    gc.collect()
+    return Report("failed" if remembered() else "passed")
+
+
+def test_what_a_child_logs_and_raises_is_told_and_not_kept_for_the_pytest_that_it_was_forked_from() -> None:
+    [(_, outcome)] = run_jobs([Job("forgets", _is_forgotten, 30.0)], parallel=1)
+    assert outcome.status == "passed"
+    for told in ("printed", "logged: ", "raised in a thread"):
+        assert told in outcome.output

@@ -21,6 +21,7 @@ from .testcase import GROUPS
 
 # The first item of a subject waits for the whole batch, whose tests have limits of their own.
 @pytest.mark.timeout(900)
+@pytest.mark.background
 def test_model_passes_cpythons_test(subject: Subject, cpython_test: str, batches: Batches) -> None:
     judge(batches, subject, cpython_test)
 

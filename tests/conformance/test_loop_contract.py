@@ -14,5 +14,6 @@ from .subjects import Subject
 
 # The first item of a subject waits for the whole batch, whose tests have limits of their own.
 @pytest.mark.timeout(900)
+@pytest.mark.background
 def test_model_keeps_the_contract(subject: Subject, contract_test: str, batches: Batches) -> None:
     judge(batches, subject, contract_test)

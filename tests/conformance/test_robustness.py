@@ -1,66 +1,45 @@
 """Every model survives what networks, clients and full tables do to it, each case in a process of its own.
 
-The cases are in robustness_*.py; here each becomes a test. `python -m tests.conformance.test_robustness` runs
-them from the command line: a pattern after it chooses by name, and ``--long`` the long variants.
+The cases are in robustness_*.py; here each becomes a test. `python -m tests.conformance.run_robustness` runs
+them from the command line.
 """
 
 from __future__ import annotations
 
-import sys
-from fnmatch import fnmatchcase
+import functools
 
 import pytest
 
 from underlay.errors import ModelUnavailable
 
-from .children import Outcome, run_jobs
+from .conftest import Batches
 from .robustness_cases import Case, robustness_cases
-from .subjects import MODELS, factory_of
-
-SPELLINGS = {subject.name: subject.spelling for subject in MODELS} | {"stock": "asyncio:SelectorEventLoop"}
+from .run_robustness import factory_for, outcome_of
 
 
 def _parameters() -> list[object]:
+    # The first case of a model waits for the whole batch, whose cases have limits of their own; a long one runs alone.
+    limit = pytest.mark.timeout(900)
     return [
-        pytest.param(case, id=case.id, marks=[pytest.mark.long, pytest.mark.timeout(900)] if case.long else [])
+        pytest.param(case, id=case.id, marks=[limit, pytest.mark.long if case.long else pytest.mark.background])
         for case in robustness_cases()
     ]
 
 
-@pytest.mark.parametrize("case", _parameters())
-def test_survives(case: Case) -> None:
-    make = factory_of(SPELLINGS[case.model])
+@functools.cache
+def _why_unavailable(model: str) -> str | None:
     try:
-        make().close()
+        factory_for(model)().close()
     except ModelUnavailable as exc:
-        pytest.skip(str(exc))
-    outcome = _run(case)
+        return str(exc)
+    return None
+
+
+@pytest.mark.parametrize("case", _parameters())
+def test_survives(case: Case, batches: Batches) -> None:
+    if reason := _why_unavailable(case.model):
+        pytest.skip(reason)
+    outcome = outcome_of(case) if case.long else batches.outcome_in(f"robustness-{case.model}", case.id)
     if outcome.status == "skipped":
         pytest.skip(outcome.detail)
     assert outcome.status == "passed", outcome.explain()
-
-
-def _run(case: Case) -> Outcome:
-    [(_, outcome)] = run_jobs([case.job(factory_of(SPELLINGS[case.model]))], parallel=1)
-    return outcome
-
-
-def main(arguments: list[str]) -> int:
-    """Runs the cases that match and prints a line for each; exit status 1 if any failed."""
-    long = "--long" in arguments
-    patterns = [argument for argument in arguments if not argument.startswith("--")]
-    failed = 0
-    for case in robustness_cases():
-        if case.long != long or not all(p in case.id or fnmatchcase(case.id, p) for p in patterns):
-            continue
-        outcome = _run(case)
-        facts = ", ".join(f"{name} {value}" for name, value in outcome.facts.items())
-        print(f"{outcome.status:7} {outcome.seconds:6.1f} s  {case.id}  {facts}", flush=True)
-        if outcome.status not in ("passed", "skipped"):
-            failed += 1
-            print(outcome.explain())
-    return int(failed > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

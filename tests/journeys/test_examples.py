@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 import trustme
+from tests._background import Command, background
 
 from . import _clients
-from ._programs import EXAMPLES, MODELS, PATIENCE_S, Program, finish, need, shows_its_model
+from ._programs import EXAMPLES, MODELS, PATIENCE_S, Program, command, finish, need, shows_its_model
 
 on_every_model = pytest.mark.parametrize("model", MODELS)
 
@@ -154,11 +155,19 @@ def test_control_c_ends_a_program_as_cleanly_as_a_termination(model: str) -> Non
         journey(model, program, _clients.tcp(program.place), signal.SIGINT)
 
 
-@on_every_model
+def sleepy(model: str) -> Command:
+    return Command(command(model, EXAMPLES / "sleepy.py", "--clients", "3"))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(model, marks=pytest.mark.background(f"sleepy-{model}", sleepy(model))) for model in MODELS],
+)
 def test_a_loop_that_sleeps_serves_all_and_one_that_blocks_serves_one(model: str) -> None:
     need(model)
-    lines = finish(model, [EXAMPLES / "sleepy.py", "--clients", "3"]).splitlines()
-    together = {line.split()[0]: line.split(", ")[1] for line in lines}
+    done = background().result(f"sleepy-{model}")
+    assert (done.returncode, done.stderr) == (0, "")
+    together = {line.split()[0]: line.split(", ")[1] for line in done.stdout.splitlines()}
     assert together == {
         "await": "3 asleep at once",
         "block": "1 asleep at once",

@@ -136,7 +136,7 @@ Path(f"pid-{os.getpid()}").touch()
     plugin = [] if installed else ["-p", "underlay.sim._plugin"]
     command = [sys.executable, "-m", "pytest", *plugin, "-p", "no:asyncio", "test_it.py", "--underlay-jobs=2"]
     terminal = Terminal(command, tmp_path, {**child_environment, "PYTHONWARNINGS": "default"})
-    terminal.read(lambda seen: "a second" in seen)
+    terminal.read(lambda seen: "a second" in seen and len(list(tmp_path.glob("pid-*"))) == 3)
     os.killpg(terminal.child.pid, signal.SIGINT)  # as a terminal does it: to all of them
     assert terminal.end() == pytest.ExitCode.INTERRUPTED
     assert "KeyboardInterrupt" in terminal.seen and "Process SpawnProcess" not in terminal.seen

@@ -115,7 +115,7 @@ class Net:
 
 
 def tell(call: Callable[[], object]) -> object:
-    """What a call gives; for an error its type and its errno's name, or the text of those of Python itself."""
+    """What a call gives; for an error its type, errno and text, except where the text is one of C functions."""
     try:
         given = call()
     except socket.gaierror as error:
@@ -123,7 +123,7 @@ def tell(call: Callable[[], object]) -> object:
     except OSError as error:
         if isinstance(error, TimeoutError) and error.errno is None:
             return "TimeoutError"
-        return type(error).__name__, errno.errorcode.get(error.errno or 0)
+        return type(error).__name__, errno.errorcode.get(error.errno or 0), error.strerror
     except TypeError as error:
         return type(error).__name__  # its words name functions of C
     except (BufferError, ValueError, OverflowError) as error:

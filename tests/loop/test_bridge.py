@@ -6,6 +6,7 @@ It knows the order of calls to epoll. How long they take is nobody's business he
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -161,7 +162,7 @@ def test_a_socket_of_another_network_is_a_bad_descriptor() -> None:
 
 def test_numbers_can_be_the_same_in_every_run() -> None:
     for _ in range(2):
-        bridge = Bridge(Host(rng=FixedRng()), {}, Clock(), first_number=FIRST_NUMBER + 7)
+        bridge = Bridge(Host(rng=FixedRng()), {}, Clock(), numbers=itertools.count(FIRST_NUMBER + 7))
         assert numbers(bridge) == [FIRST_NUMBER + 7, FIRST_NUMBER + 8, FIRST_NUMBER + 9]
 
 

@@ -333,4 +333,4 @@ def test_a_flag_that_the_stack_does_not_have_is_refused() -> None:
             )
         ]
 
-    assert stack(play) == [("OSError", "ENOTSUP")] * 3
+    assert stack(play) == [("OSError", "ENOTSUP", "Operation not supported")] * 3

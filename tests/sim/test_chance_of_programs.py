@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import random
 import secrets
 import socket
+import ssl
 import uuid
 from collections.abc import Awaitable, Callable
 from os import urandom as early_urandom
@@ -43,10 +45,19 @@ DRAWS: dict[str, Callable[[], object]] = {
     "urandom": lambda: os.urandom(8),
     "early urandom": lambda: early_urandom(8),
     "getrandom": lambda: os.getrandom(8),
+    "RAND_bytes": lambda: ssl.RAND_bytes(8),
     "token_bytes": lambda: secrets.token_bytes(),
     "token_hex": lambda: secrets.token_hex(),
     "randbelow": lambda: secrets.randbelow(1 << 60),
 }
+
+
+def test_what_a_program_asks_of_its_machine_is_the_same_on_all_machines() -> None:
+    def asked() -> object:
+        return platform.node(), os.uname().nodename, os.cpu_count(), len(os.sched_getaffinity(0)), os.getppid()
+
+    assert drawn(1, asked, "db") == ("db", "db", 4, 4, 1)
+    assert "db" not in (platform.node(), os.uname().nodename)
 
 
 def run(test: Callable[[World], Awaitable[object]], seed: int = 1) -> object:

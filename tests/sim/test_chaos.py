@@ -13,7 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from underlay.errors import UsageError
-from underlay.sim import Chaos, ClockChange, Conditions, Crash, Disturb, Drawn, Kill, Partition, Pause, Slow, World
+from underlay.sim import (
+    Chaos,
+    ClockChange,
+    Conditions,
+    Crash,
+    Disturb,
+    Drawn,
+    Hold,
+    Kill,
+    Partition,
+    Pause,
+    Slow,
+    World,
+)
 from underlay.sim._chaos import _keys
 
 
@@ -118,8 +131,10 @@ def test_a_chaos_that_cannot_be_is_refused(kinds: tuple[str, ...], words: dict[s
             world.host(f"h{number}")
         world.chaos(*kinds, **words)  # type: ignore[arg-type]
 
-    with pytest.raises(UsageError, match=complaint):
+    with pytest.raises(UsageError, match=complaint) as caught:
         World(1).run(test)
+    chaos = [frame.frame.f_locals["self"] for frame in caught.traceback if str(frame.path).endswith("/_chaos.py")]
+    assert repr(chaos[0]).startswith("<Chaos of 0 faults")  # a traceback shows it, half made
 
 
 # --- applying --------------------------------------------------------------------------------------------------------
@@ -203,6 +218,42 @@ def test_after_the_end_of_chaos_all_is_as_it_was(seed: int) -> None:
 @pytest.mark.parametrize("kind", Chaos.KINDS)
 def test_each_kind_is_undone(kind: str) -> None:
     ends_well(5, None, kind)
+
+
+def among_lans(world: World) -> None:
+    """Two hosts in an office, one on the internet, and a router."""
+    world.lan("office")
+    world.router("gateway", "office", "internet")
+    for name in ("a", "b"):
+        world.host(name, start=serve, on="office")
+    world.host("c", start=serve)
+
+
+@pytest.mark.parametrize("kind", Chaos.KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_among_lans_each_kind_is_drawn_applied_and_undone(seed: int, kind: str) -> None:
+    async def test(world: World) -> None:
+        among_lans(world)
+        chaos = world.chaos(kind, duration=60, every=2, each=5, at_once=3)
+        assert chaos.faults
+        await chaos.over()
+        await asyncio.sleep(60)  # addresses that were asked for in vain are asked for again
+        for client, server in (("a", "b"), ("b", "c"), ("c", "a")):
+            async with world.host(client):
+                assert await ask(server) == b"hello\n"
+
+    World(seed).run(test)
+
+
+def test_on_a_lan_wires_are_held_and_disturbed() -> None:
+    async def test(world: World) -> set[tuple[str, str]]:
+        world.lan("office")
+        for name in ("a", "b"):
+            world.host(name, on="office")
+        faults = [each.fault for each in world.chaos("hold", "disturb", duration=300).faults]
+        return {(each.ones[0], each.others[0]) for each in faults if isinstance(each, Hold | Disturb)}
+
+    assert World(1).run(test) == {("a", "office"), ("office", "a"), ("b", "office"), ("office", "b")}
 
 
 def test_a_part_of_a_schedule_is_applied_alone_and_was_drawn_as_ever() -> None:

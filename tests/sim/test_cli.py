@@ -6,6 +6,8 @@ It knows the command within this process. On a terminal, and interrupted, it is 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,12 +112,104 @@ def test_it_records(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):  # a recording may be made again
         assert main(["sim", file, "--record", "seen"]) == 0
     links, frames = read_pcapng("seen/capture.pcapng")
-    assert [link.name for link in links] == ["client", "server"] and frames
+    assert [link.name for link in links] == ["client | server"] and frames
     assert "crash server" in Path("seen/timeline.txt").read_text()
     Path("full").mkdir()
     Path("full/of").touch()
     assert main(["sim", file, "--record", "full"]) == 2
     assert capsys.readouterr().err == "underlay: full is there, and is no recording; name a new folder\n"
+
+
+LONG = """
+async def main(world):
+    world.link(world.host("a-host-with-a-name-of-its-own-that-is-long"), world.host("another-of-a-name-that-is-long"),
+               delay="20ms", jitter="5ms", rate="10mbit", loss=0.01)
+    world.partition("a-host-with-a-name-of-its-own-that-is-long")
+"""
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_table_is_no_wider_than_the_terminal_and_names_are_cut_before_figures(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["sim", write(LONG)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    heads = [line.split() for line in lines if line.startswith((" host ", " way "))]
+    assert heads == [
+        ["host", "address", "state", "boots", "tcp", "sent", "packets", "in"],
+        ["way", "like", "state", "packets", "arrived", "lost"],
+    ]
+    assert sum(line.count(" cut ") for line in lines) == 2
+
+
+def test_the_table_says_all_that_a_way_is_like(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    words = 'delay="20ms", jitter="5ms", rate="10mbit", queue=50, reorder=0.1, mtu=1400'
+    assert (
+        main(["sim", write(f'async def main(world):\n    world.link(world.host("a"), world.host("b"), {words})\n')])
+        == 0
+    )
+    assert "20-25 ms, 10 Mbit/s, queue 50, reorder 10 %, mtu 1400" in capsys.readouterr().out
+
+
+def test_a_pipe_gets_whole_names_and_no_more_blanks_than_it_takes(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS")
+    assert main(["sim", write(LONG)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("a-host-with-a-name-of-its-own-that-is-long → another-of-a-name-that-is-long" in line for line in lines)
+    assert lines == [line.rstrip() for line in lines]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_pipe_that_takes_ascii_only_gets_ascii(write: Write, options: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "underlay", "sim", write(LONG), *options],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": ""},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert b"another-of-a-name-that-is-long" in done.stdout and done.stdout.isascii()
+
+
+THREE = """
+import asyncio
+
+async def main(world):
+    for one, other in (("client", "server"), ("client", "db")):
+        async with world.host(one):
+            world.host(other)
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=(other, 9))
+            transport.sendto(b"hello")
+            await asyncio.sleep(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "links"),
+    [
+        ([], ["client | server", "client | db"]),
+        (["--link", "db,client"], ["client | db"]),
+        (["--link", "server"], ["client | server"]),
+    ],
+)
+def test_it_captures_all_links_or_one(write: Write, options: list[str], links: list[str]) -> None:
+    assert main(["sim", write(THREE), "--capture", "calls.pcapng", *options]) == 0
+    assert [link.name for link in read_pcapng("calls.pcapng")[0]] == links
+
+
+def test_a_capture_of_nothing_says_who_is_there(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sim", write(THREE), "--capture", "calls.pcapng", "--link", "db,clinet"]) == 2
+    said = capsys.readouterr().err
+    assert "calls.pcapng is empty: no packet passed between db and clinet; hosts are client, server, db\n" in said
+    assert said.endswith("--link: there was no host 'clinet'; did you mean 'client'?\n")
 
 
 def test_a_test_of_sim_may_be_the_scenario(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +251,9 @@ def test_a_file_without_a_scenario_is_refused_in_a_sentence(
         (["nowhere.py"], "nowhere.py does not exist; name a Python file"),
         (["."], ". is a directory; name a Python file"),
         (["scenario.py", "--seed", "x"], "'x' is no seed; a seed is a number such as 7"),
+        (["scenario.py", "--link", "a,b,c", "--capture", "x"], "'a,b,c' is no link; write the names of its ends"),
+        (["scenario.py", "--link", "a,b"], "--link says what to capture, and not where; add --capture FILE"),
+        (["scenario.py", "--capture", "no/where"], "no/where cannot be written: No such file or directory"),
         (["scenario.py", "--pace", "0"], "'0' is no pace; write 1 for real time"),
     ],
 )

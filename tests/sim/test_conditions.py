@@ -129,11 +129,11 @@ def test_a_clock_drifts_from_when_it_is_told_to_and_never_jumps_by_that() -> Non
     clock = HostClock(schedule)
     schedule.now = 100.0
     before_s = clock.time()
-    clock.set_drift(0.5)
+    clock.drift = 0.5
     assert clock.time() == before_s == BOOTED_S + 100
     schedule.now = 110.0
     assert clock.time() == BOOTED_S + 115
-    clock.set_drift(-0.5)
+    clock.drift = -0.5
     schedule.now = 130.0
     assert clock.time() == BOOTED_S + 125
 
@@ -157,10 +157,10 @@ def test_the_world_knows_when_a_clock_will_show_a_time(
 ) -> None:
     schedule = Schedule(Random(1))
     clock = HostClock(schedule)
-    clock.set_drift(drift)
+    clock.drift = drift
     for wait_s, new in changes:
         schedule.now += wait_s
-        clock.set_drift(new)
+        clock.drift = new
     host_s = clock.time() + later_s
     schedule.now = clock.world_s(host_s)
     assert clock.time() == pytest.approx(host_s)

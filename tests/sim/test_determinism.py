@@ -9,7 +9,8 @@ import pytest
 
 from underlay import sim
 from underlay.sim import World
-from underlay.sim._determinism import MOST_BLOCKS, Recorder, check
+from underlay.sim._determinism import MOST_BLOCKS, Recorder
+from underlay.sim._twice import check
 
 
 async def serve_echo() -> None:

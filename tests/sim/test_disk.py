@@ -142,7 +142,7 @@ def test_whoever_has_a_removed_file_open_goes_on_with_it() -> None:
     assert ours.listdir() == []
 
 
-def test_a_full_disk_says_so_and_has_room_again_when_something_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_says_so_and_has_room_again_when_something_is_removed() -> None:
     ours = disk()
     ours.size_bytes = 1000
     write(ours, "/a", bytes(900), sync=False)
@@ -153,7 +153,7 @@ def test_a_full_disk_says_so_and_has_room_again_when_something_is_removed(monkey
     ours.unlink("/a")
     assert file.write(bytes(800)) == 800
     file.close()
-    monkeypatch.setattr(disk_module, "LIMIT_FILES", 3)
+    ours.limit_files = 3
     write(ours, "/c", b"", sync=False)
     assert error_of(ours.mkdir, "/d") == errno.ENOSPC
 

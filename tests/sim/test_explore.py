@@ -58,7 +58,7 @@ def test_processes_find_the_test_by_its_name_and_get_its_arguments() -> None:
 
 
 def test_an_interruption_waits_until_the_executor_has_its_locks_back() -> None:
-    done = []
+    done: list[Future[Any]] = []
 
     class Interrupted(ThreadPoolExecutor):
         def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:

@@ -10,6 +10,7 @@ import json
 
 import pytest
 
+from underlay.errors import UsageError
 from underlay.sim import (
     Applied,
     ClockChange,
@@ -17,6 +18,7 @@ from underlay.sim import (
     Fault,
     Heal,
     Hold,
+    Isolate,
     LinkChange,
     Partition,
     Pause,
@@ -42,7 +44,7 @@ async def do_all(world: World) -> None:
     a.pause()
     a.resume()
     a.clock.offset_s = -60.0
-    a.clock.set_drift(0.5)
+    a.clock.drift = 0.5
     a.crash()
     a.restart()
 
@@ -84,7 +86,14 @@ def test_a_fault_that_was_noted_can_be_applied_again() -> None:
 def test_what_undoes_a_fault_leaves_the_world_as_it_was() -> None:
     async def test(world: World) -> None:
         a, _ = world.host("a"), world.host("b")
-        for fault in (Partition(("a",), ("b",)), Hold(("a",), ("b",)), Crash("a"), Pause("a"), ClockChange("a", 9.0)):
+        for fault in (
+            Isolate("a"),
+            Partition(("a",), ("b",)),
+            Hold(("a",), ("b",)),
+            Crash("a"),
+            Pause("a"),
+            ClockChange("a", 9.0),
+        ):
             fault.apply(world)
             undoing = fault.undoing()
             assert undoing is not None
@@ -93,6 +102,75 @@ def test_what_undoes_a_fault_leaves_the_world_as_it_was() -> None:
         assert a.is_up and not a.is_paused and not a.clock.offset_s
 
     World(1).run(test)
+
+
+def cut_held_and_disturbed(world: World) -> dict[str, list[str]]:
+    ways = world.internet.ways()
+    return {
+        "cut": [way.label for way in ways if way.is_cut],
+        "held": [way.label for way in ways if way.is_held],
+        "disturbed": [way.label for way in ways if way.undisturbed],
+    }
+
+
+BOTH: list[str] = ["a->b", "b->a", "a->c", "c->a"]
+
+
+@pytest.mark.parametrize(
+    ("do", "undo", "state"),
+    [("partition", "heal", "cut"), ("hold", "release", "held"), ("disturb", "calm", "disturbed")],
+)
+@pytest.mark.parametrize(
+    ("ends", "to", "ways"),
+    [
+        (("a",), None, BOTH),
+        (("a", "b", "c"), None, BOTH),
+        (("a", "b"), None, BOTH[:2]),
+        (("a", ["b", "c"]), None, BOTH),
+        ((["b", "c"], "a"), None, ["b->a", "a->b", "c->a", "a->c"]),
+        (("a",), "b", ["a->b"]),
+        (("a",), ["b", "c"], ["a->b", "a->c"]),
+    ],
+)
+def test_faults_of_ways_take_the_same_words_and_are_undone_by_them_or_by_none(
+    do: str, undo: str, state: str, ends: tuple[object, ...], to: object, ways: list[str]
+) -> None:
+    async def test(world: World) -> None:
+        for name in ("a", "b", "c"):
+            world.host(name)
+        nothing: dict[str, list[str]] = {"cut": [], "held": [], "disturbed": []}
+        words = {"loss": 0.5} if do == "disturb" else {}
+        for named in ((*ends,), ()):
+            getattr(world, do)(*ends, to=to, **words)
+            assert cut_held_and_disturbed(world) == {**nothing, state: ways}
+            getattr(world, undo)(*named, **({"to": to} if named else {}))
+            assert cut_held_and_disturbed(world) == nothing
+
+    World(1).run(test)
+
+
+def test_a_host_that_is_made_later_is_parted_from_those_that_are_parted_from_all() -> None:
+    async def test(world: World) -> list[list[str]]:
+        for name in ("a", "b"):
+            world.host(name)
+        world.isolate("a")
+        world.partition("b", "a")
+        world.host("c")
+        seen = [cut_held_and_disturbed(world)["cut"]]
+        world.heal("a")
+        world.host("d")
+        return [*seen, cut_held_and_disturbed(world)["cut"]]
+
+    assert World(1).run(test) == [["a->b", "b->a", "a->c", "c->a"], []]
+
+
+def test_one_direction_is_named_once() -> None:
+    async def test(world: World) -> None:
+        world.host("a"), world.host("b"), world.host("c")
+        world.partition("a", "b", to="c")
+
+    with pytest.raises(UsageError, match="to= names all, of one direction"):
+        World(1).run(test)
 
 
 def test_the_log_can_be_written_to_a_file() -> None:

@@ -196,6 +196,18 @@ def test_timers_that_fell_due_in_a_pause_fire_when_it_ends() -> None:
     assert World(1).run(test) == pytest.approx(61)
 
 
+def test_a_program_that_does_not_run_cannot_be_paused() -> None:
+    async def test(world: World) -> bool:
+        host = world.host("a")
+        host.crash()
+        with pytest.raises(UsageError, match=r"no program runs on a; restart\(\) it first"):
+            host.pause()
+        host.restart()
+        return host.is_paused
+
+    assert not World(1).run(test)
+
+
 def test_a_slow_host_answers_one_after_another() -> None:
     async def test(world: World) -> float:
         world.host("server").slow("10ms")
@@ -243,7 +255,7 @@ def test_a_clock_that_is_fast_wakes_its_programs_early_also_those_that_sleep_alr
 
         host = world.host("fast", start=sleep)
         await asyncio.sleep(10)
-        host.clock.set_drift(1.0)
+        host.clock.drift = 1.0
         await asyncio.sleep(100)
         return woke[0]
 

@@ -16,6 +16,7 @@ from underlay.sim import Conditions
 from underlay.sim import _internet as internet_module
 from underlay.sim._internet import Internet, Way
 from underlay.sim._schedule import Schedule
+from underlay.stack import TcpPacket
 from underlay.wire import (
     PROTOCOL_TCP,
     TCP_CHECKSUM_OFFSET,
@@ -43,7 +44,8 @@ class Net:
         self.net.join("b", [B], self._receive)
         self.sent = 0
 
-    def _receive(self, packet: bytes | memoryview, valid: bool, more: bool) -> None:
+    def _receive(self, packet: bytes | memoryview | TcpPacket, valid: bool, more: bool) -> None:
+        assert not isinstance(packet, TcpPacket)
         self.came.append((self.schedule.now, bytes(packet), valid))
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import hashlib
 import os
@@ -16,6 +17,7 @@ import pytest
 
 from underlay.link import FRAME
 from underlay.sim import World
+from underlay.sim._order import COLLECT_EVERY, COLLECT_EVERY_A_HOST, Garbage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,6 +60,10 @@ async def guest(notes: list[object]) -> None:
     notes.append(([each.result() for each in done], len(pending)))
     gathered = {asyncio.gather(asyncio.sleep(random.random(), number)) for number in range(10)}
     notes.append([await each for each in gathered])
+    notes.append([await each for each in asyncio.as_completed([asyncio.sleep(0, number) for number in range(20)])])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        calls = [pool.submit(abs, number) for number in range(20)]
+        notes.append([each.result() for each in concurrent.futures.as_completed(calls)])
     queue: asyncio.Queue[int] = asyncio.Queue()
 
     async def worker(number: int) -> None:
@@ -124,8 +130,29 @@ def test_one_seed_gives_one_run_whatever_the_hash_seed_and_the_memory() -> None:
     assert int(traces[0].split()[1]) > 100
 
 
+def test_as_completed_begins_what_it_is_given_in_its_order_and_only_when_it_is_asked() -> None:
+    async def test(world: World) -> list[int]:
+        async with world.host("a"):
+            began: list[int] = []
+
+            async def begin(number: int) -> None:
+                began.append(number)
+
+            for each in asyncio.as_completed([begin(number) for number in range(20)]):
+                await each
+            with pytest.raises(TypeError, match="an iterable of"):
+                list(asyncio.as_completed(asyncio.get_running_loop().create_future()))
+            return began
+
+    assert run(test) == list(range(20))
+
+
 class OfALibrary(asyncio.Protocol):
     """A library's own, such as servers keep in sets."""
+
+
+class OfATransport(asyncio.Transport):
+    """As each transport that there is; ``asyncio.Transport`` itself has no room for a number."""
 
 
 # --- within one process ----------------------------------------------------------------------------------------------
@@ -133,7 +160,7 @@ class OfALibrary(asyncio.Protocol):
 
 @pytest.mark.parametrize(
     "make",
-    [asyncio.Queue, asyncio.Event, asyncio.Lock, asyncio.StreamReader, OfALibrary, asyncio.Transport],
+    [asyncio.Queue, asyncio.Event, asyncio.Lock, asyncio.StreamReader, OfALibrary, OfATransport],
 )
 def test_asyncios_objects_stand_in_a_set_in_the_order_of_their_making(make: Callable[[], object]) -> None:
     async def test(world: World) -> object:
@@ -267,6 +294,23 @@ def test_garbage_is_collected_at_moments_of_the_world_and_collection_is_as_befor
     gc.collect()
     assert unrelated and collected == first
     assert len(set(first[:4000])) == 1
+
+
+def test_garbage_is_collected_more_seldom_the_more_hosts_a_world_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[int] = []
+    monkeypatch.setattr(gc, "collect", collected.append)
+
+    def times(hosts: int, moments: int) -> int:
+        collected.clear()
+        garbage = Garbage()
+        for moment in range(moments):
+            if moment >= garbage.due_at:
+                garbage.collect(moment, hosts)
+        return len(collected)
+
+    assert times(3, 10 * COLLECT_EVERY + 1) == 10
+    assert collected == [2, 1, 1, 2, 1, 1, 1, 1, 1, 1], "all of it after four times as long each time"
+    assert times(1000, 300_000) == 300_000 // (1000 * COLLECT_EVERY_A_HOST)
 
 
 if __name__ == "__main__":

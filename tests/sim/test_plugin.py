@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from underlay.sim import _determinism, _elsewhere, _failure, _plugin, _progress
+from underlay.sim import _determinism, _elsewhere, _failure, _plugin, _progress, _twice
 from underlay.trace import read_pcapng
 
 # pytester forgets what a run within this process imported, and a probe cannot be declared twice.
-__all__ = ["_determinism", "_elsewhere", "_failure", "_plugin", "_progress"]
+__all__ = ["_determinism", "_elsewhere", "_failure", "_plugin", "_progress", "_twice"]
 
 pytest_plugins = ["pytester"]
 
@@ -152,7 +152,8 @@ def test_a_failure_shows_the_assertion_the_seed_and_the_command(run: Run, pytest
             "*underlay: seed 17*",
             "seed     17 (after 17 that passed)",
             "replay   pytest test_it.py::test_unlucky --underlay-seed 17",
-            "folder   .underlay/test_unlucky-seed-17: *capture.pcapng*",
+            "folder   .underlay/test_unlucky-seed-17",
+            "         capture.pcapng, faults.json, report.md, seed.txt, timeline.txt, timeline/",
         ]
     )
     shown = result.stdout.str()
@@ -193,14 +194,14 @@ def test_a_failure_leaves_a_folder(run: Run, pytester: pytest.Pytester) -> None:
     for line in (
         r" 0\.000000  server +host +begins process 1, at 10\.0\.0\.1",
         r" 0\.000000  server +log +INFO app: the server listens",
-        r" 1\.000000  client +tcp +10\.0\.0\.2:\d+ connects 10\.0\.0\.1:7",
+        r" 1\.000000  client +tcp +10\.0\.0\.2:\d+ connects to 10\.0\.0\.1:7",
         r" 1\.\d+  server +tcp +10\.0\.0\.1:7 is called by 10\.0\.0\.2",
-        r" 1\.\d+  client +tcp +10\.0\.0\.2:\d+ sends its FIN 10\.0\.0\.1:7",
+        r" 1\.\d+  client +tcp +10\.0\.0\.2:\d+ sends its FIN to 10\.0\.0\.1:7",
     ):
         assert re.search(line, timeline), f"{line}\n{timeline}"
     assert "server" not in written(pytester, f"{folder}/timeline/client.txt")
     links, frames = read_pcapng(pytester.path / folder / "capture.pcapng")
-    assert [link.name for link in links] == ["client", "server"]
+    assert [link.name for link in links] == ["client | server"]
     assert not any(link.is_ethernet for link in links)
     assert all(1_893_456_001 <= frame.time_ns / 1e9 < 1_893_456_060 for frame in frames)
 
@@ -218,7 +219,7 @@ def test_the_capture_opens_in_tshark(run: Run, pytester: pytest.Pytester) -> Non
         )
     except FileNotFoundError:
         pytest.skip("tshark is not installed; remedy: apt-get install tshark")
-    assert done.stdout.splitlines()[0] == "client\t7"
+    assert done.stdout.splitlines()[0] == "client | server\t7"
 
 
 def test_a_test_has_one_folder_and_all_tests_have_so_many(run: Run, pytester: pytest.Pytester) -> None:
@@ -271,26 +272,6 @@ async def test_it(world):
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E*the third*", "seed     2 *", "note     its replay did not fail like this*"])
-
-
-def test_an_error_of_a_hosts_program_is_shown_where_it_was_raised(run: Run) -> None:
-    result = run(
-        HEAD
-        + """
-async def work():
-    await asyncio.sleep(2)
-    raise LookupError("in a program")
-
-@sim.test
-async def test_it(world):
-    world.host("worker", start=work)
-    await asyncio.sleep(10)
-"""
-    )
-    result.stdout.fnmatch_lines(
-        [">*raise LookupError*", "E*LookupError: in a program", "E*on the host worker, at 2.0*"]
-    )
-    assert "_schedule.py" not in result.stdout.str()
 
 
 # --- several processes ----------------------------------------------------------------------------------------------
@@ -496,6 +477,40 @@ async def test_fails_twice_alike(world):
     result.assert_outcomes(passed=1, failed=2)
     result.stdout.fnmatch_lines(["*seed 7 does not give the same run twice: the runs differ from event*"])
     result.stdout.fnmatch_lines(["E*each time", "replay * --underlay-seed 7"])
+
+
+def test_a_test_that_differs_by_the_order_of_a_set_is_named_though_one_process_has_one_order(run: Run) -> None:
+    result = run(
+        HEAD
+        + """
+@sim.test
+async def test_differs(world):
+    async with world.host("a"):
+        for name in {"one", "two", "three", "four", "five"}:
+            await asyncio.sleep(len(name))
+
+@sim.test
+async def test_does_not(world):
+    async with world.host("a"):
+        for name in sorted({"one", "two", "three", "four", "five"}):
+            await asyncio.sleep(len(name))
+
+@pytest.mark.parametrize("unpicklable", [lambda: 1])
+@sim.test
+async def test_is_of_this_process(world, unpicklable):
+    await asyncio.sleep(1)
+""",
+        "--underlay-check-determinism",
+    )
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*seed 0 does not give the same run in two processes; if a set is gone through, sort*",
+            "underlay: runs that repeat, here and in two processes: 1",
+            "underlay: runs that repeat here, and could be tried in no other process: 1",
+            "underlay: *test_is_of_this_process* in one process: *",
+        ]
+    )
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------

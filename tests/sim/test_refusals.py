@@ -11,6 +11,7 @@ import select
 import selectors
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -64,6 +65,8 @@ REFUSED: dict[str, Callable[[], object]] = {
     "multiprocessing spawn": lambda: multiprocessing.get_context("spawn").Process(target=print).start(),
     "create_subprocess_exec": lambda: asyncio.create_subprocess_exec("true"),
     "create_subprocess_shell": lambda: asyncio.create_subprocess_shell("true"),
+    "connect_read_pipe": lambda: asyncio.get_running_loop().connect_read_pipe(asyncio.Protocol, sys.stdin),
+    "connect_write_pipe": lambda: asyncio.get_running_loop().connect_write_pipe(asyncio.BaseProtocol, sys.stdout),
     "input": lambda: input("name? "),
     "select.select": lambda: select.select([0], [], [], 0),
     "select.poll": lambda: select.poll().register(0),

@@ -100,7 +100,7 @@ def test_the_clock_of_a_program_is_as_wrong_as_its_host() -> None:
     async def test(world: World) -> object:
         wrong = world.host("wrong")
         wrong.clock.offset_s = 3600
-        wrong.clock.set_drift(0.1)
+        wrong.clock.drift = 0.1
         async with wrong:
             began_s = world.now
             await asyncio.sleep(11)

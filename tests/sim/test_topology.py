@@ -171,9 +171,8 @@ def test_two_hosts_of_a_lan_may_be_parted_while_both_reach_a_third() -> None:
         said: list[object] = []
         async with world.host("a"):
             said.append(await ask("c"))
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(5):
-                    await ask("b")
+            with pytest.raises(OSError, match="Connect call failed"):  # nobody answers its ARP
+                await ask("b")
         async with world.host("b"):
             said.append(await ask("c"))
         world.heal("a", "b")
@@ -182,6 +181,134 @@ def test_two_hosts_of_a_lan_may_be_parted_while_both_reach_a_third() -> None:
         return said
 
     assert run(test) == [b"hello"] * 3
+
+
+async def arrived_of_one_under_way(world: World, fault: Callable[[World], None]) -> int:
+    """How often a datagram from a to b arrives that is under way when the fault comes; all is healed after a moment."""
+    got: list[bytes] = []
+
+    class Counting(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            got.append(data)
+
+    async with world.host("b"):
+        await asyncio.get_running_loop().create_datagram_endpoint(Counting, local_addr=("0.0.0.0", 9))
+    async with world.host("a"):
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=("b", 9))
+        transport.sendto(b"first")  # and addresses are learned
+        await asyncio.sleep(20)
+        assert got == [b"first"]
+        transport.sendto(b"second")
+        await asyncio.sleep(1.5)
+        fault(world)
+        await asyncio.sleep(0.1)
+        world.heal()
+        world.release()
+        world.calm()
+        await asyncio.sleep(10)
+    return len(got) - 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "arrived"),
+    [
+        (lambda world: world.partition("a", "b"), 0),
+        (lambda world: world.partition("a", to="b"), 0),
+        (lambda world: world.partition("b", to="a"), 1),
+        (lambda world: world.isolate("b"), 0),
+        (lambda world: world.hold("b"), 1),
+        (lambda world: world.disturb("b", loss=1.0), 0),
+        (lambda world: world.disturb("b", duplicate=1.0), 2),
+    ],
+)
+@pytest.mark.parametrize("is_routed", [False, True])
+def test_a_fault_on_a_lan_is_also_one_for_what_is_under_way(
+    fault: Callable[[World], None], arrived: int, is_routed: bool
+) -> None:
+    async def test(world: World) -> int:
+        world.lan("office", delay="1s")
+        world.host("b", on="office")
+        if is_routed:
+            world.router("gateway", "office", "internet")
+            world.host("a")
+        else:
+            world.host("a", on="office")
+        return await arrived_of_one_under_way(world, fault)
+
+    assert World(1).run(test) == arrived
+
+
+async def arrived_through_access_links(world: World, at_s: float, fault: Callable[[World], None]) -> list[float]:
+    """When a datagram arrives that takes a second on each of its three links, and what befalls it 5 s at one moment."""
+    got: list[float] = []
+
+    class Counting(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            got.append(world.now)
+
+    world.host("a"), world.host("b")
+    for name in ("a", "b"):
+        world.access(name, delay="1s")
+    world.link("a", "b", delay="1s")
+    async with world.host("b"):
+        await asyncio.get_running_loop().create_datagram_endpoint(Counting, local_addr=("0.0.0.0", 9))
+    async with world.host("a"):
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=("b", 9))
+        transport.sendto(b"x")
+        await asyncio.sleep(at_s)
+        fault(world)
+        await asyncio.sleep(5)
+        world.heal()
+        world.release()
+        await asyncio.sleep(10)
+    return got
+
+
+@pytest.mark.parametrize("at_s", [0.5, 1.5, 2.5])
+def test_a_partition_loses_what_is_on_an_access_link_or_between_two(at_s: float) -> None:
+    def part_for_a_moment(world: World) -> None:
+        world.partition("a", to="b")
+        world.heal()
+
+    assert run(lambda world: arrived_through_access_links(world, at_s, part_for_a_moment)) == []
+
+
+@pytest.mark.parametrize(("at_s", "arrived_s"), [(0.5, 7.5), (1.5, 8.0), (2.5, 8.0)])
+def test_what_is_held_waits_on_an_access_link_or_between_two(at_s: float, arrived_s: float) -> None:
+    got = run(lambda world: arrived_through_access_links(world, at_s, lambda world: world.hold("a", to="b")))
+    assert got == [pytest.approx(arrived_s)]
+
+
+def test_hosts_of_a_lan_that_are_parted_do_not_find_each_others_addresses_either() -> None:
+    async def test(world: World) -> tuple[int | None, float]:
+        office(world)
+        world.partition("pc1", "pc2")
+        async with world.host("pc1"):
+            return await error_of(world, "pc2")
+
+    number, took_s = run(test)
+    assert number == errno.EHOSTUNREACH
+    assert took_s < 5
+
+
+def test_an_isolated_host_of_a_lan_reaches_nobody_and_nobody_reaches_it() -> None:
+    async def test(world: World) -> tuple[list[int | None], bytes]:
+        routed(world)
+        await asyncio.sleep(1)
+        world.isolate("pc1")
+        numbers = []
+        for one, other in (("pc1", "pc2"), ("pc1", "web"), ("pc2", "pc1"), ("web", "pc1")):
+            async with world.host(one):
+                numbers.append((await error_of(world, other))[0])
+        world.heal("pc1")
+        async with world.host("web"):
+            return numbers, await ask("pc1")
+
+    numbers, answer = run(test)
+    assert None not in numbers
+    assert answer == b"hello"
 
 
 # --- routers ---------------------------------------------------------------------------------------------------------

@@ -120,12 +120,23 @@ def test_a_name_whose_server_is_closed_refuses_and_can_be_taken_again() -> None:
     assert on_a(test) == b"HELLO\n"
 
 
-def test_a_name_that_is_taken_is_eaddrinuse() -> None:
-    async def test() -> None:
-        async with await asyncio.start_unix_server(shout, PATH):
-            await asyncio.start_unix_server(shout, PATH)
+def test_a_server_takes_over_the_path_of_another_as_asyncio_removes_the_others_file() -> None:
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
 
-    with pytest.raises(OSError, match=f"Address '{PATH}' is already in use"):
+    async def test() -> bytes:
+        async with await asyncio.start_unix_server(mute, PATH), await asyncio.start_unix_server(shout, PATH):
+            return await ask()
+
+    assert on_a(test) == b"HELLO\n"
+
+
+def test_an_abstract_name_that_is_taken_is_eaddrinuse() -> None:
+    async def test() -> None:
+        async with await asyncio.start_unix_server(shout, "\0service"):
+            await asyncio.start_unix_server(shout, "\0service")
+
+    with pytest.raises(OSError, match="is already in use"):
         on_a(test)
     assert refused(test) == errno.EADDRINUSE
 

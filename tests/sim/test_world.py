@@ -56,7 +56,7 @@ def test_time_is_virtual_and_nothing_waits_for_it() -> None:
         await asyncio.sleep(80_000)
         return world.now
 
-    assert run(test) == pytest.approx(80_000)
+    assert run(test, time_limit="1d") == pytest.approx(80_000)
 
 
 def test_a_round_trip_takes_what_its_two_ways_take() -> None:
@@ -163,6 +163,46 @@ def test_a_test_that_waits_for_nothing_that_can_come_is_ended() -> None:
 
     with pytest.raises(Stalled, match=r"nothing is left to happen at 0\.000000 s"):
         run(test)
+
+
+async def asks(name: str) -> bytes:
+    reader, writer = await asyncio.open_connection(name, 7)
+    try:
+        return await reader.readline()  # what nobody sends
+    finally:
+        writer.close()
+
+
+def test_where_nothing_can_happen_any_more_the_error_tells_on_which_line_each_task_waits() -> None:
+    async def waits_for_ever() -> None:
+        await asyncio.Event().wait()
+
+    async def test(world: World) -> None:
+        async def accept(reader: object, writer: asyncio.StreamWriter) -> None:
+            await waits_for_ever()
+
+        async def serve() -> None:
+            async with await asyncio.start_server(accept, port=7):
+                await waits_for_ever()
+
+        world.host("server", start=serve)
+        world.host("off").crash()
+        async with world.host("client"):
+            await asyncio.sleep(1)
+            await asks("server")
+
+    with pytest.raises(Stalled) as caught:
+        World(seed=1).run(test)
+    (note,) = caught.value.__notes__
+    line = {name: function.__code__.co_firstlineno for name, function in (("asks", asks), ("waits", waits_for_ever))}
+    here = __file__
+    assert note.splitlines() == [
+        "waiting:",
+        f"  the test, on client: {here}:{line['asks'] + 3} in asks, in StreamReader.readline",
+        f"  server: {here}:{line['waits'] + 1} in {waits_for_ever.__qualname__}, in Event.wait",
+        f"  server: {here}:{line['waits'] + 1} in {waits_for_ever.__qualname__}, in Event.wait",
+        "  off is down",
+    ]
 
 
 def test_a_program_that_never_lets_time_pass_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,12 +395,12 @@ def test_what_is_held_arrives_in_its_order_when_it_is_released() -> None:
     @on_client
     async def test(world: World) -> object:
         reader, writer = await asyncio.open_connection("server", 7)
-        world.hold("client", "server", one_way=True)
+        world.hold("client", to="server")
         for letter in b"abc":
             writer.write(bytes([letter]))
             await asyncio.sleep(0.01)
         assert world.internet.way("client", "server").held
-        world.release("client", "server", one_way=True)
+        world.release("client", to="server")
         answer = await reader.readexactly(3)
         writer.close()
         return answer

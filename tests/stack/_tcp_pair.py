@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from underlay.stack import Events, Path, State, TcpConfig, TcpConnection, TcpLayer, TcpListener, TcpOptions
+from underlay.stack import Events, Path, State, TcpConfig, TcpConnection, TcpLayer, TcpListener, TcpOptions, TcpPacket
 from underlay.wire import ACK, FIN, PSH, RST, SYN, URG, TcpSegment, build_tcp_header, parse_tcp, pseudo_header_sum
 
 A = bytes([10, 9, 0, 1])
@@ -98,6 +98,9 @@ class End:
         )
         self.sent += 1
         self.pair.carry(packet)
+
+    def send_tcp(self, packet: TcpPacket, now: float, /) -> None:
+        raise AssertionError("no path here is by value")
 
     def told(self, who: object) -> Events:
         """All events that `who` was told of, together."""

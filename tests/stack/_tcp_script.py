@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from underlay.stack import Events, Path, TcpConfig, TcpConnection, TcpLayer, TcpListener, TcpOptions
+from underlay.stack import Events, Path, TcpConfig, TcpConnection, TcpLayer, TcpListener, TcpOptions, TcpPacket
 from underlay.wire import ACK, FIN, PSH, RST, SYN, URG, TcpSegment, build_tcp_header, parse_tcp, pseudo_header_sum
 
 from ._tcp_pair import letters
@@ -113,6 +113,9 @@ class Talk:
         if segment.flags & SYN:
             self.our_iss = segment.seq
         self.answers.append(Answer(segment, source, destination, ttl, dscp, options, segment_bytes, now))
+
+    def send_tcp(self, packet: TcpPacket, now: float, /) -> None:
+        raise AssertionError("no path here is by value")
 
     # --- the peer ---
 

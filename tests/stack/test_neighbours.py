@@ -239,7 +239,7 @@ def test_limits_and_order_hold_whatever_happens(steps: list[tuple[str, int, floa
         assert cache._pending_bytes == 10 * cache.pending_packets <= 40
         for each in cache._entries.values():
             assert (each.mac is None) == (each.state in (S.NO_ENTRY, S.INCOMPLETE))
-            assert (each.address in cache._timers) == (each.state in (S.INCOMPLETE, S.DELAY, S.PROBE))
+            assert (each.address in cache.timers) == (each.state in (S.INCOMPLETE, S.DELAY, S.PROBE))
     # No packet is lost uncounted: it was sent, given up with its neighbour, pushed out, or it waits.
     given_up = sum(len(packets) for packets in link.given_up)
     assert sent == len(link.sent) + given_up + drops.get("arp.queue_full", 0) + cache.pending_packets

@@ -64,6 +64,24 @@ def test_the_peers_close_is_answered_by_ours_and_nothing_waits() -> None:
     assert talk.told(connection) == Events.CLOSED
 
 
+def test_a_fin_acknowledges_what_was_read_before_it_and_no_segment_repeats_that() -> None:
+    talk, connection = accepted()
+    connection.send(b"ask", talk.now)
+    talk.expect("P. 1:4 ack 1")
+    talk.say("P.", 1, 4, b"hello")
+    talk.say("P.", 6, 4, b"again")
+    assert connection.receive(100, talk.now) == b"helloagain"
+    connection.close(talk.now)
+    talk.expect("F. 4:4 ack 11")
+
+
+def test_a_close_in_the_turn_of_the_peers_fin_answers_both_in_one_segment() -> None:
+    talk, connection = accepted()
+    talk.say("F.", 1, 1)
+    connection.close(talk.now)
+    talk.expect("F. 1:1 ack 2")
+
+
 def test_closes_that_cross_go_through_closing() -> None:
     talk, connection = in_state(State.CLOSING)
     talk.say(".", 2, 2)

@@ -17,12 +17,13 @@ import os
 import select
 import threading
 from asyncio.log import logger
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 from weakref import WeakSet, WeakValueDictionary
 
 from ..stack import State
 from ..wire import format_ip, format_mac
+from ._readiness import Readiness
 from ._stack_core import StreamCore
 
 if TYPE_CHECKING:
@@ -63,11 +64,13 @@ class Bridge:
     outlives the loops that drive it one after another, as a machine's network outlives programs; ``driver`` is the
     loop that runs it now. ``names`` and their addresses need no name server; ``name_servers`` are asked for others.
     A loop looks ``busy_poll_s`` long for the next frame before it sleeps, while frames come as often as that.
-    ``first_number`` lets its sockets' numbers begin there, for runs that are to repeat each other; else no socket of
-    the process has the number of another.
+    ``numbers`` are its sockets', for runs that are to repeat each other; else no socket of the process has the number
+    of another.
     """
 
     stream_core: ClassVar[type[StreamCore]] = StreamCore
+    # Whether a program can start others, which would miss the sockets that they are to inherit.
+    has_processes: ClassVar[bool] = True
     """What a stream socket does."""
 
     hosts_file = "/etc/hosts"
@@ -82,7 +85,7 @@ class Bridge:
         names: Mapping[str, Sequence[str]] | None = None,
         name_servers: Sequence[str] = (),
         busy_poll_s: float = BUSY_POLL_S,
-        first_number: int | None = None,
+        numbers: Iterator[int] = _numbers,
     ) -> None:
         self.host = host
         self.devices = devices
@@ -102,10 +105,10 @@ class Bridge:
         self._detached: dict[int, StackSocket] = {}
         # Numbers that dup() made of one, each with all of them.
         self._companions: dict[int, list[int]] = {}
-        self._by_object: dict[TcpConnection | TcpListener | UdpSocket, int] = {}
-        self._numbers = _numbers if first_number is None else itertools.count(first_number)
-        self._watched: dict[int, int] = {}
-        self._maybe_ready: set[int] = set()
+        self._numbers = numbers
+        self.readiness: Final = Readiness(host)
+        # Whoever is watched and ready now.
+        self.ready: Final = self.readiness.ready
         self._poll = select.poll()
         for fd in self._by_fd:
             self._poll.register(fd, select.POLLIN)
@@ -117,9 +120,13 @@ class Bridge:
         """Give a new socket its number."""
         if self.closed:
             raise OSError(errno.ENETDOWN, "the user-space network of this socket is closed")
-        number = next(self._numbers)
+        number = self.free_number()
         self._sockets[number] = sock
         return number
+
+    def free_number(self) -> int:
+        """A number that no socket has."""
+        return next(self._numbers)
 
     def socket(self, number: int) -> StackSocket:
         """The socket of that number; EBADF where there is none."""
@@ -132,6 +139,7 @@ class Bridge:
         """Let `sock` have a number that was detached from another."""
         self._detached.pop(number, None)
         self._sockets[number] = sock
+        self.readiness.replace(number, sock)
 
     def keep(self, number: int, sock: StackSocket) -> None:
         """`sock` gave its number away: it lives on until somebody takes it over."""
@@ -153,52 +161,21 @@ class Bridge:
         self._sockets.pop(number, None)
         if number in self._companions:
             self._companions.pop(number).remove(number)
-        self._watched.pop(number, None)
-        self._maybe_ready.discard(number)
+        self.readiness.forget(number)
 
     def attach(self, below: TcpConnection | TcpListener | UdpSocket, sock: StackSocket) -> None:
         """From now on what the host tells of `below` is told of `sock`."""
-        number = sock.fileno()
-        self._by_object[below] = number
-        self._maybe_ready.add(number)
+        self.readiness.attach(below, sock.fileno())
 
     def detach(self, below: TcpConnection | TcpListener | UdpSocket) -> None:
         """Nobody asks for `below` any more."""
-        self._by_object.pop(below, None)
+        self.readiness.detach(below)
 
     # --- readiness ------------------------------------------------------------------------------------------
 
     def watch(self, number: int, events: int) -> None:
         """Report the socket while one of `events` (poll(2) bits) is ready; 0 for none."""
-        self.socket(number)
-        if events:
-            self._watched[number] = events
-            self._maybe_ready.add(number)
-        else:
-            self._watched.pop(number, None)
-
-    def ready(self) -> list[tuple[int, int]]:
-        """Whoever is watched and ready now, level-triggered."""
-        maybe_ready = self._maybe_ready
-        for below, _ in self.host.poll_events():
-            number = self._by_object.get(below)
-            if number is not None:
-                maybe_ready.add(number)
-        if not maybe_ready:
-            return []
-        found: list[tuple[int, int]] = []
-        cold: list[int] = []
-        for number in maybe_ready:
-            events = self._watched.get(number)
-            sock = self._sockets.get(number)
-            mask = 0 if events is None or sock is None else sock.readiness(events)
-            if mask:
-                found.append((number, mask))
-            else:
-                cold.append(number)
-        maybe_ready.difference_update(cold)
-        found.sort()  # a set has no order that a run could repeat; sockets are told in the order they were made
-        return found
+        self.readiness.watch(number, self.socket(number), events)
 
     # --- the pump -------------------------------------------------------------------------------------------
 

@@ -188,18 +188,31 @@ _new: Final[Callable[..., Any]] = _socket.socket.__new__
 _hooked = False
 
 
-def _hook_socket() -> None:
+def _hook_socket() -> bool:
     """Let ``socket.socket(…)`` and ``socket.getaddrinfo`` ask each time whether the caller's thread runs our loop.
 
     The class stays the one that everybody imported; only how it is allocated is lengthened, once for the process.
+    False where it is so already.
     """
     global _hooked
-    if not _hooked:
-        _hooked = True
-        socket.socket.__new__ = staticmethod(_allocate)  # type: ignore[assignment,method-assign]
-        socket.getaddrinfo = _getaddrinfo
-        socket.gethostbyname = _gethostbyname
-        socket.gethostbyname_ex = _gethostbyname_ex
+    if _hooked:
+        return False
+    _hooked = True
+    socket.socket.__new__ = staticmethod(_allocate)  # type: ignore[assignment,method-assign]
+    socket.getaddrinfo = _getaddrinfo
+    socket.gethostbyname = _gethostbyname
+    socket.gethostbyname_ex = _gethostbyname_ex
+    return True
+
+
+def _unhook_socket() -> None:
+    """Undo it, where nobody's loop needs it any more."""
+    global _hooked
+    _hooked = False
+    del socket.socket.__new__
+    socket.getaddrinfo = library_getaddrinfo
+    socket.gethostbyname = library_gethostbyname
+    socket.gethostbyname_ex = library_gethostbyname_ex
 
 
 def _allocate(

@@ -86,10 +86,12 @@ class StreamCore:
         self._listeners: list[TcpListener] = []
         self._options = Options()
         self._sock: StackSocket | None = None
+        self._number = -1  # of that socket
 
     def bind_to(self, sock: StackSocket) -> None:
         """Know whom the bridge is to tell of what happens below."""
         self._sock = sock
+        self._number = sock.fileno()
         for below in (self._connection, *self._listeners):
             if below is not None:
                 self._bridge.attach(below, sock)
@@ -263,7 +265,11 @@ class StreamCore:
         if connection is not None:
             state = connection.state
             if state is _ESTABLISHED and not connection.read_closed:  # nearly all of them
-                mask = IN if events & IN and connection.readable else 0
+                mask = 0
+                if events & IN and (
+                    (connection.received.size_bytes and connection.oob_at is None) or connection.readable
+                ):
+                    mask = IN
                 return mask | OUT if events & OUT and connection.writable else mask
             if state in _CONNECTING:
                 return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import functools
 import os
 import socket
 import struct
@@ -170,28 +171,7 @@ class Options:
 
     def tcp(self) -> TcpOptions:
         """The same as the stack's TCP has it; what was never set is left to the stack's defaults."""
-        return TcpOptions(
-            nodelay=bool(self.value(_TCP, socket.TCP_NODELAY)),
-            keepalive=bool(self.value(_SOL, socket.SO_KEEPALIVE)),
-            keepalive_idle_s=float(self.value(_TCP, socket.TCP_KEEPIDLE)),
-            keepalive_interval_s=float(self.value(_TCP, socket.TCP_KEEPINTVL)),
-            keepalive_count=self.value(_TCP, socket.TCP_KEEPCNT),
-            syn_retries=self._set.get((_TCP, socket.TCP_SYNCNT)),
-            user_timeout_s=self.value(_TCP, socket.TCP_USER_TIMEOUT) / 1e3 or None,  # milliseconds: tcp(7)
-            linger_s=self.linger_s,
-            congestion=self.congestion,
-            oob_inline=bool(self.value(_SOL, socket.SO_OOBINLINE)),
-            send_buffer_bytes=self._set.get((_SOL, socket.SO_SNDBUF)),
-            receive_buffer_bytes=self._set.get((_SOL, socket.SO_RCVBUF)),
-            quick_ack=bool(self._set.get((_TCP, socket.TCP_QUICKACK))),
-            max_segment_bytes=self._set.get((_TCP, socket.TCP_MAXSEG)),
-            # An IPv6 socket has its own; one of IPv4 cannot set it.
-            ttl=self._set.get((_IPV6, socket.IPV6_UNICAST_HOPS)) or self.value(_IP, socket.IP_TTL),
-            reuse_address=self.reuse_address,
-            reuse_port=self.reuse_port,
-            dscp=self._set.get((_IPV6, socket.IPV6_TCLASS), self.value(_IP, socket.IP_TOS))
-            >> 2,  # the two bits below are ECN's: RFC 3168
-        )
+        return _tcp_options(tuple(self._set.items()), self.linger_s, self.congestion)
 
     @property
     def reuse_address(self) -> bool:
@@ -207,6 +187,41 @@ class Options:
     def v6_only(self) -> bool:
         """IPV6_V6ONLY."""
         return bool(self.value(_IPV6, socket.IPV6_V6ONLY))
+
+
+# So many sets of options one program may have in use; whoever opens connections has mostly one or two.
+@functools.lru_cache(maxsize=64)
+def _tcp_options(
+    were_set: tuple[tuple[tuple[int, int], int], ...], linger_s: int | None, congestion: Congestion
+) -> TcpOptions:
+    """The same object for the same options, which takes 4 µs to make: a socket asks for it at each of its steps."""
+    chosen = dict(were_set)
+
+    def value(level: int, name: int) -> int:
+        return chosen.get((level, name), _RULES[level, name].default)
+
+    return TcpOptions(
+        nodelay=bool(value(_TCP, socket.TCP_NODELAY)),
+        keepalive=bool(value(_SOL, socket.SO_KEEPALIVE)),
+        keepalive_idle_s=float(value(_TCP, socket.TCP_KEEPIDLE)),
+        keepalive_interval_s=float(value(_TCP, socket.TCP_KEEPINTVL)),
+        keepalive_count=value(_TCP, socket.TCP_KEEPCNT),
+        syn_retries=chosen.get((_TCP, socket.TCP_SYNCNT)),
+        user_timeout_s=value(_TCP, socket.TCP_USER_TIMEOUT) / 1e3 or None,  # milliseconds: tcp(7)
+        linger_s=linger_s,
+        congestion=congestion,
+        oob_inline=bool(value(_SOL, socket.SO_OOBINLINE)),
+        send_buffer_bytes=chosen.get((_SOL, socket.SO_SNDBUF)),
+        receive_buffer_bytes=chosen.get((_SOL, socket.SO_RCVBUF)),
+        quick_ack=bool(chosen.get((_TCP, socket.TCP_QUICKACK))),
+        max_segment_bytes=chosen.get((_TCP, socket.TCP_MAXSEG)),
+        # An IPv6 socket has its own; one of IPv4 cannot set it.
+        ttl=chosen.get((_IPV6, socket.IPV6_UNICAST_HOPS)) or value(_IP, socket.IP_TTL),
+        reuse_address=bool(value(_SOL, socket.SO_REUSEADDR)),
+        reuse_port=bool(value(_SOL, socket.SO_REUSEPORT)),
+        dscp=chosen.get((_IPV6, socket.IPV6_TCLASS), value(_IP, socket.IP_TOS))
+        >> 2,  # the two bits below are ECN's: RFC 3168
+    )
 
 
 def _number(level: int, value: Any) -> int:
@@ -242,3 +257,8 @@ def given(value: Any) -> int | bytes:
 def refuse(number: int) -> OSError:
     """The error of a refused call, in the kernel's words."""
     return OSError(number, os.strerror(number))
+
+
+def in_kernel_words(error: OSError) -> OSError:
+    """The same error in the kernel's words, which programs look for and tests match."""
+    return error if error.errno is None else OSError(error.errno, os.strerror(error.errno))

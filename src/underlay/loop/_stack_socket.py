@@ -43,7 +43,7 @@ from ._stack_message import (
     writable,
 )
 from ._stack_names import known_addresses
-from ._stack_options import given
+from ._stack_options import given, in_kernel_words
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -82,6 +82,7 @@ class StackSocket(socket.socket):
     # Closed by the program, though a file that makefile() gave may still use it; and gone for good.
     _closed: bool = True  # until it is made: __del__ asks, also after a constructor that failed
     _gone: bool = True
+    _inheritable: bool = False
     _open: bool = False  # neither gone nor without its network: one look on the ways of data
 
     def __init__(
@@ -195,6 +196,16 @@ class StackSocket(socket.socket):
                     raise  # as socketmodule.c, which waits by poll(2) where there is a time-out, whatever the flags
                 if not self._bridge.pump_until(lambda: bool(self._core.readiness(ready)), self._timeout_s):
                     raise TimeoutError("timed out") from None
+            except OSError as error:
+                raise in_kernel_words(error) from None
+
+    def _now(self, attempt: Callable[[], _T]) -> _T:
+        """Call `attempt`, which never waits."""
+        self._check_open()
+        try:
+            return attempt()
+        except OSError as error:
+            raise in_kernel_words(error) from None
 
     def _resolve(self, host: str, family: int) -> bytes:
         """The address of a name that is known here, as no call of a socket asks a server; ``socket.gaierror``."""
@@ -216,13 +227,12 @@ class StackSocket(socket.socket):
 
     def bind(self, address: Any, /) -> None:
         """Take a local address; EADDRINUSE, EADDRNOTAVAIL, EINVAL where it has one."""
-        self._check_open()
-        self._core.bind(to_pair(address, self._family, self._resolve, "bind"))
+        pair = to_pair(address, self._family, self._resolve, "bind")
+        self._now(lambda: self._core.bind(pair))
 
     def listen(self, backlog: int = _BACKLOG, /) -> None:
         """Accept connections, up to `backlog` of them before the program does."""
-        self._check_open()
-        self._core.listen(max(backlog, 0))
+        self._now(lambda: self._core.listen(max(backlog, 0)))
 
     def accept(self) -> tuple[socket.socket, Any]:
         """The next connection, and its peer's address."""
@@ -234,8 +244,8 @@ class StackSocket(socket.socket):
 
     def connect(self, address: Any, /) -> None:
         """Connect; without waiting BlockingIOError (EINPROGRESS), and SO_ERROR tells later."""
-        self._check_open()
-        self._core.connect(to_pair(address, self._family, self._resolve, "connect"))
+        pair = to_pair(address, self._family, self._resolve, "connect")
+        self._now(lambda: self._core.connect(pair))
         if not self._core.connecting:
             return
         self._wait_for_connection()
@@ -247,7 +257,7 @@ class StackSocket(socket.socket):
         if not self._bridge.pump_until(lambda: not core.connecting, self._timeout_s):
             raise TimeoutError("timed out")
         if self._timeout_s is None:
-            core.finish_connect()
+            self._now(core.finish_connect)
             return
         # With a time-out the kernel's socket never waits: Python asks for SO_ERROR, and the call stays unfinished.
         error = core.take_error()
@@ -284,7 +294,12 @@ class StackSocket(socket.socket):
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """At most `bufsize` bytes, b"" at the end of the stream."""
         if not flags and self._timeout_s == 0.0 and self._open and bufsize > 0:  # all that an event loop asks
-            return self._core.receive(bufsize)[0]
+            try:
+                return self._core.receive(bufsize)[0]
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                raise in_kernel_words(error) from None
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
         return filled(self._message(bufsize, flags)) if bufsize else b""  # as socketmodule.c: nothing asks nobody
@@ -376,7 +391,12 @@ class StackSocket(socket.socket):
         if type(data) is not bytes:
             data = plain(data)
         if self._timeout_s == 0.0 and self._open:
-            return self._core.send(data, flags, None)
+            try:
+                return self._core.send(data, flags, None)
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                raise in_kernel_words(error) from None
         return self._when(OUT, lambda: self._core.send(data, flags, None), flags)
 
     def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
@@ -418,7 +438,8 @@ class StackSocket(socket.socket):
         self._check_level(level)
         if value is None:
             raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))  # a null pointer: no option here is without a value
-        self._core.set_option(level, optname, given(value))
+        data = given(value)
+        self._now(lambda: self._core.set_option(level, optname, data))
 
     def _check_level(self, level: int, number: int = errno.ENOPROTOOPT) -> None:
         if level not in _LEVELS[self._family] or (level in _TRANSPORTS and level != _PROTOCOL[self._kind]):
@@ -475,13 +496,14 @@ class StackSocket(socket.socket):
         return made
 
     def get_inheritable(self) -> bool:
-        """False: a process that is started doesn't have the stack."""
-        return False
+        """False, unless it was asked for where no process can be started: one that is doesn't have the stack."""
+        return self._inheritable
 
     def set_inheritable(self, inheritable: bool) -> None:
         """Refused where it asks for the impossible."""
-        if inheritable:
+        if inheritable and self._bridge.has_processes:
             raise OSError(errno.EOPNOTSUPP, "a socket of the user-space stack can't be inherited")
+        self._inheritable = inheritable
 
     def __del__(self) -> None:
         if not self._gone and not self._closed:

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from ._capture import Capture
     from ._chaos import Chaos
     from ._conditions import Conditions
     from ._disk import Disk
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         FaultLog,
         Heal,
         Hold,
+        Isolate,
         Kill,
         LinkChange,
         Partition,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Applied",
     "Calm",
+    "Capture",
     "Chaos",
     "ClockChange",
     "Conditions",
@@ -57,6 +60,7 @@ __all__ = [
     "Heal",
     "Hold",
     "Host",
+    "Isolate",
     "Kill",
     "Lan",
     "LinkChange",
@@ -77,6 +81,7 @@ __all__ = [
 
 # Where each name is: as above, for those who run it.
 _FILES: Final = {
+    "._capture": ("Capture",),
     "._chaos": ("Chaos",),
     "._conditions": ("Conditions",),
     "._disk": ("Disk",),

@@ -6,47 +6,41 @@ may end anywhere in a stream. It refuses to know what is sent where.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import itertools
+import os
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import TYPE_CHECKING, Final
 
 from ..loop._bridge import Bridge
-from ..loop._stack_core import StreamCore
 from ._clock import HostClock
 from ._refusals import refusal
+from ._stream_core import SimStreamCore
 
 if TYPE_CHECKING:
     from .. import stack
-    from ..loop._stack_address import Pair
     from ..loop._stack_socket import StackSocket
     from ..wire import Frame
+    from ._frames import Packet
 
 # One read in so many, on the average, gives less than what is there.
 WHOLE_READS: Final = 32
+# Sockets that one host can have at a time, as its ports.
+NUMBERS_A_HOST: Final = 1 << 16
 
 
-class SimStreamCore(StreamCore):
-    """A TCP socket that now and then gives a part of what is there; the rest is for the next read.
-
-    A stream has no messages. On a real machine their ends and those of reads agree for as long as the machine is
-    fast and the network idle, and part one day: a segment came alone, a window was full, a proxy cut otherwise.
-    """
-
-    _bridge: SimBridge
-
-    def receive(self, max_bytes: int) -> tuple[bytes, Pair | None]:
-        """At most `max_bytes` of what arrived, b"" at the end."""
-        bridge = self._bridge
-        bridge.whole_reads -= 1
-        if bridge.whole_reads < 0:
-            max_bytes = bridge.part_of(max_bytes, self._connection.unread_bytes if self._connection else 0)
-        return super().receive(max_bytes)
+def _round_and_round(first_number: int) -> Iterator[int]:
+    """The numbers of a host's sockets: as a kernel's, they are given again, but here when all others were."""
+    while True:
+        yield from range(first_number, first_number + NUMBERS_A_HOST)
 
 
 class SimBridge(Bridge):
     """A host's sockets, and the way its packets take: ``send(name, packet)``; ``rng`` says where reads end."""
 
     stream_core = SimStreamCore
+    has_processes = False  # they are refused, so nobody can miss a socket there (Hypercorn makes its own inheritable)
     hosts_file = ""  # the machine that runs the tests is no part of a world
 
     def __init__(
@@ -54,12 +48,12 @@ class SimBridge(Bridge):
         host: stack.Host,
         clock: HostClock,
         name: str,
-        send: Callable[[str, Frame], None],
+        send: Callable[[str, Packet], None],
         interface: int,
         rng: Random,
         first_number: int,
     ) -> None:
-        super().__init__(host, {}, clock, first_number=first_number)
+        super().__init__(host, {}, clock, numbers=_round_and_round(first_number))
         self._rng = rng
         self.whole_reads = int(rng.random() * WHOLE_READS)
         self._name = name
@@ -67,8 +61,15 @@ class SimBridge(Bridge):
         self._interface = interface
         # For what leaves by a card in a LAN.
         self.send_elsewhere: Callable[[int, Frame], None] | None = None
-        # When the stack wants its turn, in the host's time; of the last `settle`.
-        self.deadline_s: float | None = None
+        # No later than when the stack wants its turn, in the host's time; of the last `settle`.
+        self.deadline_s = float("inf")
+
+    def free_number(self) -> int:
+        """A number that no socket has; EMFILE where they have them all."""
+        for number in itertools.islice(self._numbers, NUMBERS_A_HOST):
+            if number not in self._sockets and number not in self._detached:
+                return number
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     def part_of(self, max_bytes: int, unread_bytes: int) -> int:
         """Draw how much a read gives of what is there, and after how many it is so again."""
@@ -79,7 +80,7 @@ class SimBridge(Bridge):
         self.whole_reads = int(self._rng.random() * 2 * WHOLE_READS)
         return 1 + int(self._rng.random() * (there - 1))
 
-    def send_by(self, send: Callable[[str, Frame], None]) -> None:
+    def send_by(self, send: Callable[[str, Packet], None]) -> None:
         """Let packets take this way from now on."""
         self._send = send
 
@@ -96,7 +97,7 @@ class SimBridge(Bridge):
 
     def touch(self, sock: StackSocket) -> None:
         """Something may be ready on a socket that the stack does not know."""
-        self._maybe_ready.add(sock.fileno())
+        self.readiness.touch(sock.fileno())
 
     def pump_until(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
         """For a call that would block: whatever is not there at once would come only when the host has waited."""
@@ -113,15 +114,14 @@ class SimBridge(Bridge):
         host, send, name = self.host, self._send, self._name
         now = self.now()
         while True:
-            for interface, frame in host.poll_frames(now):
+            for interface, packet in host.poll_packets(now):
                 if interface == self._interface:
-                    send(name, frame)
+                    send(name, packet)
                 elif self.send_elsewhere is not None:
-                    self.send_elsewhere(interface, frame)
+                    self.send_elsewhere(interface, packet)  # type: ignore[arg-type]  # no LAN's card is by value
                 else:
                     self.frames_without_device += 1
-            deadline_s = host.next_deadline()
-            if deadline_s is None or deadline_s > now:
-                self.deadline_s = deadline_s
+            self.deadline_s = host.wakes_at()
+            if self.deadline_s > now:
                 return
             host.handle_timers(now)

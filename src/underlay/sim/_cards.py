@@ -7,10 +7,12 @@ nearest router is found (``_topology.py``).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from ..stack import TcpPacket
 from ..wire import parse_ip
-from ._internet import Receive, kept
+from ._frames import addresses_of, kept
+from ._internet import Receive
 from ._topology import INTERNET
 
 if TYPE_CHECKING:
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from ..wire import Frame
     from ._host import Host
     from ._lan import Card
-
-_ETHERNET_BYTES: Final = 14
 
 
 class Cards:
@@ -73,7 +73,7 @@ class Cards:
 
     def take(self, card: Card, frame: bytes, checksum_valid: bool) -> None:
         """A frame came to a card."""
-        if self._blocked and _source(frame, _ETHERNET_BYTES) in self._blocked:
+        if self._blocked and addresses_of(frame, is_ethernet=True)[0] in self._blocked:
             self._host.world.internet.drops["partition"] += 1
         else:
             self._host.receive_frame(card.interface, frame, checksum_valid)
@@ -84,7 +84,7 @@ class Cards:
         wire = next(card.wire for card in self.by_lan.values() if card.interface == interface)
         if host.is_busy:
             later = kept(frame)
-            host.when_caught_up(lambda host: host.world.internet.enter(wire, later))
+            host.busy.when_over(lambda host: host.world.internet.enter(wire, later))
         else:
             host.world.internet.enter(wire, frame)
 
@@ -106,17 +106,14 @@ class Cards:
         if self._host.is_connected:
             self._host.world.internet.receive_by(self._host.name, receive)
 
-    def _receive_unless_blocked(self, packet: bytes | memoryview, checksum_valid: bool, more: bool) -> None:
-        if _source(packet, 0) not in self._blocked:
+    def _receive_unless_blocked(self, packet: bytes | memoryview | TcpPacket, checksum_valid: bool, more: bool) -> None:
+        if isinstance(packet, TcpPacket):
+            source = packet.key[2]
+        else:
+            source = addresses_of(packet, is_ethernet=False)[0]
+        if source not in self._blocked:
             self._host.receive(packet, checksum_valid, more)
             return
         self._host.world.internet.drops["partition"] += 1
         if not more:
             self._host.wake()  # others of this instant may have waited for its turn
-
-
-def _source(frame: bytes | memoryview, start: int) -> bytes:
-    """The source address of the IP packet at `start`; nobody's of what is too short for one."""
-    if len(frame) < start + 20:
-        return b""
-    return bytes(frame[start + 12 : start + 16] if frame[start] >> 4 == 4 else frame[start + 8 : start + 24])

@@ -10,13 +10,17 @@ global state) are not of the seed; say ``numpy.random.seed`` in the program.
 from __future__ import annotations
 
 import os
+import platform
 import random
 import socket
+import ssl
+import sys
 import uuid
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from ._stand_ins import replace, replace_method
+from . import _turn
+from ._stand_ins import of_libraries, replace, replace_method
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
 # Seconds and 100 ns between 1582-10-15, from which RFC 9562 (5.1) counts, and 1970.
 _GREGORIAN_TICKS: Final = 0x01B21DD213814000
+# Of each host, whatever the machine has that runs the tests: pools and shards are made by this number.
+CPUS: Final = 4
 # The numbers that Linux gives to processes soon after it has booted.
 _FIRST_PID: Final = 1000
 
@@ -106,6 +112,55 @@ def _host_name(host: Host) -> str:
     return host.name
 
 
+def _parents_pid(host: Host) -> int:
+    return 1
+
+
+def _cpus(host: Host) -> int:
+    return CPUS
+
+
+def _affinity(host: Host, pid: int, /) -> set[int]:
+    return set(range(CPUS))
+
+
+def _uname(host: Host) -> os.uname_result:
+    system, _, *rest = _real_uname()
+    return os.uname_result((system, host.name, *rest))
+
+
+def _platform(host: Host) -> platform.uname_result:
+    real = _real_platform()
+    result = platform.uname_result(real.system, host.name, real.release, real.version, real.machine)
+    vars(result)["processor"] = ""  # else it is looked up by a process
+    return result
+
+
+_real_uname: Final = os.uname
+_real_platform: Final = platform.uname
+
+
+class OfALibrary(Random):
+    """Stands for a ``Random()`` that a library made when it was imported, with a seed of the machine's: within a host's
+    turn it is the host's ``random``.
+    """
+
+    def __init__(self, original: Random) -> None:
+        self.original = original
+
+
+def _method_of_a_library(name: str) -> Any:
+    def method(self: OfALibrary, /, *args: Any, **kwargs: Any) -> Any:
+        host = _turn.here()
+        return getattr(self.original if host is None else host.chance.random, name)(*args, **kwargs)
+
+    return method
+
+
+for _name, _function in list(vars(random).items()):
+    if getattr(_function, "__self__", None) is random._inst:
+        setattr(OfALibrary, _function.__name__, _method_of_a_library(_function.__name__))
+of_libraries(Random, OfALibrary)
 for _name, _function in list(vars(random).items()):
     if getattr(_function, "__self__", None) is random._inst:
         replace(_function, _function_of_random(_name))
@@ -116,4 +171,14 @@ if hasattr(os, "getrandom"):
 replace(uuid.uuid1, _uuid1)
 replace(uuid.getnode, _node)
 replace(os.getpid, _pid, without_arguments=True)
+replace(os.getppid, _parents_pid, without_arguments=True)
+replace(os.cpu_count, _cpus, without_arguments=True)
+if sys.version_info >= (3, 13):
+    replace(os.process_cpu_count, _cpus, without_arguments=True)
+if hasattr(os, "sched_getaffinity"):
+    replace(os.sched_getaffinity, _affinity)
+if hasattr(os, "uname"):
+    replace(os.uname, _uname, without_arguments=True)
+replace(platform.uname, _platform, without_arguments=True)
+replace(ssl.RAND_bytes, _urandom)
 replace(socket.gethostname, _host_name, without_arguments=True)

@@ -30,6 +30,8 @@ MOST_FAULTS: Final = 1000
 _TRIES: Final = 8
 # Somewhat after the end, so that whoever waited for it finds all undone.
 _AFTER_S: Final = 1e-6
+# Faults that follow each other faster, and last no longer, would be drawn for ever before they are over.
+_LEAST_S: Final = 1e-9
 
 
 class ChaosWords(TypedDict, total=False):
@@ -77,13 +79,14 @@ class Chaos:
         most: int = MOST_FAULTS,
         hosts: Iterable[str | Host] | None = None,
     ) -> None:
+        self.faults: tuple[Drawn, ...] = ()
+        self.began_at_s = self.ends_at_s = world.now
         for kind in kinds:
             if kind not in self.KINDS:
                 raise UsageError(f"chaos knows no {kind!r}", remedy=nearest(kind, self.KINDS))
         if at_once < 1 or most < 1:
             raise UsageError("chaos without a fault cannot be", remedy="at_once= and most= are 1 at least")
         self.world = world
-        self.began_at_s = world.now
         self.ends_at_s = world.now + seconds(duration, "duration")
         self.skipped = 0
         named = None if hosts is None else [each if isinstance(each, str) else each.name for each in hosts]
@@ -93,17 +96,26 @@ class Chaos:
         self._rng = rng
         self._machines = [h for h in (named or world.hosts) if named or not world.hosts[h].is_visited]
         self._ends = list(named or world.hosts)
+        # Among LANs only some ends have a way that can be held or disturbed: a wire, or two hosts of the internet.
+        self._ways = world.between.ways_among(self._ends) if world.topology.lans else None
         possible = [kind for kind in kinds or self.KINDS if self._can_draw(kind)]
         if not possible:
             raise UsageError(
                 "chaos has nobody to befall", remedy="make hosts first; the ways between them need two, and hosts one"
             )
-        self.faults: tuple[Drawn, ...] = tuple(
-            self._draw(possible, seconds(every, "every"), seconds(each, "each"), at_once, most)
-        )
+        every_s, each_s = seconds(every, "every"), seconds(each, "each")
+        if max(every_s, each_s) < _LEAST_S:
+            raise UsageError(
+                f"every={every!r} and each={each!r} let no time pass", remedy="let faults come every second, say"
+            )
+        self.faults = tuple(self._draw(possible, every_s, each_s, at_once, most))
 
     def _can_draw(self, kind: str) -> bool:
-        return bool(self._machines) if kind in _OF_HOSTS else len(self._ends) > 1
+        if kind in _OF_HOSTS:
+            return bool(self._machines)
+        if kind in ("hold", "disturb") and self._ways is not None:
+            return bool(self._ways)
+        return len(self._ends) > 1
 
     # --- drawing --------------------------------------------------------------------------------------------
 
@@ -142,7 +154,7 @@ class Chaos:
             ends = rng.sample(self._ends, len(self._ends))
             size = 1 if rng.random() < 0.5 else rng.randint(1, len(ends) - 1)
             return Partition(tuple(sorted(ends[:size])), tuple(sorted(ends[size:])), kind == "one_way_partition")
-        one, other = rng.sample(self._ends, 2)
+        one, other = rng.sample(self._ends if self._ways is None else rng.choice(self._ways), 2)
         one_way = rng.random() < 0.5
         if kind == "hold":
             return Hold((one,), (other,), one_way)
@@ -177,7 +189,7 @@ class Chaos:
     def _can_apply(self, fault: Fault) -> bool:
         if isinstance(fault, Crash | Kill | Pause | Slow):
             host = self.world.hosts[fault.host]
-            needs_program = isinstance(fault, Kill)
+            needs_program = isinstance(fault, Kill | Pause)
             return host.is_up and not host.is_visited and (host.has_program or not needs_program)
         return True
 

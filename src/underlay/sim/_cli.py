@@ -22,7 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import UnderlayError, UsageError
+from ..errors import UnderlayError, UsageError, nearest
+from ._capture import Capture, passing
 from ._failure import of_the_test
 from ._folder import Recording
 from ._scene import Scene, draw, scene_of
@@ -39,6 +40,8 @@ _NAMES: Final = ("main", "scenario")
 _EACH_S: Final = 0.1
 # A pipe has no height; of a large world this is enough to see what it is like.
 _ROWS_IN_A_PIPE: Final = 60
+# Wide enough for each name and condition.
+_COLUMNS_IN_A_PIPE: Final = 1000
 # What stands on a screen besides the rows: three headings of two lines, the first and the last lines, the prompt.
 _OTHER_ROWS: Final = 12
 
@@ -57,7 +60,9 @@ _EPILOG = """\
 examples:
   underlay sim scenario.py --seed 7
   underlay sim scenario.py --pace 10        ten virtual seconds each second
-  underlay sim scenario.py --record seen    its packets, a timeline, its faults"""
+  underlay sim scenario.py --record seen    its packets, a timeline, its faults
+  underlay sim scenario.py --capture calls.pcapng --link api,db
+                                            one link's packets, for Wireshark"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +74,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--seed", metavar="S", type=_seed, default=0, help="what chance is drawn from, default 0")
     add("--pace", metavar="X", type=_pace, help="X virtual seconds in each real one; default: as fast as it goes")
     add("--record", metavar="DIR", type=Path, help="write the packets, a timeline of each host and the faults there")
+    add("--capture", metavar="FILE", type=Path, help="write the packets to a pcapng file, an interface for each link")
+    add("--link", metavar="A,B", type=_link, help="with --capture: only what passes between these two, or one's all")
     add("--json", action="store_true", help="print hosts, ways and faults as JSON")
 
 
@@ -76,6 +83,13 @@ def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no seed; a seed is a number such as 7")
     return int(text)
+
+
+def _link(text: str) -> tuple[str, ...]:
+    ends = tuple(text.split(","))
+    if not 1 <= len(ends) <= 2 or not all(ends):
+        raise argparse.ArgumentTypeError(f"{text!r} is no link; write the names of its ends, as in api,db")
+    return ends
 
 
 def _pace(text: str) -> float:
@@ -92,13 +106,19 @@ def main(args: argparse.Namespace) -> int:
     """Run it, and show what came of it."""
     sim_test = find(args.scenario)
     recording = None if args.record is None else _recording(args.record)
+    if args.link is not None and args.capture is None:
+        raise UsageError("--link says what to capture, and not where", remedy="add --capture FILE")
     world = sim_test.world(args.seed)
+    capture = None if args.capture is None else _capture(args.capture, world, args.link)
     show = _Show(world, args.pace, is_quiet=args.json)
     error: BaseException | None = None
     try:
         with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext(), show:
             world.watch = show.look
-            with recording.of(world) if recording is not None else contextlib.nullcontext():
+            with (
+                recording.of(world) if recording is not None else contextlib.nullcontext(),
+                capture if capture is not None else contextlib.nullcontext(),
+            ):
                 sim_test.run_on(world, show)
     except (Exception, KeyboardInterrupt, SystemExit) as raised:
         error = raised
@@ -110,10 +130,16 @@ def main(args: argparse.Namespace) -> int:
             **show.scene().as_json(),
             "faults": world.faults.as_json(),
         }
-        print(json.dumps(told, indent=1, ensure_ascii=False, default=str))
+        print(json.dumps(told, indent=1, default=str))  # in ASCII, which every pipe takes
     else:
         show.end(status)
+    if capture is not None and not capture.written_frames:
+        where = "" if args.link is None else f" between {' and '.join(args.link)}; hosts are {', '.join(world.hosts)}"
+        print(f"underlay sim: {args.capture} is empty: no packet passed{where}", file=sys.stderr)
     if error is None:
+        unknown = [name for name in args.link or () if name not in world.hosts]
+        if unknown:
+            raise UsageError(f"--link: there was no host {unknown[0]!r}", remedy=nearest(unknown[0], world.hosts))
         return 0
     if status == "interrupted":
         raise error
@@ -124,6 +150,15 @@ def main(args: argparse.Namespace) -> int:
         f"seed {args.seed} fails at {show.scene().now_s:.6g} s: {_in_a_line(error)}",
         remedy=f"`underlay sim {shlex.quote(str(args.scenario))} --seed {args.seed}` repeats it",
     )
+
+
+def _capture(file: Path, world: World, link: tuple[str, ...] | None) -> Capture:
+    # The hosts that it names are not made yet.
+    wanted = None if link is None else passing([link[0]], [*link[1:]])
+    try:
+        return Capture(file, world.internet, wanted)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}", remedy="name another file") from None
 
 
 def _in_a_line(error: BaseException) -> str:
@@ -246,7 +281,7 @@ class _Show:
         if self._live is not None and self._console is not None and time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + _EACH_S
             rows = max(4, self._console.height - _OTHER_ROWS)
-            self._live.update(draw(scene_of(self._world), rows), refresh=True)
+            self._live.update(draw(scene_of(self._world), rows, self._console.width), refresh=True)
 
     def keep(self) -> None:
         """Remember the world as it is now."""
@@ -258,5 +293,15 @@ class _Show:
 
     def end(self, status: str) -> None:
         """Print the last picture."""
-        if self._console is not None:
-            self._console.print(draw(self.scene(), _ROWS_IN_A_PIPE, status=f", {status}"))
+        console = self._console
+        if console is None:
+            return
+        if console.is_terminal:
+            console.print(draw(self.scene(), _ROWS_IN_A_PIPE, console.width, status=f", {status}"))
+            return
+        # A pipe takes each line as long as it is, unless COLUMNS says otherwise, and perhaps not each letter.
+        console.width = console.width if os.environ.get("COLUMNS", "").isdecimal() else _COLUMNS_IN_A_PIPE
+        with console.capture() as captured:
+            console.print(draw(self.scene(), _ROWS_IN_A_PIPE, console.width, status=f", {status}"))
+        text = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+        sys.stdout.write(text.encode(console.encoding, "replace").decode(console.encoding))

@@ -8,12 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ..errors import UsageError
 from ._schedule import Schedule
 
 # What CLOCK_MONOTONIC of a machine says that was started a moment ago: not 0, which some programs take for "never".
 BOOTED_S: Final = 1000.0
 # The time of day of every world at its begin, 2030-01-01 00:00 UTC: fixed, that a run can be repeated any day.
 EPOCH_S: Final = 1_893_456_000.0
+# 1030 is a year that ``datetime`` has, and 3030 too.
+_MOST_WRONG_S: Final = 1000 * 365 * 86_400.0
+# A clock that stood still or went back would let no timer come; one far too fast has no use either.
+_LEAST_DRIFT: Final = -0.999
+_MOST_DRIFT: Final = 1000.0
+
+
+def _lies(value: object, least: float, most: float) -> bool:
+    """Whether it is a number between these."""
+    return isinstance(value, float | int) and least <= value <= most
 
 
 class HostClock:
@@ -24,20 +35,22 @@ class HostClock:
     wrong, None of what is not.
     """
 
-    __slots__ = ("_changed", "_from_s", "_monotonic_s", "_offset_s", "_schedule", "ahead_s", "drift")
+    __slots__ = ("_changed", "_drift", "_from_s", "_monotonic_s", "_offset_s", "_schedule", "ahead_s", "pace")
 
     def __init__(self, schedule: Schedule, changed: Callable[[float | None, float | None], None] | None = None) -> None:
         self._changed = changed
         self._schedule = schedule
         self._from_s = schedule.now
         self._monotonic_s = BOOTED_S + schedule.now
-        self.drift = 0.0
+        self._drift = 0.0
+        # Seconds of this clock in one of the world's.
+        self.pace = 1.0
         self._offset_s = 0.0
         self.ahead_s = 0.0
 
     def time(self) -> float:
         """Seconds of the host's CLOCK_MONOTONIC."""
-        time_s = self._monotonic_s + (self._schedule.now - self._from_s) * (1.0 + self.drift)
+        time_s = self._monotonic_s + (self._schedule.now - self._from_s) * self.pace
         return time_s if time_s > self.ahead_s else self.ahead_s
 
     @property
@@ -47,6 +60,10 @@ class HostClock:
 
     @offset_s.setter
     def offset_s(self, offset_s: float) -> None:
+        if not _lies(offset_s, -_MOST_WRONG_S, _MOST_WRONG_S):
+            raise UsageError(
+                f"a clock cannot be wrong by {offset_s!r} s", remedy="say the seconds, of a thousand years at most"
+            )
         self._offset_s = offset_s
         if self._changed is not None:
             self._changed(offset_s, None)
@@ -57,12 +74,19 @@ class HostClock:
 
     def world_s(self, host_s: float) -> float:
         """When the world has the time that this clock will show as `host_s`."""
-        return self._from_s + (host_s - self._monotonic_s) / (1.0 + self.drift)
+        return self._from_s + (host_s - self._monotonic_s) / self.pace
 
-    def set_drift(self, drift: float) -> None:
-        """Go faster or slower from now on."""
-        elapsed_s = (self._schedule.now - self._from_s) * (1.0 + self.drift)
-        self._monotonic_s, self._from_s = self._monotonic_s + elapsed_s, self._schedule.now
-        self.drift = drift
+    @property
+    def drift(self) -> float:
+        """By what share it is too fast; set, it goes on from where it is at that pace."""
+        return self._drift
+
+    @drift.setter
+    def drift(self, drift: float) -> None:
+        if not _lies(drift, _LEAST_DRIFT, _MOST_DRIFT):
+            raise UsageError(f"a clock cannot drift by {drift!r}", remedy="1e-4 is fast by 0.1 ms a second, -1e-4 slow")
+        self._monotonic_s += (self._schedule.now - self._from_s) * self.pace
+        self._from_s = self._schedule.now
+        self._drift, self.pace = drift, 1.0 + drift
         if self._changed is not None:
             self._changed(None, drift)

@@ -73,6 +73,8 @@ class Conditions:
             if reader is None:
                 raise UsageError(f"a link has no {word!r}", remedy=nearest(word, _READERS))
             field, read = reader
+            if value is None and field not in _OPTIONAL:
+                raise UsageError(f"{word}=None cannot be", remedy=f"leave it out, or say 0: no {word}")
             changes[field] = None if value is None else read(value, word)  # type: ignore[operator]
         return replace(self, **changes)  # type: ignore[arg-type]
 
@@ -127,7 +129,7 @@ class Conditions:
 
 
 def _frames(value: float | str, name: str) -> int:
-    frames = int(value)
+    frames = int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else 0
     if frames < 1:
         raise UsageError(f"{name}={value!r} cannot be", remedy="a queue has room for one frame at least")
     return frames
@@ -152,4 +154,6 @@ _READERS: Final = {
     "corrupt": ("corrupt", probability),
     "mtu": ("mtu_bytes", _mtu),
 }
+# None of these is all of it.
+_OPTIONAL: Final = frozenset({"rate_bits_per_s", "mtu_bytes"})
 _DEFAULTS: Final = Conditions()

@@ -1,23 +1,18 @@
-"""Whether a seed gives the same run twice, and the first event that differs where it doesn't.
+"""What a run is told by: each packet, each turn of a host's program, each number that is drawn; and how it is kept.
 
-This file knows which events tell a run: each packet, each turn of a host's program, each number that is drawn, and
-how a run ended. It refuses to know why two runs differ; the event before says where to look.
+This file knows those events, and their digests. It refuses to know why two runs differ, and who compares them
+(``_twice.py``).
 
 A run is any length, so that it is kept as digests of blocks of events. Where two runs differ in a block, two more are
 made that write down the events of it. (What differs by chance may differ elsewhere then, and is looked for again.)
-
-Two runs in one process have one PYTHONHASHSEED, and much of memory in the same places: that a program goes through a
-set of its own, of texts or of objects without a number, differs between processes only. asyncio's sets of tasks and
-futures are in the order of their making, everywhere.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -27,32 +22,11 @@ from ._loop import SimLoop
 
 if TYPE_CHECKING:
     from ._host import Host
-    from ._test import SimTest
 
 # Events in a block at first, and blocks at most: then two become one, and blocks are twice as long. So a run's digests
 # take 64 KiB at most, and what is written down of a run of a million events is 128 of them.
 BLOCK_EVENTS: Final = 64
 MOST_BLOCKS: Final = 8192
-# A difference that moves is looked for so often.
-_ATTEMPTS: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Where two runs of one seed part: the event's number, what it was in each run (None: it had ended), and before."""
-
-    number: int
-    first: str | None
-    second: str | None
-    before: str | None
-
-    def __str__(self) -> str:
-        lines = [f"the runs differ from event {self.number:,} on:"]
-        if self.before is not None:
-            lines.append(f"    before: {self.before}")
-        lines.append(f"    first:  {self.first or 'had ended'}")
-        lines.append(f"    second: {self.second or 'had ended'}")
-        return "\n".join(lines)
 
 
 class Recorder:
@@ -66,6 +40,11 @@ class Recorder:
         self.texts: list[str] = []
         self._digests = array("Q")
         self._rolling = hashlib.blake2b(digest_size=8)
+        self._final: int | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """For another process: a run that has ended."""
+        return {**{name: value for name, value in vars(self).items() if name != "_rolling"}, "_final": self._digest()}
 
     def note(self, event: str) -> None:
         """One event happened."""
@@ -80,7 +59,8 @@ class Recorder:
                 self.block_events *= 2
 
     def _digest(self) -> int:
-        return int.from_bytes(self._rolling.digest(), "big")  # of all events up to here
+        # Of all events up to here.
+        return int.from_bytes(self._rolling.digest(), "big") if self._final is None else self._final
 
     def part_from(self, other: Recorder) -> range | None:
         """The numbers of events among which this run and the other part; None where they are equal."""
@@ -165,56 +145,3 @@ def recording(recorder: Recorder) -> Iterator[Recorder]:
     finally:
         SimLoop.turn = turn  # type: ignore[method-assign]
         _recorder = None
-
-
-def check(
-    sim_test: SimTest, seed: int, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
-) -> Difference | None:
-    """Run one seed of a test twice; give the first event that differs, None where the runs are equal.
-
-    A run may fail, if it fails in the same way twice; its error is not raised.
-
-    >>> import asyncio
-    >>> from underlay import sim
-    >>> calls = []
-    >>> async def test(world):
-    ...     calls.append("a thing that outlives the world")
-    ...     async with world.host("a"):
-    ...         await asyncio.sleep(len(calls))
-    >>> difference = check(sim.SimTest(test), seed=1)
-    >>> print(difference.second)
-    0.000000000 s: turn of a, 1 callbacks, then sleeps 4.0 s
-    """
-
-    def run(from_: int = 0, to: int = 0) -> Recorder:
-        with recording(Recorder(from_, to)) as recorder:
-            try:
-                result = sim_test.run_seed(seed, *args, **(kwargs or {}))
-            except Exception as error:
-                recorder.note(f"the test ended with {type(error).__name__}")
-            else:
-                recorder.note(f"the test ended with {type(result).__name__}")
-        return recorder
-
-    first, second = run(), run()
-    number = 0
-    for _ in range(_ATTEMPTS):
-        part = first.part_from(second)
-        if part is None:
-            return None
-        number, start = part.start, max(part.start - 1, 0)
-        first, second = run(start, part.stop), run(start, part.stop)
-        found = _first_difference(first, second)
-        if found is not None:
-            return found
-    return Difference(number, "somewhere else each time", "somewhere else each time", None)
-
-
-def _first_difference(first: Recorder, second: Recorder) -> Difference | None:
-    ours, theirs = first.texts, second.texts
-    for index in range(max(len(ours), len(theirs))):
-        one = ours[index] if index < len(ours) else None
-        other = theirs[index] if index < len(theirs) else None
-        if one != other:
-            return Difference(first.from_ + index, one, other, ours[index - 1] if index else None)
-    return None

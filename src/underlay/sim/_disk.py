@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import IO, Any, Final, NamedTuple
 
-from ._disk_file import DiskFile, opened
+from ._disk_file import FIRST_FILE, DiskFile, flags_of, opened
 
 SECTOR_BYTES: Final = 512
 """What a disk writes whole or not at all."""
@@ -39,6 +39,8 @@ LIMIT_WRITES: Final = 4096
 """How many writes to one file wait for the disk; the oldest is then written, as by a kernel short of memory."""
 
 ROOT: Final = "/"
+# What a shell begins with: others may read, and not write.
+_UMASK: Final = 0o022
 
 
 class Write(NamedTuple):
@@ -52,9 +54,12 @@ class Write(NamedTuple):
 class Inode:
     """A file's content, as programs see it and as it is on the disk. A directory has none."""
 
-    __slots__ = ("content", "is_directory", "stored", "waiting")
+    __slots__ = ("changed_s", "content", "is_directory", "number", "permissions", "stored", "waiting")
 
-    def __init__(self, *, is_directory: bool = False) -> None:
+    def __init__(self, number: int, changed_s: float, permissions: int, *, is_directory: bool = False) -> None:
+        self.number = number
+        self.changed_s = changed_s
+        self.permissions = permissions
         self.is_directory = is_directory
         self.content = bytearray()
         self.stored = bytearray()
@@ -114,17 +119,27 @@ class Disk:
     b'1 crown'
     """
 
-    def __init__(self, now: Callable[[], float], rng: Callable[[], Random], *, size_bytes: int = SIZE_BYTES) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        rng: Callable[[], Random],
+        *,
+        size_bytes: int = SIZE_BYTES,
+        time_of_day: Callable[[], float] | None = None,
+    ) -> None:
         self._now = now
+        self.time_of_day = time_of_day or now
         self._rng = rng
         self.size_bytes = size_bytes
+        self.limit_files = LIMIT_FILES
         self.strict = False
         self.crashes = 0
-        self._names: dict[str, Inode] = {ROOT: Inode(is_directory=True)}
+        self._inodes = 0
+        self._names: dict[str, Inode] = {ROOT: self._new_inode(0o755, is_directory=True)}
         self._stored: dict[str, Inode] = dict(self._names)
         self._journal: deque[Change] = deque()
         self._files: dict[int, DiskFile] = {}
-        self._next_number = 3  # 0 to 2 are a program's standard streams
+        self._next_number = FIRST_FILE
         self._used_bytes = 0
 
     # --- files ----------------------------------------------------------------------------------------------
@@ -139,23 +154,38 @@ class Disk:
         newline: str | None = None,
     ) -> IO[Any]:
         """Open a file as ``open()`` does. What its buffers hold is not even written: ``flush()``, then `fsync`."""
-        raw, letters = DiskFile.of_mode(mode)
+        raw = self.open_raw(path, flags_of(mode))
+        return opened(raw, mode, buffering, encoding, errors, newline)
+
+    def open_raw(self, path: str, flags: int, permissions: int = 0o666) -> DiskFile:
+        """Open a file, or a directory for its `fsync`, as open(2) does."""
+        raw = DiskFile(flags)
         path = self._path(path)
         inode = self._names.get(path)
         if inode is None:
-            if "r" in letters:
-                raise _error(errno.ENOENT, path)
-            inode = self._create(path, Inode())
-        elif inode.is_directory:
-            raise _error(errno.EISDIR, path)
-        elif "x" in letters:
+            if not flags & os.O_CREAT:
+                self._inode(path)  # raises what is amiss
+            inode = self._create(path, self._new_inode(permissions & ~_UMASK))
+        elif flags & os.O_CREAT and flags & os.O_EXCL:
             raise _error(errno.EEXIST, path)
-        elif "w" in letters and inode.content:
+        elif inode.is_directory:
+            if raw.writable() or flags & os.O_CREAT:
+                raise _error(errno.EISDIR, path)
+        elif flags & os.O_DIRECTORY:
+            raise _error(errno.ENOTDIR, path)
+        elif flags & os.O_TRUNC and inode.content:
             self.change(inode, 0, None)
         raw.attach(self, inode, path, self._next_number)
         self._files[self._next_number] = raw
         self._next_number += 1
-        return opened(raw, letters, buffering, encoding, errors, newline)
+        return raw
+
+    def file(self, number: int) -> DiskFile:
+        """The open file of that number; EBADF where there is none."""
+        raw = self._files.get(number)
+        if raw is None:
+            raise _error(errno.EBADF)
+        return raw
 
     def forget(self, number: int) -> None:
         """A file was closed."""
@@ -168,6 +198,7 @@ class Disk:
         if after > before and self._used_bytes + after - before > self.size_bytes:
             raise _error(errno.ENOSPC)
         self._used_bytes += after - before
+        inode.changed_s = self.time_of_day()
         inode.change(Write(self._now(), offset, data))
 
     def fsync(self, file: IO[Any] | int | str) -> None:
@@ -175,11 +206,7 @@ class Disk:
         if isinstance(file, str):
             inode = self._inode(self._path(file))
         else:
-            number = file if isinstance(file, int) else file.fileno()
-            raw = self._files.get(number)
-            if raw is None:
-                raise _error(errno.EBADF)
-            inode = raw.inode
+            inode = self.file(file if isinstance(file, int) else file.fileno()).inode
         inode.store(len(inode.waiting))
         if inode.is_directory or not self.strict:
             self._commit(len(self._journal))
@@ -236,12 +263,20 @@ class Disk:
 
     remove = unlink
 
-    def mkdir(self, path: str) -> None:
+    def mkdir(self, path: str, permissions: int = 0o777) -> None:
         """Make a directory."""
         path = self._path(path)
         if path in self._names:
             raise _error(errno.EEXIST, path)
-        self._create(path, Inode(is_directory=True))
+        self._create(path, self._new_inode(permissions & ~_UMASK, is_directory=True))
+
+    def make_root(self, path: str) -> None:
+        """Make a directory and those above it, which were always there."""
+        for at in range(1, len(path)):
+            if path[at] == "/":
+                self.mkdir(path[:at])
+        self.mkdir(path)
+        self.sync()
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
@@ -266,11 +301,20 @@ class Disk:
         """Whether there is such a file or directory."""
         return self._path(path) in self._names
 
+    def inode(self, path: str) -> Inode:
+        """What has that name; ENOENT, ENOTDIR."""
+        return self._inode(self._path(path))
+
     def getsize(self, path: str) -> int:
         """A file's bytes."""
         return len(self._inode(self._path(path)).content)
 
     # --- accidents ------------------------------------------------------------------------------------------
+
+    @property
+    def used_bytes(self) -> int:
+        """What its files have in all."""
+        return self._used_bytes
 
     def drop_files(self) -> None:
         """The program has died: what its files hold in buffers is lost, and what it wrote is the kernel's."""
@@ -314,9 +358,13 @@ class Disk:
         if not parent.is_directory:
             raise _error(errno.ENOTDIR, path)
 
+    def _new_inode(self, permissions: int, *, is_directory: bool = False) -> Inode:
+        self._inodes += 1
+        return Inode(self._inodes, self.time_of_day(), permissions, is_directory=is_directory)
+
     def _create(self, path: str, inode: Inode) -> Inode:
         self._directory_of(path)
-        if len(self._names) >= LIMIT_FILES:
+        if len(self._names) >= self.limit_files:
             raise _error(errno.ENOSPC, path)
         self._note(path, inode)
         return inode

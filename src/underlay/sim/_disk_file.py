@@ -1,6 +1,6 @@
 """An open file on a host's disk: Python's own buffers and texts over it, as ``open()`` builds them.
 
-This file knows modes, offsets and layers. It refuses to know what a crash keeps: that is `Disk`'s.
+This file knows modes, flags, offsets and layers. It refuses to know what a crash keeps: that is `Disk`'s.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -23,35 +23,22 @@ class DiskFile(io.RawIOBase):
     name: str
     mode: str
 
-    def __init__(self, *, reads: bool, writes: bool, appends: bool) -> None:
+    def __init__(self, flags: int) -> None:
         super().__init__()
-        self._reads = reads
-        self._writes = writes
-        self._appends = appends
+        self.flags = flags
+        access = flags & os.O_ACCMODE
+        self._reads = access in (os.O_RDONLY, os.O_RDWR)
+        self._writes = access in (os.O_WRONLY, os.O_RDWR)
+        self._appends = bool(flags & os.O_APPEND)
+        self._is_synced = bool(flags & os.O_DSYNC)  # O_SYNC has its bit, too
         self._at = 0
         self._disk: Disk | None = None
         self._number = -1
 
-    @classmethod
-    def of_mode(cls, mode: str) -> tuple[DiskFile, str]:
-        """A file of a mode such as "rb" or "a+"; ValueError for one that is none."""
-        letters = mode
-        base = [letter for letter in letters if letter in "rwax"]
-        if (
-            len(base) != 1
-            or len(set(letters)) != len(letters)
-            or set(letters) - set("rwaxbt+")
-            or {"b", "t"} <= set(letters)
-        ):
-            raise ValueError(f"invalid mode: {mode!r}")
-        plus = "+" in letters
-        made = cls(reads=base[0] == "r" or plus, writes=base[0] != "r" or plus, appends=base[0] == "a")
-        made.mode = mode
-        return made, letters
-
     def attach(self, disk: Disk, inode: Inode, path: str, number: int) -> None:
         """Be open from now on."""
         self._disk, self.inode, self.name, self._number = disk, inode, path, number
+        self.mode = {os.O_RDONLY: "rb", os.O_WRONLY: "wb"}.get(self.flags & os.O_ACCMODE, "rb+")
         if self._appends:
             self._at = len(inode.content)
 
@@ -81,6 +68,8 @@ class DiskFile(io.RawIOBase):
         self._check()
         if not self._reads:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if self.inode.is_directory:
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
         with memoryview(buffer).cast("B") as view:
             data = self.inode.content[self._at : self._at + len(view)]
             view[: len(data)] = data
@@ -99,6 +88,8 @@ class DiskFile(io.RawIOBase):
             self._at = len(self.inode.content)
         if copy:
             self._disk.change(self.inode, self._at, copy)
+            if self._is_synced:
+                self._disk.fsync(self._number)
         self._at += len(copy)
         return len(copy)
 
@@ -121,6 +112,12 @@ class DiskFile(io.RawIOBase):
             self._disk.change(self.inode, size, None)
         return size
 
+    def sync(self) -> None:
+        """Bring it to the disk."""
+        self._check()
+        if self._disk is not None:
+            self._disk.fsync(self._number)
+
     def close(self) -> None:
         """Close it; nothing is brought to the disk by that."""
         if not self.closed and self._disk is not None:
@@ -130,6 +127,26 @@ class DiskFile(io.RawIOBase):
     def _check(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file.")
+
+
+# Never a number of the real machine's (Linux: fs.nr_open is a million), nor of a host's socket.
+FIRST_FILE: Final = 1 << 29
+
+_FLAGS: Final = {
+    "r": os.O_RDONLY,
+    "w": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+    "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+    "x": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+}
+
+
+def flags_of(mode: str) -> int:
+    """The flags of a mode such as "rb" or "a+", as open(2) has them; ValueError for one that is none."""
+    base = [letter for letter in mode if letter in _FLAGS]
+    if len(base) != 1 or len(set(mode)) != len(mode) or set(mode) - set("rwaxbt+") or {"b", "t"} <= set(mode):
+        raise ValueError(f"invalid mode: {mode!r}")
+    flags = _FLAGS[base[0]]
+    return flags & ~os.O_ACCMODE | os.O_RDWR if "+" in mode else flags
 
 
 def opened(
@@ -154,5 +171,5 @@ def opened(
     if binary:
         return buffer
     text = io.TextIOWrapper(buffer, encoding or "utf-8", errors, newline, line_buffering=buffering == 1)
-    text.mode = raw.mode  # type: ignore[misc]
+    text.mode = letters  # type: ignore[misc]
     return text

@@ -167,15 +167,16 @@ _INTERRUPTION: Final = {signal.SIGINT}
 
 
 class Processes(ProcessPoolExecutor):
-    """Processes that begin anew, each with the hash seed 0, and leave an interruption to the one that started them."""
+    """Processes that begin anew, each with one hash seed, and leave an interruption to the one that started them."""
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, hash_seed: int = 0) -> None:
+        self._hash_seed = str(hash_seed)
         super().__init__(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
 
     def submit(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        """As ever; a process that is started for it gets PYTHONHASHSEED=0, and no interruption from its first line."""
+        """As ever; a process that is started for it gets its hash seed, and no interruption from its first line."""
         before = os.environ.get("PYTHONHASHSEED")
-        os.environ["PYTHONHASHSEED"] = "0"
+        os.environ["PYTHONHASHSEED"] = self._hash_seed
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTION)  # who is started inherits it
         try:
             return super().submit(function, *args, **kwargs)

@@ -20,14 +20,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from ._capture import CAPTURE_BYTES
 from ._faults import Drawn, FaultLog
-from ._folder import CAPTURE_BYTES, KEPT_FOLDERS, Recording, place_for, remove_oldest
+from ._folder import KEPT_FOLDERS, Recording, place_for, remove_oldest, writable
 from ._shrink import Shrunk, shrink
 from ._test import SimTest
 
 if TYPE_CHECKING:
     from ._explore import Failure
 
+_OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # A person reads so many faults; the file has them all.
 _MOST_TOLD: Final = 10
 
@@ -72,6 +74,7 @@ def replay(
     ``found`` is the failure that an exploration found, after ``passed`` seeds that did not fail; a replay that does not
     fail like it is told to be no replay. An error that `is_no_failure` leaves nothing.
     """
+    wanted, parent = parent, writable(parent)
     folder = parent / f"{os.getpid()}.running"
     recording = Recording(folder, capture_bytes=limits.capture_bytes)
     world = sim_test.world(seed, only_faults)
@@ -101,6 +104,8 @@ def replay(
     told = _Telling(seed, command, place, passed, world.faults, shrunk, only_faults)
     if not is_same:
         told.found = found
+    if parent != wanted:
+        told.unwritable = wanted
     if error is None:
         assert found is not None
         error = found.exception or NotReproducedError(f"seed {seed} failed elsewhere:\n{found.traceback}")
@@ -120,15 +125,29 @@ class NotReproducedError(AssertionError):
 
 def of_the_test(error: BaseException) -> TracebackType | None:
     """The traceback from where it leaves our machinery and asyncio's, or all of it where it never does."""
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     asyncios = os.path.dirname(os.path.abspath(asyncio.__file__))
     traceback = error.__traceback__
     while traceback is not None:
-        file = os.path.abspath(traceback.tb_frame.f_code.co_filename)
-        if not file.startswith((ours + os.sep, asyncios + os.sep)):
+        if not _is_below(traceback, _OURS, asyncios):
             return traceback
         traceback = traceback.tb_next
     return error.__traceback__
+
+
+def end_at_the_caller(traceback: TracebackType | None) -> None:
+    """Let a traceback end at the line that asked for what cannot be, and not where we found that out."""
+    last = None
+    while traceback is not None:
+        if not _is_below(traceback, _OURS):
+            last = traceback
+        traceback = traceback.tb_next
+    if last is not None:
+        last.tb_next = None
+
+
+def _is_below(traceback: TracebackType, *folders: str) -> bool:
+    file = os.path.abspath(traceback.tb_frame.f_code.co_filename)
+    return file.startswith(tuple(folder + os.sep for folder in folders))
 
 
 def _is_like(error: BaseException, found: Failure) -> bool:
@@ -181,6 +200,7 @@ class _Telling:
     shrunk: Shrunk | None
     only_faults: tuple[int, ...] | None
     found: Failure | None = None
+    unwritable: Path | None = None
 
     @property
     def command(self) -> str:
@@ -199,7 +219,9 @@ class _Telling:
             lines += [f"faults   {self._summary()}"]
             if len(self.shrunk.needed) < len(self.faults.drawn):
                 lines += [f"         {self.command} --underlay-faults {_listed(self.shrunk.needed)}"]
-        lines += [f"folder   {_relative(self.folder)}: {', '.join(sorted(_contents(self.folder)))}"]
+        if self.unwritable is not None:
+            lines += [f"note     {_relative(self.unwritable)} cannot be written; --underlay-dir names another place"]
+        lines += [f"folder   {_relative(self.folder)}", f"         {', '.join(sorted(_contents(self.folder)))}"]
         return "\n".join(lines) + "\n"
 
     def report(self, error: str) -> list[str]:
@@ -214,7 +236,7 @@ class _Telling:
                 paragraphs += [f"With these alone:\n\n```console\n$ {only}\n```"]
         paragraphs += [
             "| File | has |\n|---|---|\n"
-            "| `capture.pcapng` | every packet as each host saw it; `wireshark capture.pcapng` |\n"
+            "| `capture.pcapng` | every packet, one interface for each link; `wireshark capture.pcapng` |\n"
             "| `timeline.txt` | what happened to the hosts, in virtual time; `timeline/` has a file for each |\n"
             "| `faults.json` | the faults that were applied, and those that were drawn |\n"
             "| `seed.txt` | the seed, the test, the command |",

@@ -7,7 +7,7 @@ refuses to know how a fault is brought about (``_world.py``, ``_host.py``), and 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -50,12 +50,17 @@ class _OfWays(Fault):
     one_way: bool = False
 
     def __str__(self) -> str:
-        sign = "->" if self.one_way else "|"
-        return f"{self.kind} {', '.join(self.ones)} {sign} {', '.join(self.others)}"
+        sides = [", ".join(side) for side in (self.ones, self.others) if side]
+        return f"{self.kind} {(' -> ' if self.one_way else ' | ').join(sides)}".rstrip()
 
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """Each of the hosts with each of the others."""
-        return itertools.product(self.ones, self.others)
+    def _by(self, method: Callable[..., None], **words: object) -> None:
+        """Call a method of the world with what this fault says."""
+        if self.one_way:
+            method(self.ones, to=self.others, **words)
+        elif self.ones:
+            method(self.ones, *self.others, **words)
+        else:
+            method()
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,7 @@ class Partition(_OfWays):
 
     def apply(self, world: World) -> None:
         """By `World.partition`."""
-        if self.one_way:
-            world.partition(self.ones, to=self.others)
-        else:
-            world.partition(self.ones, *self.others)
+        self._by(world.partition)
 
     def undoing(self) -> Fault:
         """Healing the same ways."""
@@ -102,15 +104,7 @@ class Heal(_OfWays):
 
     def apply(self, world: World) -> None:
         """By `World.heal`."""
-        if not self.ones:
-            world.heal()
-        elif self.one_way:
-            world.heal(self.ones, to=self.others)
-        else:
-            world.heal(self.ones, *self.others)
-
-    def __str__(self) -> str:
-        return super().__str__() if self.ones else "heal"
+        self._by(world.heal)
 
 
 @dataclass(frozen=True)
@@ -121,8 +115,7 @@ class Hold(_OfWays):
 
     def apply(self, world: World) -> None:
         """By `World.hold`."""
-        for one, other in self.pairs():
-            world.hold(one, other, one_way=self.one_way)
+        self._by(world.hold)
 
     def undoing(self) -> Fault:
         """Releasing the same ways."""
@@ -131,14 +124,15 @@ class Hold(_OfWays):
 
 @dataclass(frozen=True)
 class Release(_OfWays):
-    """What was kept goes on its way."""
+    """What was kept goes on its way; everywhere, where no hosts are named."""
 
     kind: ClassVar[str] = "release"
+    ones: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     def apply(self, world: World) -> None:
         """By `World.release`."""
-        for one, other in self.pairs():
-            world.release(one, other, one_way=self.one_way)
+        self._by(world.release)
 
 
 @dataclass(frozen=True)
@@ -153,7 +147,7 @@ class LinkChange(_OfConditions):
 
     def apply(self, world: World) -> None:
         """By `World.link`."""
-        for one, other in self.pairs():
+        for one, other in itertools.product(self.ones, self.others):
             world.link(one, other, one_way=self.one_way, **dict(self.words))  # type: ignore[arg-type]
 
     def undoing(self) -> Fault:
@@ -173,8 +167,7 @@ class Disturb(_OfConditions):
 
     def apply(self, world: World) -> None:
         """By `World.disturb`."""
-        for one, other in self.pairs():
-            world.disturb(one, other, one_way=self.one_way, **dict(self.words))  # type: ignore[arg-type]
+        self._by(world.disturb, **dict(self.words))
 
     def undoing(self) -> Fault:
         """Its being as it was."""
@@ -183,14 +176,15 @@ class Disturb(_OfConditions):
 
 @dataclass(frozen=True)
 class Calm(_OfWays):
-    """It is as it was before it was disturbed."""
+    """It is as it was before it was disturbed; everywhere, where no hosts are named."""
 
     kind: ClassVar[str] = "calm"
+    ones: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     def apply(self, world: World) -> None:
         """By `World.calm`."""
-        for one, other in self.pairs():
-            world.calm(one, other, one_way=self.one_way)
+        self._by(world.calm)
 
 
 @dataclass(frozen=True)
@@ -220,6 +214,25 @@ class Crash(_OfHost):
     def undoing(self) -> Fault:
         """Its restart."""
         return Restart(self.host)
+
+
+@dataclass(frozen=True)
+class Isolate(_OfHost):
+    """A host that no packet reaches or leaves.
+
+    >>> print(Isolate("db"), Isolate("db").undoing(), sep="; ")
+    isolate db; heal db
+    """
+
+    kind: ClassVar[str] = "isolate"
+
+    def apply(self, world: World) -> None:
+        """By `World.isolate`."""
+        world.isolate(self.host)
+
+    def undoing(self) -> Fault:
+        """Its being joined to all others again."""
+        return Heal((self.host,))
 
 
 @dataclass(frozen=True)
@@ -315,7 +328,7 @@ class ClockChange(_OfHost):
         if self.offset_s is not None:
             clock.offset_s = self.offset_s
         if self.drift is not None:
-            clock.set_drift(self.drift)
+            clock.drift = self.drift
 
     def undoing(self) -> Fault:
         """A clock that is right in what this made wrong."""

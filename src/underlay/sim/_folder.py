@@ -10,14 +10,14 @@ import hashlib
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..link import FRAME
-from ..trace import PcapngWriter
-from ._clock import EPOCH_S
+from ..errors import UsageError
+from ._capture import CAPTURE_BYTES, Capture
 from ._timeline import LIMIT_LINES, Timeline
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 KEPT_FOLDERS: Final = 50
 """How many are kept, the newest."""
-CAPTURE_BYTES: Final = 64 << 20
-"""How long a capture may become: what Wireshark opens at once."""
 # So many hosts get a file of their own beside the timeline of all.
 _MOST_FILES: Final = 100
 # Each folder has this file, and nothing is removed that has it not.
@@ -49,17 +47,12 @@ class Recording:
         """Record what happens in this block to this world, and write it to the folder, however it ends."""
         self.folder.mkdir(parents=True, exist_ok=True)
         timeline = Timeline(world, self._limit_lines)
-        with PcapngWriter(self.folder / "capture.pcapng", epoch_s=EPOCH_S, limit_bytes=self._capture_bytes) as writer:
-
-            def record(link: str, direction: str, data: bytes, now: float | None, comment: str) -> None:
-                writer.add_link(link, is_ethernet=False)  # a corrupted first packet would not look like IP
-                writer.record(link, direction, data, now, comment)
-
+        with Capture(self.folder / "capture.pcapng", world.internet, limit_bytes=self._capture_bytes) as capture:
             try:
-                with FRAME.listening(record), timeline.listening():
+                with timeline.listening():
                     yield
             finally:
-                self.unwritten_frames = writer.statistics().unwritten_frames
+                self.unwritten_frames = capture.unwritten_frames
                 self._write(world, timeline)
 
     def _write(self, world: World, timeline: Timeline) -> None:
@@ -75,7 +68,7 @@ class Recording:
     def write_faults(self, told: dict[str, Any]) -> None:
         """Write ``faults.json``."""
         text = json.dumps(told, indent=1, ensure_ascii=False, default=str)
-        (self.folder / "faults.json").write_text(text + "\n", encoding="utf-8")
+        _write_lines(self.folder / "faults.json", [text])
 
     def add_to_faults(self, **more: object) -> None:
         """Say more in ``faults.json``."""
@@ -84,9 +77,28 @@ class Recording:
 
     def write_report(self, seed: int, test: str, replay: str, paragraphs: Sequence[str]) -> None:
         """Write ``seed.txt`` (the seed, the test, the command) and ``report.md``."""
-        (self.folder / _MARK).write_text(f"{seed}\n{test}\n{replay}\n", encoding="utf-8")
+        _write_lines(self.folder / _MARK, [str(seed), test, replay])
         text = "\n\n".join([f"# `{test}` fails with seed {seed}", *paragraphs])
-        (self.folder / "report.md").write_text(text + "\n", encoding="utf-8")
+        _write_lines(self.folder / "report.md", [text])
+
+
+def writable(parent: Path) -> Path:
+    """Where folders can be: the parent, or one of its own among temporary files where nobody may write in that.
+
+    Raises ``UsageError`` where there is no place at all.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent):
+            return parent
+    except OSError as error:
+        try:
+            return Path(tempfile.mkdtemp(prefix="underlay-"))
+        except OSError:
+            raise UsageError(
+                f"nothing can be written below {parent} ({error.strerror}), nor anywhere else",
+                remedy="name a folder that can, by --underlay-dir or TMPDIR",
+            ) from None
 
 
 def place_for(parent: Path, name: str, seed: int, test: str) -> Path:
@@ -136,4 +148,5 @@ def _plain(name: str) -> str:
 
 
 def _write_lines(file: Path, lines: Sequence[str]) -> None:
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="replace")
+    # A test may say what is no text: half of a surrogate pair, in its name or its error.
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")

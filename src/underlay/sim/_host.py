@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -20,38 +19,38 @@ from .. import stack
 from ..errors import UnderlayError, UsageError
 from ..loop._bridge import FIRST_NUMBER
 from ..probe import Probe
+from ..stack import TcpPacket
 from ..wire import format_ip, parse_ip
 from . import _turn
-from ._bridge import SimBridge
+from ._bridge import NUMBERS_A_HOST, SimBridge
+from ._busy import NEVER_EARLY_S, Busy
 from ._cards import Cards
 from ._chance import Chance
 from ._clock import HostClock
 from ._disk import Disk
+from ._entry import Entry
 from ._faults import ClockChange, Crash, Kill, Pause, Restart, Resume, Slow
-from ._internet import kept
 from ._loop import THREAD_COST_S, SimLoop
 from ._quantities import seconds
 from ._topology import INTERNET
 from ._unix import UnixCore
 
 if TYPE_CHECKING:
-    from ..wire import Frame
     from ._world import World
 
-Start: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
+# A coroutine function; or what calls asyncio.run() itself, and returns nothing.
+Start: TypeAlias = Callable[[], Coroutine[Any, Any, object] | None]
 
 # What stops a program: SIGSTOP, and its last turn, which a slow machine is not done with.
 _PAUSED: Final = 1
 _TIRED: Final = 2
-# A timer is never early: a nanosecond covers what is lost when a host's time is reckoned in the world's and back.
-_NEVER_EARLY_S: Final = 1e-9
+_FOR_EVER_S: Final = float("inf")
 MTU_BYTES: Final = 1500
+# Whether TCP segments travel as values where they can; tests take it back, to see that nobody can tell.
+BY_VALUE = True
 # Numbers of sockets are the same in each run, and no two hosts' are the same, that one's is not taken for another's; a
 # C int has room for so many from `FIRST_NUMBER` on.
-_NUMBERS_A_HOST: Final = 1 << 16
 _HOSTS_WITH_NUMBERS: Final = 1 << 14
-# Frames that wait for a busy host: Linux's net.core.netdev_max_backlog.
-LIMIT_INBOX_FRAMES: Final = 1000
 # Linux gives a SYN up after tcp_syn_retries, 127 s in all; RFC 9293 would have it wait for three minutes.
 CONFIG: Final = stack.HostConfig(tcp=stack.TcpConfig(min_syn_timeout_s=0.0))
 ROUTER_CONFIG: Final = dataclasses.replace(CONFIG, forwarding=True)
@@ -74,8 +73,10 @@ class Host(AbstractAsyncContextManager["Host"]):
         on: tuple[str, ...] = (INTERNET,),
         *,
         forwards: bool = False,
+        disk_at: str | None = None,
     ) -> None:
         self.world = world
+        self.disk_at: Final = disk_at
         self.on = on
         self.forwards = forwards
         self.cards: Final = Cards(self)
@@ -92,23 +93,20 @@ class Host(AbstractAsyncContextManager["Host"]):
         self._stopped = 0
         self._has_work = False
         self._disk: Disk | None = None
-        self.main: asyncio.Task[object] | None = None
+        self.main: asyncio.Future[Any] | None = None
         self._clock = HostClock(world.schedule, self._note_clock)
         self._loop: SimLoop | None = None
         self._stack: stack.Host | None = None
         self._bridge: SimBridge | None = None
         self._wakes_at = float("inf")
+        self._due_s = float("inf")
         self._visitors = 0
         self.interface = -1
         # Held until the world ends: a program that a crash ended must not run its `finally` blocks.
         self._dead: list[tuple[SimLoop, list[asyncio.Task[Any]]]] = []
         self._number = number
-        # While its program's code takes time, packets wait, as does what the program sent after it had begun to.
         self.is_busy = False
-        self.inbox_drops = 0
-        self._inbox: deque[tuple[int, bytes | memoryview, bool]] = deque()
-        self._busy_tie = 0.0
-        self._calls_in_threads = 0
+        self.busy: Final = Busy(self)
         self._chance: Chance | None = None
         self.signals: dict[int, Any] = {}
         self.unix_names: dict[bytes, UnixCore] = {}
@@ -135,12 +133,15 @@ class Host(AbstractAsyncContextManager["Host"]):
 
     @property
     def clock(self) -> HostClock:
-        """Its clock; set ``offset_s`` for a wrong time of day, and `HostClock.set_drift` for a wrong pace."""
+        """Its clock; set ``offset_s`` for a wrong time of day, and ``drift`` for a wrong pace."""
         return self._clock
 
     @property
     def disk(self) -> Disk:
-        """Its disk, which outlives its crashes, but for what was not on it yet."""
+        """Its disk, which outlives its crashes, but for what was not on it yet.
+
+        With ``disk=`` of `World.host`, what its program has below that directory, by the same paths.
+        """
         disk = self._disk
         if disk is None:
             world, schedule = self.world, self.world.schedule
@@ -148,7 +149,9 @@ class Host(AbstractAsyncContextManager["Host"]):
             def chance() -> Random:
                 return world.rng_for(f"disk of {self.name} boot {self.boots}")
 
-            disk = self._disk = Disk(lambda: schedule.now, chance)
+            disk = self._disk = Disk(lambda: schedule.now, chance, time_of_day=self._clock.time_of_day)
+            if self.disk_at is not None:
+                disk.make_root(self.disk_at)
         return disk
 
     @property
@@ -188,13 +191,15 @@ class Host(AbstractAsyncContextManager["Host"]):
         if self.is_connected:
             addresses = [f"{self.address}/8", f"{self.address6}/8"]
             offload = not self.forwards  # or what is too long for its next wire would be cut, and nobody told
-            self.interface = self._stack.add_interface(addresses, mac=None, mtu_bytes=MTU_BYTES, offload=offload)
+            self.interface = self._stack.add_interface(
+                addresses, mac=None, mtu_bytes=MTU_BYTES, offload=offload, by_value=offload and BY_VALUE
+            )
             world.internet.join(self.name, [parse_ip(self.address), parse_ip(self.address6)], self.cards.receive)
         self.cards.plug_in(self._stack)
         reads = world.rng_for(f"reads of {self.name} boot {self.boots}")
         send = world.internet.send
         with _turn.of(None):
-            first = FIRST_NUMBER + (self._number % _HOSTS_WITH_NUMBERS) * _NUMBERS_A_HOST
+            first = FIRST_NUMBER + (self._number % _HOSTS_WITH_NUMBERS) * NUMBERS_A_HOST
             self._bridge = bridge = SimBridge(self._stack, self._clock, self.name, send, self.interface, reads, first)
             bridge.names = world.names
         if self.cards.by_lan:
@@ -211,26 +216,49 @@ class Host(AbstractAsyncContextManager["Host"]):
             self._loop = SimLoop(bridge, self)
         if HOST.listeners:
             HOST(self.world, self.name, f"begins process {self.processes}, at {self.address} and {self.address6}")
-        if self.start is not None:
-            self.main = self._loop.create_task(self._run_start(self.start))
+        if self.start is not None and inspect.iscoroutinefunction(self.start):
+            self.main = self._loop.create_task(self._run_program(self.start))
+        elif self.start is not None:
+            self.main = self._loop.create_future()
+            self._loop.entry = Entry(self, self._loop, self.start)
         self.wake()
 
-    async def _run_start(self, start: Start) -> None:
+    async def _run_program(self, begin: Callable[[], Any]) -> None:
         try:
-            program = start()
-            if not inspect.isawaitable(program):
-                raise UsageError(
-                    f"the program of {self.name}, {start!r}, is no coroutine function",
-                    remedy="give the async def that it hands to asyncio.run()",
-                )
-            await program
+            await begin()
         except asyncio.CancelledError:
+            self.world.schedule.at(self.world.now, Host._end_program, self)
             raise
         except BaseException as error:
-            error.add_note(f"on the host {self.name}, at {self.world.now:.6f} s")
-            self.world.fail(error)
+            self._fail(error)
         else:
             self.world.schedule.at(self.world.now, Host._end_program, self)
+
+    def _fail(self, error: BaseException) -> None:
+        error.add_note(f"on the host {self.name}, at {self.world.now:.6f} s")
+        if isinstance(error, KeyboardInterrupt):
+            raise error  # a person's, also when the world is over
+        self.world.fail(error)
+
+    def leave(self, entry: Entry, loop: SimLoop) -> None:
+        """The function by which its program began has returned, perhaps with the coroutine that is to be run."""
+        loop.entry = None
+        if entry.error is not None:
+            if not isinstance(entry.error, asyncio.CancelledError):
+                self._fail(entry.error)
+        elif inspect.isawaitable(entry.result):
+            self.main = loop.create_task(self._run_program(lambda: entry.result))
+            return
+        elif entry.result is not None:
+            self._fail(
+                UsageError(
+                    f"the program of {self.name}, {self.start!r}, is no coroutine function",
+                    remedy="give the async def that it hands to asyncio.run(), or the function that calls it",
+                )
+            )
+        assert self.main is not None
+        self.main.cancel()
+        self.world.schedule.at(self.world.now, Host._end_program, self)
 
     def _end_program(self) -> None:
         """Do what ``asyncio.run`` does when its coroutine has returned; the machine stays up."""
@@ -238,9 +266,9 @@ class Host(AbstractAsyncContextManager["Host"]):
         if loop is None or self._visitors or self.main is None or not self.main.done():
             return
         if self.is_busy:
-            self.when_caught_up(Host._end_program)
+            self.busy.when_over(Host._end_program)
             return
-        for task in sorted(asyncio.all_tasks(loop), key=hash):
+        for task in loop.tasks():
             task.cancel()
         self._step()
         if self._loop is loop and loop.has_generators:
@@ -268,7 +296,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         self._check_no_visitors("be killed")
         if loop is None:
             raise UsageError(f"no program runs on {self.name}", remedy="restart() it first")
-        if loop.is_running():  # it kills itself: it is dead before it has another turn
+        if loop.has_turn:  # it kills itself: it is dead before it has another turn
             self._later(Host.kill, loop)
             return
         self.world.faults.note(Kill(self.name))
@@ -286,7 +314,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         if not self.is_up:
             raise UsageError(f"the host {self.name} is down already", remedy="restart() it first")
         loop = self._loop
-        if loop is not None and loop.is_running():
+        if loop is not None and loop.has_turn:
             self._later(Host.crash, loop)
             return
         self.world.faults.note(Crash(self.name))
@@ -301,9 +329,7 @@ class Host(AbstractAsyncContextManager["Host"]):
             self._dead.append((self._loop, self._loop.end()))
         self.is_up, self._stopped = False, 0
         self._loop = self.main = self._stack = self._bridge = None
-        self.is_busy = False
-        self._inbox.clear()
-        self._clock.ahead_s = 0.0
+        self.busy.end()
         self._wakes_at = float("inf")
 
     def _check_no_visitors(self, fate: str) -> None:
@@ -338,7 +364,9 @@ class Host(AbstractAsyncContextManager["Host"]):
             self.restart()
 
     def pause(self) -> None:
-        """Stop its program, as SIGSTOP does: the kernel below answers on."""
+        """Stop its program, as SIGSTOP does: the kernel below answers on. ``UsageError`` where none runs."""
+        if self._loop is None:
+            raise UsageError(f"no program runs on {self.name}", remedy="restart() it first")
         self._stopped |= _PAUSED
         self.world.faults.note(Pause(self.name))
 
@@ -391,27 +419,34 @@ class Host(AbstractAsyncContextManager["Host"]):
             if not self.is_busy:
                 self._step()
 
-    def receive(self, packet: bytes | memoryview, checksum_valid: bool, more: bool) -> None:
+    def receive(self, packet: bytes | memoryview | TcpPacket, checksum_valid: bool, more: bool) -> None:
         """Take a packet, and have a turn with it, or with the last of those that come at one instant."""
         if self._stack is not None and not self.is_busy:  # as below, without another call
-            self._stack.receive_frame(self.interface, packet, self._clock.time(), checksum_valid=checksum_valid)
+            if type(packet) is TcpPacket:
+                self._stack.receive_packet(self.interface, packet, self._clock.time())
+            else:
+                self._take_in(self.interface, packet, checksum_valid)
             if not more:
                 self._step()
         else:
             self.receive_frame(self.interface, packet, checksum_valid)
 
-    def receive_frame(self, interface: int, frame: bytes | memoryview, checksum_valid: bool) -> None:
+    def receive_frame(self, interface: int, frame: bytes | memoryview | TcpPacket, checksum_valid: bool) -> None:
         """Take what came by any interface."""
         if self.is_busy:
-            if len(self._inbox) < LIMIT_INBOX_FRAMES:
-                self._inbox.append((interface, frame, checksum_valid))
-            else:
-                self.inbox_drops += 1
+            self.busy.queue((interface, frame, checksum_valid))
         elif self._stack is not None:
-            self._stack.receive_frame(interface, frame, self._clock.time(), checksum_valid=checksum_valid)
+            self._take_in(interface, frame, checksum_valid)
             self._step()
         else:
             self.world.internet.drops["host_down"] += 1
+
+    def _take_in(self, interface: int, packet: bytes | memoryview | TcpPacket, checksum_valid: bool) -> None:
+        assert self._stack is not None
+        if isinstance(packet, TcpPacket):
+            self._stack.receive_packet(interface, packet, self._clock.time())
+        else:
+            self._stack.receive_frame(interface, packet, self._clock.time(), checksum_valid=checksum_valid)
 
     def _step(self) -> None:
         """Let program and stack do what they can now, and note when they want to be woken."""
@@ -421,7 +456,7 @@ class Host(AbstractAsyncContextManager["Host"]):
         outer, _turn.host = _turn.host, self
         try:
             if loop is not None and not self._stopped:
-                sleeps_s = loop.turn()
+                sleeps_s = loop.turn() if loop.entry is None else loop.entry.turn()
                 if self.turn_cost_s:
                     self._tire()
             else:
@@ -434,82 +469,30 @@ class Host(AbstractAsyncContextManager["Host"]):
             return  # it crashed meanwhile
         if self.is_busy:
             return  # and comes back when it has caught up
-        if bridge.deadline_s is not None:
-            due_s = bridge.deadline_s - self._clock.time()
-            sleeps_s = due_s if sleeps_s is None or due_s < sleeps_s else sleeps_s
-        if sleeps_s is not None:
-            when = world.schedule.now + sleeps_s / (1.0 + self._clock.drift) + _NEVER_EARLY_S
+        if sleeps_s is None and bridge.deadline_s == self._due_s and self._wakes_at < _FOR_EVER_S:
+            return  # it is to be woken for that already
+        self._due_s = bridge.deadline_s
+        due_s = bridge.deadline_s - self._clock.time()
+        if sleeps_s is None or due_s < sleeps_s:
+            sleeps_s = due_s
+        if sleeps_s != _FOR_EVER_S:
+            when = world.schedule.now + sleeps_s / self._clock.pace + NEVER_EARLY_S
             if when < self._wakes_at:
                 self._wakes_at = when
                 world.schedule.at(when, Host._woken, self)
 
-    # --- code that takes time -------------------------------------------------------------------------------
-
     def take(self, seconds: float) -> None:
-        """Let its program's code take so long, as ``time.sleep`` does: the clock of the host moves on at once.
+        """Let its program's code take so long, as ``time.sleep`` does (`Busy.take`)."""
+        self.busy.take(seconds, self._bridge)
 
-        What the program sends afterwards leaves later, by as much; its timers, and packets that arrive meanwhile, are
-        handled when the world has caught up. The other hosts go on. In a call that a thread makes, only the thread
-        takes it. (The kernel of a real machine would acknowledge meanwhile; here peers may send again.)
-        """
-        clock, bridge = self._clock, self._bridge
-        if bridge is None or seconds <= 0:
-            return
-        if not self._calls_in_threads:
-            bridge.settle()  # what was sent before leaves before
-            if not self.is_busy:
-                self.is_busy = True
-                self._busy_tie = self.world.schedule.tie()
-                bridge.send_by(self._send_later)
-                clock.ahead_s = clock.time() + seconds
-                self.when_caught_up(Host._catch_up)
-                return
-        clock.ahead_s = clock.time() + seconds
-
-    @contextmanager
-    def thread(self) -> Iterator[Callable[[], float]]:
-        """For a call that a thread would make: gives a function that tells how long it took."""
-        clock = self._clock
-        ahead_s, began_s = clock.ahead_s, clock.time()
-        self._calls_in_threads += 1
-        try:
-            yield lambda: took_s
-        finally:
-            took_s = clock.time() - began_s
-            clock.ahead_s = ahead_s
-            self._calls_in_threads -= 1
-
-    def when_caught_up(self, call: Callable[[Host], None]) -> None:
-        """Call it when the world is where this host's clock is now; never where it crashes before."""
-        boots = self.boots
-
-        def caught_up(host: Host) -> None:
-            if host.is_up and host.boots == boots:
-                call(host)
-
-        when = max(self._clock.world_s(self._clock.ahead_s), self.world.schedule.now) + _NEVER_EARLY_S
-        self.world.schedule.behind(when, self._busy_tie, caught_up, self)
-
-    def _send_later(self, name: str, frame: Frame) -> None:
-        later, process = kept(frame), self.processes
-
-        def depart(host: Host) -> None:
-            if host.processes == process and host.has_program:  # else it was killed before it got there
-                host.world.internet.send(name, later)
-
-        self.when_caught_up(depart)
-
-    def _catch_up(self) -> None:
-        clock, bridge = self._clock, self._bridge
-        if clock.world_s(clock.ahead_s) > self.world.schedule.now:
-            self.when_caught_up(Host._catch_up)
-            return
-        assert bridge is not None and self._stack is not None
+    def go_on(self) -> None:
+        """The world has caught up with its clock: take what came meanwhile, and have a turn."""
+        bridge = self._bridge
+        assert bridge is not None
         self.is_busy = False
         bridge.send_by(self.world.internet.send)
-        while self._inbox:
-            interface, packet, checksum_valid = self._inbox.popleft()
-            self._stack.receive_frame(interface, packet, clock.time(), checksum_valid=checksum_valid)
+        for interface, packet, checksum_valid in self.busy.waiting():
+            self._take_in(interface, packet, checksum_valid)
         self._step()
 
     # --- the end of the world -------------------------------------------------------------------------------
@@ -519,14 +502,14 @@ class Host(AbstractAsyncContextManager["Host"]):
         if self._loop is not None:
             # What a cancelled program says at its end is no news: of a connection's handler asyncio 3.11 reports it.
             self._loop.set_exception_handler(lambda loop, context: None)
-            for task in sorted(asyncio.all_tasks(self._loop), key=hash):
+            for task in self._loop.tasks():
                 task.cancel()
             self.wake()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs on it."""
-        return self._loop is None or not asyncio.all_tasks(self._loop)
+        return self._loop is None or not self._loop.tasks()
 
     def switch_off(self) -> None:
         """The world has ended: let go of everything."""
@@ -539,6 +522,13 @@ class Host(AbstractAsyncContextManager["Host"]):
     # --- a test on it ---------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Host:
+        if not self.world.is_walking:
+            raise UsageError(
+                f"a task walked to the host {self.name}, and only the test itself does",
+                remedy="make the task within the block of the host, or give the host a program by start=",
+            )
+        if self._loop is None:
+            raise UsageError(f"no program runs on {self.name}, so the test cannot either", remedy="restart() it first")
         await self._finish_here()
         await self.world.move_to(self)
         self._visitors += 1

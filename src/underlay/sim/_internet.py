@@ -15,16 +15,19 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from ..link import FRAME, Impairment, Passage, Rate, finished, segments
+from ..link import FRAME, Impairment, Passage, Rate, segments
+from ..probe import Probe
+from ..stack import TcpPacket
 from ..wire import Frame
 from ._conditions import Conditions
+from ._frames import Packet, addresses_of, for_capture, frame_of, kept
 from ._schedule import Moment, Schedule
 
 LIMIT_FRAMES: Final = 100_000
 """How many frames may be under way or held in one world; what exceeds it is dropped and counted (``in_flight``)."""
 
-Receive: TypeAlias = Callable[[bytes | memoryview, bool, bool], None]
-Arrive: TypeAlias = "Callable[[tuple[Way, Frame]], None]"
+Receive: TypeAlias = Callable[[bytes | memoryview | TcpPacket, bool, bool], None]
+Arrive: TypeAlias = "Callable[[tuple[Way, Packet]], None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Way:
         "label",
         "last_due",
         "last_tie",
+        "link",
         "must_cut",
         "receive",
         "rng",
@@ -66,23 +70,26 @@ class Way:
         "undisturbed",
     )
 
-    def __init__(self, sender: str, target: str, receive: Receive, arrive: Arrive) -> None:
+    def __init__(self, sender: str, target: str, receive: Receive, arrive: Arrive, link: str = "") -> None:
         self.sender = sender
         self.target = target
         self.label = f"{sender}->{target}"
+        # What both directions are together.
+        self.link = link or " | ".join(sorted((sender, target)))
         self.receive = receive
         # What happens at its end: a host receives it, or it goes on by another way.
         self.arrive = arrive
         self.is_ethernet = False
-        self.is_silent = False  # somebody else shows its frames to those who capture
+        self.is_silent = False  # another way showed its frames, which it takes over, to those who capture
         self.must_cut = False
         self.last_due = -1.0
         self.last_tie = 0.0
         self.is_cut = False
         self.is_held = False
         self.undisturbed: Conditions | None = None
-        # What stands still, and how much of its way is left; None for what was sent meanwhile, which has it all.
-        self.held: deque[tuple[Frame, float | None]] = deque()
+        # What stands still, how much of its way is left (None for what was sent meanwhile, which has it all), and where
+        # it goes on: here, or on the access link behind.
+        self.held: deque[tuple[Frame, float | None, Way]] = deque()
         self.sent_frames = self.sent_bytes = self.arrived_frames = 0
         self.drops: Counter[str] = Counter()
 
@@ -108,6 +115,13 @@ class Way:
         return f"<Way {self.label}{state} {self.conditions}>"
 
 
+PACKET: Final[Probe[[object, Way, str, bytes, str]]] = Probe(
+    "sim.packet",
+    "the Internet, the Way, direction, the packet's bytes, comment: 'out' when it is sent, 'in' when it arrives at a "
+    "host, at the world's time; the comment says why it was dropped ('dropped: loss')",
+)
+
+
 class Internet:
     """All ways of a world. A way comes to be when the first packet takes it, or conditions are named for it."""
 
@@ -121,6 +135,7 @@ class Internet:
         self._by_address: dict[str, dict[bytes, Way]] = {}
         self.under_way = 0
         self.drops: Counter[str] = Counter()
+        self._dropped_by = ""
         self._deliver_one: Final = self._deliver
         self._routers: set[str] = set()
         self._accesses: dict[str, tuple[Way, Way]] = {}
@@ -159,10 +174,19 @@ class Internet:
         """Whether there is a way from one to the other, or would be when it is used."""
         return (sender, target) in self._ways or (sender in self._receivers and target in self._receivers)
 
-    def wire(self, sender: str, target: str, arrive: Arrive, conditions: Conditions) -> Way:
+    def wire(
+        self,
+        sender: str,
+        target: str,
+        arrive: Callable[[tuple[Way, Frame]], None],
+        conditions: Conditions,
+        *,
+        is_from_switch: bool = False,
+    ) -> Way:
         """Make a way for Ethernet frames, one end of which is a switch."""
-        way = self._ways[sender, target] = Way(sender, target, _nobody, arrive)
-        way.is_ethernet = way.is_silent = True  # the switch shows them
+        way = self._ways[sender, target] = Way(sender, target, _nobody, arrive)  # type: ignore[arg-type]  # no values
+        way.is_ethernet = True
+        way.is_silent = is_from_switch  # what comes from the switch was shown when it was sent
         way.must_cut = target in self._routers
         way.become(conditions, self._rng_for(f"way {way.label}"))
         return way
@@ -174,8 +198,9 @@ class Internet:
             for way, conditions in zip(known, (up, down), strict=True):
                 self._change(way, conditions)
             return
-        uplink = Way(name, f"access of {name}", _nobody, self._leave_uplink)
-        downlink = Way(f"access of {name}", name, self._receivers[name], self._deliver_one)
+        access = f"access of {name}"
+        uplink = Way(name, access, _nobody, self._leave_uplink, access)
+        downlink = Way(access, name, self._receivers[name], self._deliver_one, access)
         downlink.is_silent = True
         for way, conditions in ((uplink, up), (downlink, down)):
             self._ways[way.sender, way.target] = way
@@ -184,6 +209,11 @@ class Internet:
         self._by_address[name] = _Uplink(uplink)
         for way in self._ways.values():
             self._use_accesses(way)
+
+    @property
+    def has_accesses(self) -> bool:
+        """Whether some hosts have a link that all their traffic shares."""
+        return bool(self._accesses)
 
     def _use_accesses(self, way: Way) -> None:
         if way.sender in self._accesses and way.arrive is self._deliver_one:
@@ -248,7 +278,8 @@ class Internet:
         longer_s = conditions.delay_s - before.delay_s
         stages = new.stages(way.rng)
         rate = next((stage for stage in way.stages if isinstance(stage, Rate)), None)
-        for due, _, _, _, (_, frame) in under_way:
+        for due, _, _, _, (_, packet) in under_way:
+            frame = frame_of(packet)
             for piece in self._pieces(way, frame) if new.is_per_frame else [frame]:
                 # What has not left its queue yet; a jitter that it may have met is not known.
                 waits = before.rate_bits_per_s is not None and due - before.delay_s > now
@@ -259,8 +290,15 @@ class Internet:
 
     # --- a packet ---------------------------------------------------------------------------------------------
 
-    def send(self, sender: str, frame: Frame) -> None:
+    def send(self, sender: str, packet: Packet) -> None:
         """Take a packet of `sender`'s."""
+        if isinstance(packet, TcpPacket):
+            known = self._by_address[sender].get(packet[0][0])
+            if known is not None and self._send_value(known, packet):
+                return
+            frame = packet.frame()
+        else:
+            frame = packet
         head = frame[0]
         destination = head[16:20] if head[0] >> 4 == 4 else head[24:40]
         ways = self._by_address[sender]
@@ -273,13 +311,57 @@ class Internet:
             way = ways[destination] = self.way(sender, target)
         self.enter(way, frame)
 
+    def _send_value(self, way: Way, packet: TcpPacket) -> bool:
+        """Let a segment travel as a value; False where something on its way is to see its bytes, or it is dropped."""
+        if (
+            way.stages
+            or way.cuts
+            or way.is_cut
+            or way.is_held
+            or way.arrive is not self._deliver_one
+            or FRAME.listeners
+            or PACKET.listeners
+            or self.under_way >= LIMIT_FRAMES
+        ):
+            return False
+        way.sent_frames += 1
+        way.sent_bytes += packet[5]
+        self.under_way += 1
+        schedule = self._schedule
+        due = schedule.now + way.delay_s
+        if due <= way.last_due:  # as in `_enter`
+            schedule.behind(way.last_due, way.last_tie, self._deliver_one, (way, packet))
+        else:
+            way.last_due = due
+            way.last_tie = schedule.first_at(due, self._deliver_one, (way, packet))
+        return True
+
+    @property
+    def now(self) -> float:
+        """Seconds since the world began."""
+        return self._schedule.now
+
+    def _tell(self, way: Way, direction: str, frame: Frame, comment: str = "") -> None:
+        PACKET(self, way, direction, for_capture(frame, is_ethernet=way.is_ethernet), comment)
+
+    def _show(self, way: Way, direction: str, frame: Frame, comment: str = "") -> None:
+        if not way.is_ethernet:  # what passes a LAN its switch shows
+            end = way.sender if direction == "out" else way.target
+            FRAME(end, direction, for_capture(frame, is_ethernet=False), self._schedule.now, comment)
+
+    def arrives_by_wire(self, way: Way, frame: Frame) -> None:
+        """A frame has come from a LAN to a host."""
+        self.arrived(way)
+        if PACKET.listeners:
+            self._tell(way, "in", frame)
+
     def arrived(self, way: Way) -> None:
         """A frame has come to the end of a way that ends at no host."""
         self.under_way -= 1
         way.arrived_frames += 1
 
-    def _leave_uplink(self, passage: tuple[Way, Frame]) -> None:
-        uplink, frame = passage
+    def _leave_uplink(self, passage: tuple[Way, Packet]) -> None:
+        uplink, frame = passage[0], frame_of(passage[1])
         self.arrived(uplink)
         head = frame[0]
         target = self._names.get(head[16:20] if head[0] >> 4 == 4 else head[24:40])
@@ -288,8 +370,8 @@ class Internet:
         else:
             self.enter(self.way(uplink.sender, target), frame)
 
-    def _enter_downlink(self, passage: tuple[Way, Frame]) -> None:
-        way, frame = passage
+    def _enter_downlink(self, passage: tuple[Way, Packet]) -> None:
+        way, frame = passage[0], frame_of(passage[1])
         self.arrived(way)
         self.enter(self._accesses[way.target][1], frame)
 
@@ -298,7 +380,9 @@ class Internet:
         way.sent_frames += 1
         way.sent_bytes += len(frame[0]) + len(frame[1])
         if FRAME.listeners and not way.is_silent:
-            FRAME(way.sender, "out", _for_capture(frame), self._schedule.now, "dropped: cut" if way.is_cut else "")
+            self._show(way, "out", frame, "dropped: cut" if way.is_cut else "")
+        if PACKET.listeners and (way.is_cut or way.is_held) and not way.is_silent:
+            self._tell(way, "out", frame, "dropped: cut" if way.is_cut else "held")
         if way.is_cut:
             way.drops["cut"] += 1
         elif way.is_held:
@@ -314,7 +398,7 @@ class Internet:
             way.drops["in_flight"] += 1
             return
         self.under_way += 1
-        way.held.append((kept(frame), None))
+        way.held.append((kept(frame), None, way))
 
     def _pieces(self, way: Way, frame: Frame) -> list[Frame]:
         """Cut a super-frame, as each of its segments has a fate of its own."""
@@ -328,13 +412,13 @@ class Internet:
         # A piece is a super-frame of one segment: whoever needs its checksum, as a corrupting stage does, makes it.
         return [Frame(head, payload, segment_bytes, start, offset) for head, payload, *_ in pieces]
 
-    def _carry(self, way: Way, frame: Frame) -> None:
+    def _carry(self, way: Way, frame: Frame, *, is_told: bool = False) -> None:
         due = self._schedule.now + way.delay_s
-        if way.stages:
-            for passage in self._through(way, way.stages, Passage(frame, due)):
-                self._enter(way, passage[0], passage[1], held=passage[2])
-        else:
-            self._enter(way, frame, due, held=False)
+        passages = [Passage(frame, due)] if not way.stages else self._through(way, way.stages, Passage(frame, due))
+        if PACKET.listeners and not is_told and not (way.is_silent and passages):
+            self._tell(way, "out", frame, "" if passages else f"dropped: {self._dropped_by}")
+        for passage in passages:
+            self._enter(way, passage[0], passage[1], held=passage[2])
 
     def _through(self, way: Way, stages: tuple[Impairment, ...], passage: Passage) -> list[Passage]:
         passages = [passage]
@@ -342,9 +426,9 @@ class Internet:
             passages = [out for each in passages for out in stage.apply(each, is_ethernet=way.is_ethernet)]
             if not passages:
                 way.drops[stage.name] += 1
-                if FRAME.listeners and not way.is_ethernet:
-                    now = self._schedule.now
-                    FRAME(way.sender, "out", _for_capture(passage[0]), now, f"dropped: {stage.name}")
+                self._dropped_by = stage.name
+                if FRAME.listeners:
+                    self._show(way, "out", passage[0], f"dropped: {stage.name}")
                 break
         return passages
 
@@ -361,27 +445,29 @@ class Internet:
                 schedule.behind(due, way.last_tie, way.arrive, (way, kept(frame)))
                 return
             way.last_due = due
-            way.last_tie = schedule.tie()
-            schedule.behind(due, way.last_tie, way.arrive, (way, kept(frame)))
+            way.last_tie = schedule.first_at(due, way.arrive, (way, kept(frame)))
         else:
             schedule.at(due, way.arrive, (way, kept(frame)))
 
-    def _deliver(self, passage: tuple[Way, Frame]) -> None:
-        way, frame = passage
+    def _deliver(self, passage: tuple[Way, Packet]) -> None:
+        way, packet = passage
         self.under_way -= 1
         way.arrived_frames += 1
         if FRAME.listeners:
-            FRAME(way.target, "in", _for_capture(frame), self._schedule.now, "")
-        head, payload = frame[0], frame[1]
-        following = self._schedule.peek()
-        more = (
-            following is not None
-            and following[3] is self._deliver_one
-            and following[0] == self._schedule.now
-            and following[4][0].target == way.target
-        )
-        # A checksum that is still open has met nothing that could have damaged what it covers.
-        way.receive(head + payload if payload else head, frame[3] > 0, more)
+            self._show(way, "in", frame_of(packet))
+        if PACKET.listeners:
+            self._tell(way, "in", frame_of(packet))
+        schedule = self._schedule
+        more = False
+        if schedule.heap:
+            when, _, _, call, following = schedule.heap[0]
+            more = when == schedule.now and call is self._deliver_one and following[0].target == way.target
+        if isinstance(packet, TcpPacket):
+            way.receive(packet, True, more)
+        else:
+            head, payload, _, start, _ = packet
+            # A checksum that is still open has met nothing that could have damaged what it covers.
+            way.receive(head + payload if payload else head, start > 0, more)
 
     # --- faults -----------------------------------------------------------------------------------------------
 
@@ -394,6 +480,28 @@ class Internet:
         way.held.clear()
         way.clear()
 
+    def lose(self, sources: Iterable[bytes], targets: Iterable[bytes]) -> None:
+        """Lose what is under way, or held, from these addresses to those, whichever ways it takes."""
+        ends = frozenset(sources), frozenset(targets)
+
+        def is_theirs(way: Way, packet: Packet) -> bool:
+            source, target = addresses_of(frame_of(packet).to_bytes(), is_ethernet=way.is_ethernet)
+            return source in ends[0] and target in ends[1]
+
+        lost = self._schedule.withdraw(
+            lambda moment: (
+                type(moment[4]) is tuple and type(moment[4][0]) is Way and is_theirs(moment[4][0], moment[4][1])
+            )
+        )
+        count = len(lost)
+        for way in self._ways.values():
+            if way.held:
+                kept_back = deque(each for each in way.held if not is_theirs(way, each[0]))
+                count += len(way.held) - len(kept_back)
+                way.held = kept_back
+        self.under_way -= count
+        self.drops["partition"] += count
+
     def mend(self, sender: str, target: str) -> None:
         """Let packets pass again."""
         self.way(sender, target).is_cut = False
@@ -405,7 +513,11 @@ class Internet:
             return
         way.is_held = True
         now = self._schedule.now
-        way.held.extend((moment[4][1], moment[0] - now) for moment in self._withdraw(way))
+        if target in self._accesses:  # what has left this way may be on the last one, with others' packets
+            downlink = self._accesses[target][1]
+            late = self._withdraw(downlink, lambda frame: self._names.get(_source(frame)) == sender)
+            way.held.extend((frame_of(moment[4][1]), moment[0] - now, downlink) for moment in late)
+        way.held.extend((frame_of(moment[4][1]), moment[0] - now, way) for moment in self._withdraw(way))
         self.under_way += len(way.held)
         way.clear()
 
@@ -416,21 +528,29 @@ class Internet:
         held, way.held = way.held, deque()
         self.under_way -= len(held)
         now = self._schedule.now
-        for frame, left_s in held:
+        for frame, left_s, on in held:
             if left_s is not None:
-                self._enter(way, frame, now + left_s, held=False)
+                self._enter(on, frame, now + left_s, held=False)
             else:
                 for piece in self._pieces(way, frame) if way.cuts else [frame]:
-                    self._carry(way, piece)
+                    self._carry(way, piece, is_told=True)
 
-    def _withdraw(self, way: Way) -> list[Moment]:
-        """Take what is under way out of the schedule, in the order of arrival."""
-        moments = self._schedule.withdraw(lambda moment: type(moment[4]) is tuple and moment[4][0] is way)
+    def _withdraw(self, way: Way, is_wanted: Callable[[Packet], bool] | None = None) -> list[Moment]:
+        """Take what is under way, or some of it, out of the schedule, in the order of arrival."""
+        moments = self._schedule.withdraw(
+            lambda moment: (
+                type(moment[4]) is tuple and moment[4][0] is way and (is_wanted is None or is_wanted(moment[4][1]))
+            )
+        )
         self.under_way -= len(moments)
         return moments
 
 
-def _nobody(packet: bytes | memoryview, checksum_valid: bool, more: bool) -> None:
+def _source(packet: Packet) -> bytes:
+    return addresses_of(frame_of(packet).to_bytes(), is_ethernet=False)[0]
+
+
+def _nobody(packet: bytes | memoryview | TcpPacket, checksum_valid: bool, more: bool) -> None:
     raise AssertionError("a way that ends at no host has no receiver")
 
 
@@ -443,16 +563,3 @@ class _Uplink(dict[bytes, Way]):
 
     def get(self, address: bytes, default: Any = None, /) -> Way:
         return self._way
-
-
-def kept(frame: Frame) -> Frame:
-    """The frame with bytes that nobody changes before it arrives."""
-    payload = frame[1]
-    if type(payload) is memoryview and not payload.readonly:
-        return frame._replace(payload=bytes(payload))
-    return frame
-
-
-def _for_capture(frame: Frame) -> bytes:
-    pieces = finished(frame, is_ethernet=False) if not frame[2] or len(frame[1]) <= frame[2] else None
-    return pieces[0].to_bytes() if pieces else frame.to_bytes()

@@ -62,9 +62,12 @@ class Lan:
         self.name: Final = name
         self.number: Final = number
         try:
-            self.prefix: Final = ipaddress.IPv4Network(prefix or f"192.168.{number}.0/24")
+            self.prefix: Final = ipaddress.IPv4Network(f"192.168.{number}.0/24" if prefix is None else str(prefix))
         except ValueError as error:
             raise UsageError(f"prefix={prefix!r} cannot be: {error}", remedy='as in "192.168.7.0/24"') from None
+        first = self.prefix.network_address
+        if not self.prefix.prefixlen or first.is_loopback or first.is_multicast or first.is_unspecified:
+            raise UsageError(f"prefix={prefix!r} cannot be: no host has these", remedy='as in "192.168.7.0/24"')
         self.prefix6: Final = ipaddress.IPv6Network(f"fd00:0:0:{number:x}::/64")
         self.mtu_bytes: Final = mtu_bytes
         self.switch: Final = Switch(PORTS + 1, name, offload=True)
@@ -81,7 +84,7 @@ class Lan:
         if number > min(PORTS, self.prefix.num_addresses - 2):
             raise UsageError(f"the LAN {self.name} is full", remedy=f"its {self.prefix} has no more addresses")
         internet = self._internet
-        out = internet.wire(self.name, host, self._leave, self._conditions)
+        out = internet.wire(self.name, host, self._leave, self._conditions, is_from_switch=True)
         wire = internet.wire(host, self.name, self._enter, self._conditions)
         mac = _MAC + self.number.to_bytes(2, "big") + number.to_bytes(2, "big")
         card = Card(self, number, mac, str(self.prefix[number]), str(self.prefix6[number]), wire, receive)
@@ -102,7 +105,7 @@ class Lan:
     def _leave(self, passage: tuple[Way, Frame]) -> None:
         """A frame has come from the switch to a host."""
         way, frame = passage
-        self._internet.arrived(way)
+        self._internet.arrives_by_wire(way, frame)
         card = self.cards[way.target]
         card.receive(card, frame.to_bytes(), frame.checksum_start > 0)
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 import sys
 from _thread import get_ident as _get_ident
 from asyncio import events
 from asyncio.events import _set_running_loop
 from asyncio.sslproto import SSLProtocol
+from asyncio.tasks import _unregister_task
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sized
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sized
 from concurrent.futures import Executor
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, Unpack, cast
 from weakref import WeakValueDictionary
 
 from ..errors import UnderlayError
@@ -35,6 +37,7 @@ from ._unix import bound
 if TYPE_CHECKING:
     from ..loop._stack_names import Names
     from ..loop._stack_socket import StackSocket
+    from ._entry import Entry
     from ._host import Host
 
 _T = TypeVar("_T")
@@ -94,9 +97,13 @@ class SimLoop(StackLoop):
 
     def __init__(self, bridge: SimBridge, host: Host) -> None:
         self._host = host
+        # The function by which the program began, as long as it has not returned, and whether it is to go on.
+        self.entry: Entry | None = None
+        self.is_stopped = False
         super().__init__(bridge, owns_network=False, poller=SimPoller(bridge))
         self.time = bridge.now  # type: ignore[method-assign]
         self.create_future = partial(SimFuture, loop=self)  # type: ignore[method-assign]
+        self._tasks: InOrder[asyncio.Task[Any]] = InOrder()
         self.set_task_factory(_make_task)
         self.signal_callbacks: dict[int, tuple[Callable[..., object], tuple[object, ...]]] = {}
         self._ready_in_turn = self._ready
@@ -130,17 +137,29 @@ class SimLoop(StackLoop):
                 # `ReactorLoop._run_once`, but that callbacks which wait go before a look at the sockets: at one instant
                 # nothing comes but from the host itself. Now and then it looks all the same, lest a program that spins
                 # until it is told something is never told.
-                if not ready or not ~number & _LOOKS_EVERY:
-                    self._queue_sockets(bridge.ready())
+                if (not ready or not ~number & _LOOKS_EVERY) and (found := bridge.ready()):
+                    self._queue_sockets(found)
                 if self._scheduled:
                     self._queue_due_timers()
                 if not ready:
                     bridge.settle()
-                    self._queue_sockets(bridge.ready())  # the host may have sent itself something
+                    if found := bridge.ready():  # the host may have sent itself something
+                        self._queue_sockets(found)
                     if not ready:
                         return self._next_timer_s(None) if self._scheduled else None
-                self._run_ready()
-                if host.is_busy or self._stopping:
+                if self._debug:
+                    self._run_ready_and_time_it()
+                else:
+                    for _ in range(len(ready)):
+                        handle = ready.popleft()
+                        if not handle._cancelled:
+                            try:
+                                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+                            except (SystemExit, KeyboardInterrupt):
+                                raise
+                            except BaseException as error:
+                                self._report_callback(handle, error)
+                if host.is_busy or self.is_stopped:
                     return None
         finally:
             _set_running_loop(None)
@@ -153,30 +172,18 @@ class SimLoop(StackLoop):
 
     def _queue_sockets(self, found: list[tuple[int, int]]) -> None:
         for fd, mask in found:
+            if mask == READ:  # nearly all of them
+                if fd in self._readers:
+                    self._ready_in_turn.append(self._readers[fd])
+                continue
             if mask & ~WRITE and fd in self._readers:
                 self._ready_in_turn.append(self._readers[fd])
             if mask & ~READ and fd in self._writers:
                 self._ready_in_turn.append(self._writers[fd])
 
-    def _run_ready(self) -> None:
-        if self._debug:
-            self._run_ready_and_time_it()
-            return
-        ready = self._ready_in_turn
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle._cancelled:
-                continue
-            try:
-                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                self._report_callback(handle, error)
-
     def end(self) -> list[asyncio.Task[Any]]:
         """The machine is off: nothing runs any more. Gives the tasks that had not ended, for `bury`."""
-        tasks = sorted(asyncio.all_tasks(self), key=hash)
+        tasks = self.tasks()
         for transport in list(self._transports.values()):
             transport._sock, transport._closing = None, True  # it was not closed, and that is no news
             protocol = transport.get_protocol()
@@ -192,19 +199,66 @@ class SimLoop(StackLoop):
         _set_running_loop(self)
         try:
             for task in tasks:
+                coroutine: object = task.get_coro()
                 try:
-                    task.get_coro().close()
+                    if isinstance(coroutine, Coroutine | Generator):  # None of an eager task that never waited
+                        coroutine.close()
                 except Exception:
                     pass  # a `finally` block on a machine that is off: whatever it says is no news
         finally:
             _set_running_loop(None)
+        if self.entry is not None:
+            self.entry.bury()
+
+    def note_task(self, task: asyncio.Task[Any]) -> None:
+        """It begins here."""
+        self._tasks.add(task)
+
+    def forget_task(self, task: asyncio.Task[Any]) -> None:
+        """It does nothing here any more, whatever it says of itself."""
+        _unregister_task(task)
+        self._tasks.discard(task)
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Those that have not ended, in the order in which they began; `asyncio.all_tasks` asks those of all loops."""
+        if sys.version_info >= (3, 14):  # `_order.py` tells why
+            return sorted(asyncio.all_tasks(self), key=hash)
+        return [task for task in self._tasks if not task.done()]
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether it is its program that is calling, in a coroutine or in its main function."""
+        return self.is_running() or (self.entry is not None and self.entry.is_here)
+
+    def stop(self) -> None:
+        """Let the function go on that runs it; where none does, as asyncio.run ends by it: the program fails."""
+        if self.entry is not None:
+            self.is_stopped = True
+            self._host.wake()
+            return
+        self._host.world.fail(RuntimeError(f"the program on {self._host.name} stopped its loop before it had ended"))
 
     def run_forever(self) -> None:
-        """Refused: the world runs the loops of its hosts."""
-        raise UnderlayError(
-            f"a program on the simulated host {self._host.name} ran its own loop",
-            remedy="give the host a coroutine function as start=, not one that calls asyncio.run()",
-        )
+        """Wait until it is stopped: the world runs it. Refused where a coroutine asks for it."""
+        if self.entry is None or not self.entry.is_here:
+            raise UnderlayError(
+                f"a program on the simulated host {self._host.name} ran its own loop",
+                remedy="within a coroutine await what is to be done; the function that the host was given may run it",
+            )
+        self.entry.wait_for_loop()
+
+    def run_until_complete(self, future: Any) -> Any:
+        """As ever; see `run_forever`."""
+        if self.entry is not None and self.entry.is_here:
+            self.entry.check_alive()
+        return super().run_until_complete(future)
+
+    def close(self) -> None:
+        """Its process has ended. What its main function closes is as new for whatever that runs next."""
+        if self.entry is not None and self.entry.is_here:
+            self.entry.check_alive()
+            return
+        super().close()
 
     def call_at(
         self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
@@ -245,13 +299,31 @@ class SimLoop(StackLoop):
     ) -> asyncio.AbstractServer:
         """As ever; but asyncio would look for a file of that name on the real machine, and remove it."""
         if path is not None and sock is None:
+            name = os.fsencode(path)
+            if not name.startswith(b"\0"):
+                self._host.unix_names.pop(name, None)  # asyncio removes a socket of that name, whoever listens on it
             sock = bound(os.fspath(path))
             path = None
         if sys.version_info >= (3, 13):
             options["cleanup_socket"] = False
         return await super().create_unix_server(protocol_factory, path, sock=sock, **options)
 
-    # --- signals and processes ------------------------------------------------------------------------------
+    # --- pipes, signals and processes ------------------------------------------------------------------------------
+
+    async def connect_read_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
+        """Refused: a pipe is the real machine's."""
+        raise self._pipe_refused(pipe)
+
+    async def connect_write_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
+        """Refused: a pipe is the real machine's."""
+        raise self._pipe_refused(pipe)
+
+    def _pipe_refused(self, pipe: object) -> UnderlayError:
+        name = getattr(pipe, "name", pipe)
+        return refusal(
+            f"{name!r} of the real machine was made a pipe of the simulated host {self._host.name}",
+            "use streams of Unix sockets within a host, and TCP to another",
+        )
 
     def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
         """Call it when the program sends itself that signal; nobody else can."""
@@ -259,6 +331,8 @@ class SimLoop(StackLoop):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         self._check_signal(sig)  # type: ignore[attr-defined]
         self._check_closed()
+        if sig in (signal.SIGKILL, signal.SIGSTOP):
+            raise RuntimeError(f"sig {sig:d} cannot be caught")
         self.signal_callbacks[sig] = callback, args
 
     def remove_signal_handler(self, sig: int) -> bool:
@@ -296,7 +370,7 @@ class SimLoop(StackLoop):
         self._check_closed()
         future: asyncio.Future[_T] = self.create_future()
         cost_s = self._host.thread_cost_s
-        with self._host.thread() as took_s:
+        with self._host.busy.thread() as took_s:
             result: _T | None = None
             failure: BaseException | None = None
             try:
@@ -310,6 +384,21 @@ class SimLoop(StackLoop):
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """There are no threads to wait for."""
+
+
+class InOrder(WeakValueDictionary[int, _T]):
+    """A set as asyncio keeps for tasks and generators, weak too, but in the order in which they began."""
+
+    def add(self, each: _T) -> None:
+        """Have it."""
+        self[id(each)] = each
+
+    def discard(self, each: _T) -> None:
+        """Have it no more."""
+        self.pop(id(each), None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self.values()))
 
 
 class _Waking(deque[events.Handle]):
@@ -342,7 +431,7 @@ def next_number() -> int:
     return next(_numbers)
 
 
-class _Numbered:
+class Numbered:
     """Something that is hashed by a number, which it gets when it is first hashed."""
 
     _number = 0
@@ -353,18 +442,18 @@ class _Numbered:
         return self._number
 
 
-class SimFuture(_Numbered, asyncio.Future[Any]):
+class SimFuture(Numbered, asyncio.Future[Any]):
     """A future that is hashed by its number."""
 
 
-class SimTask(_Numbered, asyncio.Task[Any]):
+class SimTask(Numbered, asyncio.Task[Any]):
     """A task that is hashed by its number: asyncio keeps all tasks in a set."""
 
 
 def _make_task(
     loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T], **options: Any
 ) -> asyncio.Task[_T]:
-    return SimTask(coro, loop=loop, **options)
+    return SimTask(cast("Coroutine[Any, Any, _T]", coro), loop=loop, **options)
 
 
 def _tell(future: asyncio.Future[Any], result: object, failure: BaseException | None) -> None:

@@ -17,16 +17,18 @@ import asyncio
 import gc
 import sys
 from asyncio import tasks
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 from . import _turn
-from ._loop import SimLoop, next_number
-from ._stand_ins import at_begin_and_end
+from ._loop import InOrder, SimLoop, next_number
+from ._stand_ins import at_begin_and_end, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
+
+    from ._host import Host
 
 _NUMBERED: Final[tuple[type, ...]] = (
     asyncio.BaseProtocol,
@@ -38,6 +40,9 @@ _NUMBERED: Final[tuple[type, ...]] = (
     asyncio.Lock,
     asyncio.Condition,
     asyncio.Semaphore,
+    asyncio.Barrier,
+    asyncio.TaskGroup,
+    asyncio.AbstractServer,
     tasks._GatheringFuture,  # type: ignore[attr-defined]
 )
 
@@ -67,23 +72,59 @@ def _number(on: bool) -> None:
 at_begin_and_end(_number)
 
 
+# --- as_completed -----------------------------------------------------------------------------------------------------
+# It makes a set of what it is given and tasks of that: coroutines, which have no number, would begin in the order of
+# their addresses. Given tasks, it keeps their order.
+
+
+def _tasks_of(fs: Any) -> Any:
+    if asyncio.isfuture(fs) or asyncio.iscoroutine(fs):
+        return fs  # asyncio has a TypeError for it
+    return [asyncio.ensure_future(each) for each in dict.fromkeys(fs)]
+
+
+def _as_completed(host: Host, fs: Any, *, timeout: float | None = None) -> Iterator[Any]:
+    if sys.version_info >= (3, 13):
+        return _real_as_completed(_tasks_of(fs), timeout=timeout)
+
+    def when_asked() -> Iterator[Any]:  # a generator as asyncio's: nothing begins before
+        yield from _real_as_completed(_tasks_of(fs), timeout=timeout)
+
+    return when_asked()
+
+
+_real_as_completed: Final = asyncio.as_completed
+replace(_real_as_completed, _as_completed)
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+# asyncio has one set for all tasks of the process, which is too long to be searched whenever one of a thousand programs
+# ends. Whatever makes a task enters it there: aiohttp's eager ones too, that know nothing of a loop's task factory, by
+# asyncio's C code too. From Python 3.14 on that keeps a list which nobody else sees: `SimLoop.tasks` asks it.
+
+_all_tasks: Final[WeakSet[asyncio.Task[Any]]] = getattr(
+    tasks, "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"
+)
+
+
+def _begins_task(task: asyncio.Task[Any]) -> None:
+    WeakSet.add(_all_tasks, task)
+    loop = task.get_loop()
+    if isinstance(loop, SimLoop):
+        loop.note_task(task)
+
+
+def _note_tasks(on: bool) -> None:
+    if on:
+        _all_tasks.add = _begins_task  # type: ignore[method-assign, assignment]
+    else:
+        del _all_tasks.add
+
+
+at_begin_and_end(_note_tasks)
+
+
 # --- asynchronous generators -----------------------------------------------------------------------------------------
 # A loop's `run_forever` hooks them for its thread; here loops take turns, so that one hook asks whose turn it is.
-
-
-class InOrder(WeakValueDictionary[int, AsyncGenerator[Any, Any]]):
-    """A set as asyncio keeps for its generators, weak too, but in the order in which they began."""
-
-    def add(self, each: AsyncGenerator[Any, Any]) -> None:
-        """Have it."""
-        self[id(each)] = each
-
-    def discard(self, each: AsyncGenerator[Any, Any]) -> None:
-        """Have it no more."""
-        self.pop(id(each), None)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self.values()))
 
 
 _loops: Final[dict[int, SimLoop]] = {}
@@ -120,16 +161,38 @@ at_begin_and_end(_hook_generators)
 
 # --- garbage ---------------------------------------------------------------------------------------------------------
 
-# Young objects are looked at so often (some 50 ms of work), all of the world's whenever it is twice as old: what lives
-# is looked at few times, and garbage is never more than what a run as long has made.
+# Young objects are looked at so often (some 100 ms of work), all of the world's whenever it is four times as old: what
+# lives is looked at few times, and old garbage is never more than what the run has made since it was a quarter as old.
 COLLECT_EVERY: Final = 1 << 12
+# In a world of many hosts a look at all that lives takes the longer the more there are, so it pays after so many more
+# moments. Where connections come and go a moment makes some 300 bytes of garbage in cycles, where they stay none; so
+# it is less than what a host needs to be there (64 KiB).
+COLLECT_EVERY_A_HOST: Final = 128
+_ALL_AT: Final = frozenset(4**power for power in range(20))
+
+
+class Garbage:
+    """When the garbage of a world is collected: ``due_at`` counts moments of its schedule."""
+
+    __slots__ = ("_at", "_times", "due_at")
+
+    def __init__(self) -> None:
+        self._at = self._times = 0
+        self.due_at = COLLECT_EVERY
+
+    def collect(self, moments: int, hosts: int) -> None:
+        """Collect it, unless so many hosts allow for more."""
+        pause = max(COLLECT_EVERY, COLLECT_EVERY_A_HOST * hosts)
+        if moments - self._at < pause:
+            self.due_at = self._at + pause
+            return
+        self._at, self.due_at = moments, moments + pause
+        self._times += 1
+        with _turn.of(None):
+            gc.collect(2 if self._times in _ALL_AT else 1)
+
+
 _was_enabled = False
-
-
-def collect(moments: int) -> None:
-    """Collect the garbage of the world, after so many moments of its schedule."""
-    with _turn.of(None):
-        gc.collect(2 if moments & (moments - 1) == 0 else 1)
 
 
 def _own_collection(on: bool) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
+from _pytest.unittest import TestCaseFunction
 
 if TYPE_CHECKING:
     from ._elsewhere import Processes
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _ATTRIBUTE: Final = "underlay_sim_test"
 _SECTION: Final = pytest.StashKey[tuple[str, str]]()
 _PLUGIN: Final = "underlay-sim-session"
+# Of the configuration file.
+_DEFAULTS: Final = {"jobs": "1", "keep": "50", "capture_limit": "64mib", "shrink_runs": "200", "shrink_time": "30s"}
 
 
 class Hooks:
@@ -55,19 +58,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--underlay-check-determinism",
         action="store_true",
-        help="run a seed twice and name what first differs; not seen is the order of sets of texts or of a program's "
-        "own objects, which differs between processes only (set PYTHONHASHSEED, or sort them); "
-        "TLS draws keys of its own",
+        help="run a seed (0, unless told otherwise) twice here, and in two processes of different PYTHONHASHSEED, and "
+        "name the first event that differs; TLS draws keys of its own",
     )
     add("--underlay-dir", metavar="DIR", help="where a failure leaves its folder (default .underlay)")
-    parser.addini("underlay_dir", "where a failure leaves its folder, below the root directory", default=".underlay")
-    parser.addini("underlay_jobs", "in how many processes seeds are explored", default="1")
-    parser.addini("underlay_keep", "how many folders of failures are kept", default="50")
-    parser.addini("underlay_capture_limit", "the longest capture that a failure leaves", default="64mib")
-    parser.addini(
-        "underlay_shrink_runs", "how many runs shrinking may take; 0 leaves faults as they are", default="200"
-    )
-    parser.addini("underlay_shrink_time", "how long shrinking may take", default="30s")
+    add_ini = parser.addini
+    add_ini("underlay_dir", "where a failure leaves its folder, below the root directory", default=".underlay")
+    for name, told in (
+        ("jobs", "in how many processes seeds are explored"),
+        ("keep", "how many folders of failures are kept"),
+        ("capture_limit", "the longest capture that a failure leaves"),
+        ("shrink_runs", "how many runs shrinking may take; 0 leaves faults as they are"),
+        ("shrink_time", "how long shrinking may take"),
+    ):
+        add_ini(f"underlay_{name}", told, default=_DEFAULTS[name])
 
 
 def _at_least_one(text: str) -> int:
@@ -91,7 +95,9 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin a session."""
-    config.pluginmanager.register(_Session(config), _PLUGIN)
+    session = _Session(config)
+    session.check()
+    config.pluginmanager.register(session, _PLUGIN)
 
 
 class _Session:
@@ -101,6 +107,8 @@ class _Session:
         self.config = config
         self._executor: Executor | None = None
         self._explored_here: dict[str, str] = {}
+        # How many runs were found to repeat: in this process and two others, or in this one alone.
+        self.repeated_everywhere = self.repeated_here = 0
 
     def pytest_unconfigure(self) -> None:
         """Let the executor go."""
@@ -121,6 +129,24 @@ class _Session:
         return True
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
+        """Run a test of ours in a ``unittest.TestCase`` too, which calls it by itself."""
+        __tracebackhide__ = True
+        if not isinstance(item, TestCaseFunction) or getattr(item.obj, _ATTRIBUTE, None) is None:
+            return (yield)
+        from . import _test
+
+        def run(sim_test: SimTest, /, *args: object, **kwargs: object) -> None:
+            __tracebackhide__ = True
+            _Run(self, item, sim_test, args, kwargs).run()
+
+        _test.runner = run
+        try:
+            return (yield)
+        finally:
+            _test.runner = None
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -132,7 +158,13 @@ class _Session:
         return report
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say which tests had to be explored in one process."""
+        """Say what was found to be determinate, and which tests had to be explored in one process."""
+        for what, count in (
+            ("runs that repeat, here and in two processes", self.repeated_everywhere),
+            ("runs that repeat here, and could be tried in no other process", self.repeated_here),
+        ):
+            if count:
+                terminalreporter.write_line(f"underlay: {what}: {count}")
         for reason, nodeid in self._explored_here.items():
             terminalreporter.write_line(f"underlay: {nodeid} (and others) in one process: {reason}")
 
@@ -166,6 +198,12 @@ class _Session:
             shrink_runs=self._ini("shrink_runs", _not_negative),
             shrink_s=self._ini("shrink_time", seconds),
         )
+
+    def check(self) -> None:
+        """Say at once what is wrong in the configuration; where it says nothing of ours, nothing is imported."""
+        if any(str(self.config.getini(f"underlay_{name}")) != default for name, default in _DEFAULTS.items()):
+            self._ini("jobs", _at_least_one)
+            self.limits()
 
     def _ini(self, name: str, read: Any) -> Any:
         from ..errors import UsageError
@@ -275,7 +313,9 @@ class _Run:
     def _replay(self, seed: int, failure: Any, passed: int) -> None:
         """Run a seed while all is recorded, and raise what it raises."""
         __tracebackhide__ = True
-        from ._failure import NotReproducedError, of_the_test, replay
+        from ..errors import UsageError
+        from ._failure import NotReproducedError, end_at_the_caller, of_the_test, replay
+        from ._world import Stalled
 
         if self._item.get_closest_marker("xfail") is not None:
             self._run_plainly(seed, failure)
@@ -303,7 +343,12 @@ class _Run:
             self._item.stash[_SECTION] = (f"underlay: seed {seed}", replayed.told)
         if isinstance(error, NotReproducedError):
             _fail("\n".join([str(error), *error.__notes__]))
-        raise error.with_traceback(of_the_test(error))
+        if isinstance(error, Stalled):  # raised by the world: its text has the lines that wait
+            _fail("\n".join([f"sim.Stalled: {error}", *error.__notes__]))
+        shown = of_the_test(error)
+        if isinstance(error, UsageError):
+            end_at_the_caller(shown)
+        raise error.with_traceback(shown)
 
     def _run_plainly(self, seed: int, failure: Any) -> None:
         __tracebackhide__ = True
@@ -313,11 +358,24 @@ class _Run:
 
     def _check_determinism(self, seed: int) -> None:
         __tracebackhide__ = True
-        from ._determinism import check
+        from ._elsewhere import NotPortable
+        from ._twice import check, check_elsewhere
 
         difference = check(self._sim_test, seed, self._args, self._kwargs)
         if difference is not None:
             _fail(f"seed {seed} does not give the same run twice: {difference}")
+        try:
+            difference = check_elsewhere(self._sim_test, seed, self._args, self._kwargs)
+        except NotPortable as error:  # what is of this process alone is checked in it alone
+            self._session.must_stay_here(self._item.nodeid, error.what)
+            self._session.repeated_here += 1
+            return
+        if difference is not None:
+            _fail(
+                f"seed {seed} does not give the same run in two processes; if a set is gone through, sort it, as its "
+                f"order is PYTHONHASHSEED's: {difference}"
+            )
+        self._session.repeated_everywhere += 1
 
     def _command(self) -> str:
         """What replays a seed, but for its number: the path as it is from where pytest was called."""

@@ -6,6 +6,7 @@ This file knows units. It refuses to know what is measured.
 from __future__ import annotations
 
 import re
+import sys
 from typing import Final
 
 from ..errors import UsageError
@@ -69,21 +70,26 @@ def probability(value: float | str, name: str) -> float:
     >>> probability("1%", "loss"), probability(0.5, "loss")
     (0.01, 0.5)
     """
-    given = value
-    if isinstance(value, str):
-        text, percent, rest = value.strip().partition("%")
-        try:
-            value = float(text) / (100 if percent else 1)
-        except ValueError:
-            value = -1.0
-        if rest:
-            value = -1.0
-    if not 0 <= value <= 1:
-        raise UsageError(f"{name}={given!r} is no probability", remedy='it lies from 0 to 1, or is written "1%"')
-    return float(value)
+    share = _share(value)
+    if not 0 <= share <= 1:
+        raise UsageError(f"{name}={value!r} is no probability", remedy='it lies from 0 to 1, or is written "1%"')
+    return float(share)
 
 
-def _read(value: float | str, name: str, units: dict[str, float] | dict[str, int], example: str) -> float:
+def _share(value: object) -> float:
+    """Of whatever is written; what is none is -1."""
+    if isinstance(value, float | int):
+        return value
+    if not isinstance(value, str):
+        return -1.0
+    text, percent, rest = value.strip().partition("%")
+    try:
+        return -1.0 if rest else float(text) / (100 if percent else 1)
+    except ValueError:
+        return -1.0
+
+
+def _read(value: object, name: str, units: dict[str, float] | dict[str, int], example: str) -> float:
     if isinstance(value, str):
         match = _NUMBER_AND_UNIT.fullmatch(value.replace("µ", "u"))
         unit = units.get(match[2].lower()) if match else None
@@ -91,7 +97,12 @@ def _read(value: float | str, name: str, units: dict[str, float] | dict[str, int
             raise UsageError(
                 f"{name}={value!r} cannot be read", remedy=f"write it as in {example!r}; units are {', '.join(units)}"
             )
-        return float(match[1]) * unit
-    if not 0 <= value < float("inf"):
+        value = float(match[1]) * unit
+        if value == float("inf"):
+            raise UsageError(
+                f"{name}={match[1]:.20}… is more than a number can be", remedy=f"write it as in {example!r}"
+            )
+        return value
+    if not isinstance(value, float | int) or not 0 <= value <= sys.float_info.max:
         raise UsageError(f"{name}={value!r} cannot be", remedy=f"it is no less than 0, or a text as in {example!r}")
     return float(value)

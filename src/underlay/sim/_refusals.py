@@ -18,19 +18,17 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from asyncio import selector_events
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import UnderlayError
-from ._stand_ins import replace, replace_method
+from ._stand_ins import PACKAGES, replace, replace_method
 
 if TYPE_CHECKING:
     from ._host import Host
 
 _LIBRARY: Final = tuple({sysconfig.get_path("stdlib") + os.sep, sysconfig.get_path("platstdlib") + os.sep, "<frozen "})
-_PACKAGES: Final = ("site-packages", "dist-packages")
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 _USE_COROUTINES: Final = "make it a coroutine, or hand the call to asyncio.to_thread(), which costs time and no thread"
@@ -47,15 +45,25 @@ def refusal(what: str, remedy: str) -> UnderlayError:
 
 def program_line(frame: FrameType | None) -> str:
     """File and line that called into the standard library or into us; where that is a package, its caller's too."""
-    package = ""
+    return line_of(_callers(frame))
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def line_of(frames: Iterable[FrameType]) -> str:
+    """The same of frames, the innermost first; nothing where all are the library's or ours."""
+    package = ""
+    for frame in frames:
         file = frame.f_code.co_filename
-        if any(f"{os.sep}{each}{os.sep}" in file for each in _PACKAGES) and not file.startswith(_OURS):
+        if any(f"{os.sep}{each}{os.sep}" in file for each in PACKAGES) and not file.startswith(_OURS):
             package = package or f"{file}:{frame.f_lineno}"
         elif not file.startswith((*_LIBRARY, _OURS)):
             here = f"{file}:{frame.f_lineno}"
             return f"{package} (called from {here})" if package else here
-        frame = frame.f_back
     return package
 
 
@@ -92,15 +100,18 @@ USE_LOOP: Final = "the loop of a host waits; await asyncio's streams or loop.soc
 replace_method(selectors._BaseSelectorImpl, "__init__", _refuse_method(_selector, USE_LOOP))
 
 
-def _second_loop(host: Host, original: object, self: Any, *args: object, **kwargs: object) -> None:
-    self._closed = True  # its destructor asks
-    raise refusal(f"another event loop was made on the simulated host {host.name}", "a host has one, and it runs")
-
-
-replace_method(selector_events.BaseSelectorEventLoop, "__init__", _second_loop)
 _USE_TIMER: Final = "use loop.call_later() or asyncio.timeout()"
 replace(signal.alarm, _refuse("an alarm of the real machine was set", _USE_TIMER))
 replace(signal.setitimer, _refuse("an alarm of the real machine was set", _USE_TIMER))
+for _name in ("pause", "sigwait", "sigwaitinfo", "sigtimedwait"):
+    if hasattr(signal, _name):
+        replace(
+            getattr(signal, _name),
+            _refuse("a signal was waited for", "use loop.add_signal_handler() and an asyncio.Event"),
+        )
+for _name in ("wait", "wait3", "wait4", "waitid", "waitpid"):
+    if hasattr(os, _name):
+        replace(getattr(os, _name), _refuse("a process was waited for, and there is none", USE_A_HOST))
 
 
 def _input(host: Host, prompt: object = "", /) -> str:

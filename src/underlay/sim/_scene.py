@@ -5,9 +5,9 @@ This file knows columns. It refuses to know when somebody looks. ``rich`` is imp
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -108,54 +108,56 @@ def _said(conditions: Conditions) -> dict[str, float | int]:
 
 # --- drawn ----------------------------------------------------------------------------------------------------------
 
-_SHORT = {
-    "delay_s": "",
-    "jitter_s": "±",
+_SHARES = {
     "loss": "loss ",
-    "rate_bits_per_s": "",
     "duplicate": "dup ",
     "corrupt": "bad ",
+    "reorder": "reorder ",
 }
 _STYLES = {"down": "red", "cut": "red", "paused": "yellow", "held": "yellow", "up": "green"}
 
 
-def draw(scene: Scene, most_rows: int, *, status: str = "") -> RenderableType:
-    """The two tables, of at most so many rows in all; what does not fit is counted."""
-    from rich import box
+def draw(scene: Scene, most_rows: int, width: int, *, status: str = "") -> RenderableType:
+    """The two tables, of at most so many rows in all, and so wide; what does not fit is cut or counted.
+
+    Names are cut before figures.
+    """
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     # The ways need more rows than the hosts; what hosts leave over is theirs.
     most_hosts = min(len(scene.hosts), max(1, most_rows // 2, most_rows - len(scene.ways)))
     most_ways = max(1, most_rows - most_hosts)
-    hosts = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("host", "address", "state"):
-        hosts.add_column(name, no_wrap=True, overflow="ellipsis", max_width=20)
-    for name in ("boots", "tcp", "sent", "packets in"):
-        hosts.add_column(name, justify="right", no_wrap=True)
-    for host in scene.hosts[:most_hosts]:
-        state = Text(host.state, style=_STYLES.get(host.state, ""))
-        figures = (str(host.boots), str(host.connections), _bytes(host.sent_bytes), f"{host.received_frames:,}")
-        hosts.add_row(host.name, host.address, state, *figures)
-    ways = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("way", "like", "state"):
-        ways.add_column(name, no_wrap=True, overflow="ellipsis", max_width=26)
-    for name in ("packets", "arrived", "lost"):
-        ways.add_column(name, justify="right", no_wrap=True)
-    for way in scene.ways[:most_ways]:
-        lost = sum(way.drops.values())
-        ways.add_row(
+    hosts = [
+        (
+            host.name,
+            host.address,
+            host.state,
+            str(host.boots),
+            str(host.connections),
+            _bytes(host.sent_bytes),
+            f"{host.received_frames:,}",
+        )
+        for host in scene.hosts[:most_hosts]
+    ]
+    ways = [
+        (
             f"{way.sender} → {way.target}",
             _like(way.conditions),
-            Text(way.state, style=_STYLES.get(way.state, "")),
+            way.state,
             f"{way.sent_frames:,}",
             f"{way.arrived_frames:,}",
-            f"{lost:,}" if lost else "",
+            f"{lost:,}" if (lost := sum(way.drops.values())) else "",
         )
-    lines: list[RenderableType] = [Text(f"seed {scene.seed}, {scene.now_s:.3f} s of virtual time{status}"), hosts]
-    if scene.ways:
-        lines.append(ways)
+        for way in scene.ways[:most_ways]
+    ]
+    head = f"seed {scene.seed}, {scene.now_s:.3f} s of virtual time{status}"
+    lines: list[RenderableType] = [
+        Text(head),
+        _table(("host", "address", "state", "boots", "tcp", "sent", "packets in"), hosts, width, figures=4),
+    ]
+    if ways:
+        lines.append(_table(("way", "like", "state", "packets", "arrived", "lost"), ways, width, figures=3))
     unshown = [
         f"{count} more {what}"
         for count, what in ((len(scene.hosts) - most_hosts, "hosts"), (len(scene.ways) - most_ways, "ways"))
@@ -168,15 +170,48 @@ def draw(scene: Scene, most_rows: int, *, status: str = "") -> RenderableType:
     return Group(*lines)
 
 
+# What stands between two columns, and before the first and behind the last.
+_BETWEEN = 3
+_EDGES = 2
+# A name of so many letters is cut no further.
+_LEAST_NAME = 5
+
+
+def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]], width: int, *, figures: int) -> RenderableType:
+    """A table of which the last columns are figures; of the two first, the wider one is cut where there is no room."""
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
+    while sum(widths) + _BETWEEN * (len(widths) - 1) + _EDGES > width and max(widths[:2]) > _LEAST_NAME:
+        widths[widths.index(max(widths[:2]))] -= 1
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for number, (name, column_width) in enumerate(zip(names, widths, strict=True)):
+        justify: Literal["left", "right"] = "right" if number >= len(names) - figures else "left"
+        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", width=column_width)
+    for row in rows:
+        table.add_row(
+            *(Text(cell, style=_STYLES.get(cell, "") if number == 2 else "") for number, cell in enumerate(row))
+        )
+    return table
+
+
 def _like(conditions: dict[str, float | int]) -> str:
-    parts = []
+    """As in "20-25 ms, loss 1 %": jitter comes on top of the delay."""
+    least_s, jitter_s = conditions.get("delay_s", 0.0), conditions.get("jitter_s", 0.0)
+    span = f"{least_s * 1000:g}" + (f"-{(least_s + jitter_s) * 1000:g}" if jitter_s else "")
+    parts = [f"{span} ms"] if least_s or jitter_s else []
     for name, value in conditions.items():
-        if name in ("delay_s", "jitter_s"):
-            parts.append(f"{_SHORT[name]}{value * 1000:g} ms")
-        elif name == "rate_bits_per_s":
+        if name == "rate_bits_per_s":
             parts.append(f"{value / 1e6:g} Mbit/s")
-        elif name in _SHORT:
-            parts.append(f"{_SHORT[name]}{value * 100:g} %")
+        elif name == "queue_frames":
+            parts.append(f"queue {value:g}")
+        elif name == "mtu_bytes":
+            parts.append(f"mtu {value:g}")
+        elif name in _SHARES:
+            parts.append(f"{_SHARES[name]}{value * 100:g} %")
     return ", ".join(parts)
 
 

@@ -29,24 +29,32 @@ class Schedule:
     2.0
     """
 
-    __slots__ = ("_draw", "_heap", "_number", "now", "taken")
+    __slots__ = ("_draw", "_number", "heap", "is_stopped", "now", "taken")
 
     def __init__(self, rng: Random) -> None:
         self.now = 0.0
         self.taken = 0
-        self._heap: list[Moment] = []
+        self.is_stopped = False
+        self.heap: list[Moment] = []  # to look at its first; it is replaced where moments are withdrawn
         self._number = 0
         self._draw: Final = rng.random
 
     def at(self, when: float, call: Callable[[Any], None], argument: Any) -> None:
         """Let ``call(argument)`` happen at `when`, in an order of the seed's with what else happens then."""
         self._number += 1
-        heapq.heappush(self._heap, (when, self._draw(), self._number, call, argument))
+        heapq.heappush(self.heap, (when, self._draw(), self._number, call, argument))
+
+    def first_at(self, when: float, call: Callable[[Any], None], argument: Any) -> float:
+        """The same; gives the tie that was drawn, for others to be `behind` it."""
+        self._number += 1
+        tie = self._draw()
+        heapq.heappush(self.heap, (when, tie, self._number, call, argument))
+        return tie
 
     def behind(self, when: float, tie: float, call: Callable[[Any], None], argument: Any) -> None:
         """The same with a tie that is given, to keep an order of the caller's own at one instant."""
         self._number += 1
-        heapq.heappush(self._heap, (when, tie, self._number, call, argument))
+        heapq.heappush(self.heap, (when, tie, self._number, call, argument))
 
     def tie(self) -> float:
         """Draw a tie for `behind`."""
@@ -54,33 +62,46 @@ class Schedule:
 
     def step(self) -> bool:
         """Let the next moment happen; False where none is left."""
-        if not self._heap:
+        heap = self.heap
+        if not heap:
             return False
-        when, _, _, call, argument = heapq.heappop(self._heap)
-        self.now = when
+        self.now, _, _, call, argument = heapq.heappop(heap)
         self.taken += 1
         call(argument)
         return True
 
-    def peek(self) -> Moment | None:
-        """The next moment, which stays."""
-        return self._heap[0] if self._heap else None
+    def run(self, taken: int, until_s: float) -> bool:
+        """Let moments happen until `stop`, or so many are taken, or one is later; False where none is left."""
+        while not self.is_stopped:
+            heap = self.heap
+            if not heap:
+                return False
+            self.now, _, _, call, argument = heapq.heappop(heap)
+            self.taken += 1
+            call(argument)
+            if self.taken >= taken or self.now > until_s:
+                break
+        return True
+
+    def stop(self) -> None:
+        """Let `run` end behind the moment that happens now."""
+        self.is_stopped = True
 
     def next_at(self) -> float | None:
         """When the next moment is."""
-        return self._heap[0][0] if self._heap else None
+        return self.heap[0][0] if self.heap else None
 
     def withdraw(self, unwanted: Callable[[Moment], bool]) -> list[Moment]:
         """Take out the moments that are unwanted, in their order."""
-        out = sorted(each for each in self._heap if unwanted(each))
+        out = sorted(each for each in self.heap if unwanted(each))
         if out:
             gone = {each[2] for each in out}
-            self._heap = [each for each in self._heap if each[2] not in gone]
-            heapq.heapify(self._heap)
+            self.heap = [each for each in self.heap if each[2] not in gone]
+            heapq.heapify(self.heap)
         return out
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self.heap)
 
     def __iter__(self) -> Iterator[Moment]:
-        return iter(sorted(self._heap, key=lambda each: each[:3]))
+        return iter(sorted(self.heap, key=lambda each: each[:3]))

@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from ..loop._bridge import FIRST_NUMBER
-from ..loop._io_stack import _hook_socket
+from ..loop._io_stack import _hook_socket, _unhook_socket
 from ..loop._stack_socket import StackSocket
 from . import _names, _turn  # noqa: F401  # names are looked up where sockets are
 from ._refusals import refusal
@@ -67,6 +67,8 @@ def _socketpair(host: Host, family: int | None = None, type: int = socket.SOCK_S
 replace(socket.socketpair, _socketpair)
 
 _before: Any = None
+_raw: Any = None
+_is_hooked_by_us = False
 
 
 def _allocate(cls: type[socket.socket], *args: Any, **kwargs: Any) -> socket.socket:
@@ -78,13 +80,16 @@ def _allocate(cls: type[socket.socket], *args: Any, **kwargs: Any) -> socket.soc
 
 
 def _put(on: bool) -> None:
-    global _before
+    global _before, _raw, _is_hooked_by_us
     if on:
-        _hook_socket()
-        _before = socket.socket.__dict__["__new__"].__func__
+        _is_hooked_by_us = _hook_socket()
+        _raw = socket.socket.__dict__["__new__"]
+        _before = _raw.__func__
         socket.socket.__new__ = staticmethod(_allocate)  # type: ignore[assignment,method-assign]
     else:
-        socket.socket.__new__ = staticmethod(_before)  # type: ignore[method-assign]
+        socket.socket.__new__ = _raw  # type: ignore[method-assign]
+        if _is_hooked_by_us:
+            _unhook_socket()
 
 
 at_begin_and_end(_put)

@@ -1,26 +1,31 @@
 """Functions of the standard library, stood in for while a world runs, wherever a library may have bound them.
 
 This file knows where a function can be bound: a module's globals, a class, a function's defaults and what it closes
-over. It refuses to know which functions they are, and what stands in for them (``_time.py``, ``_chance.py``, …).
+over. It refuses to know what objects and containers hold (``_held.py``), which functions they are, and what stands in
+for them (``_time.py``, ``_chance.py``, …).
 
 ``from time import monotonic`` binds the function itself, so to set ``time.monotonic`` is not enough. Each module is
 searched once for the originals; later worlds only look at modules imported since. After a world each original is back
 where it was found. Who imported a name during a world keeps the stand-in, which outside of a host's turn is the
-original with 0.1 µs more. Not found are functions in containers and in objects' attributes (``self.now =
-time.monotonic``) that were made before the first world.
+original with 0.1 µs more. What objects and containers hold (``self.now = time.monotonic``) is found where they were
+made before the first world of the process, or within a world.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import types
 from _thread import get_ident
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from . import _turn
+from ._held import held
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -29,6 +34,9 @@ Function: TypeAlias = Callable[..., Any]
 # Put the stand-in there (True), or the original again (False).
 Place: TypeAlias = Callable[[bool], None]
 
+# The folders of what was installed.
+PACKAGES: Final = ("site-packages", "dist-packages")
+
 # The stand-ins by the identity of their originals; the originals are kept, so that no other object gets their number.
 _by_id: dict[int, Function] = {}
 _originals: Final[list[object]] = []
@@ -36,6 +44,7 @@ _ours: Final[set[int]] = set()
 _fixed: Final[list[Place]] = []
 _found: Final[list[Place]] = []
 _searched: Final[dict[str, int]] = {}
+_makers: Final[dict[type, Callable[[Any], object]]] = {}
 _awaited: Final[dict[str, Callable[[types.ModuleType], None]]] = {}
 _depth = 0
 
@@ -101,8 +110,17 @@ def at_begin_and_end(place: Place) -> None:
     _fixed.append(place)
 
 
+def of_libraries(cls: type, make: Callable[[Any], object]) -> None:
+    """Let ``make(one)`` stand for each object of a class that a library made when it was imported, as a global or a
+    default. What a program made so is its own: it has put a seed there, maybe.
+    """
+    _makers[cls] = make
+
+
 def when_imported(name: str, register: Callable[[types.ModuleType], None]) -> None:
-    """Call ``register(module)`` before the first world that begins after the program imported the module."""
+    """Call ``register(module)`` before the first world that begins after the program imported the module, or within
+    a world when it is imported there.
+    """
     _awaited[name] = register
 
 
@@ -117,14 +135,49 @@ def in_place() -> Iterator[None]:
     try:
         if _depth == 1:
             _search()
+            sys.meta_path.insert(0, _finder)
             for place in (*_fixed, *_found):
                 place(True)
         yield
     finally:
         _depth -= 1
         if _depth == 0:
+            if _finder in sys.meta_path:
+                sys.meta_path.remove(_finder)
             for place in (*_found, *_fixed):
                 place(False)
+
+
+class _Finder(MetaPathFinder):
+    """Finds what is awaited as the others find it, and has it registered when it has been run."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """None for what nobody awaits."""
+        if fullname not in _awaited:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(fullname, path, target)) is not None:
+                _have_searched(spec.loader)
+                return spec
+        return None
+
+
+def _have_searched(loader: Any) -> None:
+    execute = loader.exec_module
+
+    def exec_module(module: types.ModuleType) -> None:
+        execute(module)
+        begun = len(_found)
+        _search()
+        for place in _found[begun:]:
+            place(True)
+
+    loader.exec_module = exec_module
+
+
+_finder: Final = _Finder()
 
 
 # --- the search ------------------------------------------------------------------------------------------------------
@@ -134,6 +187,8 @@ def _search() -> None:
     """Find the places in modules that are new, or were put in place of another."""
     for name in [name for name in _awaited if name in sys.modules]:
         _awaited.pop(name)(sys.modules[name])
+    if not _searched:
+        _found.extend(held(_originals, _by_id))  # before there are places of ours, which hold them too
     for name, module in list(sys.modules.items()):
         if _searched.get(name) == id(module):
             continue
@@ -146,7 +201,10 @@ def _search() -> None:
 def _search_namespace(namespace: dict[str, Any], module: str) -> None:
     by_id = _by_id
     name = namespace.get("__name__", module)
+    is_library = _is_library(namespace)
     for key, value in list(namespace.items()):
+        if is_library and type(value) in _makers:
+            _make(value)
         made = by_id.get(id(value))
         if made is not None:
             _found.append(_place_in_dict(namespace, key, value, made))
@@ -176,8 +234,24 @@ def _search_class(cls: type, module: str) -> None:
             _search_class(value, module)
 
 
+def _is_library(namespace: dict[str, Any]) -> bool:
+    return any(f"{os.sep}{each}{os.sep}" in str(namespace.get("__file__")) for each in PACKAGES)
+
+
+def _make(one: Any) -> None:
+    if id(one) not in _by_id:
+        made = _makers[type(one)](one)
+        _by_id[id(one)] = made  # type: ignore[assignment]  # it is called no more than the one
+        _originals.append(one)
+        _ours.add(id(made))
+
+
 def _search_function(function: types.FunctionType) -> None:
     by_id = _by_id
+    if _is_library(function.__globals__):
+        for each in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            if type(each) in _makers:
+                _make(each)
     if function.__defaults__ and any(id(each) in by_id for each in function.__defaults__):
         _found.append(_place_in_defaults(function))
     if function.__kwdefaults__:

@@ -9,6 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from ..errors import UsageError
@@ -19,6 +20,8 @@ _R = TypeVar("_R")
 
 SEEDS: Final = 20
 """How many seeds a test is run on, unless told otherwise."""
+runner: Callable[..., None] | None = None
+"""Who runs the seeds of a test that is called, with the `SimTest` and its arguments; None for `SimTest.run`."""
 ATTRIBUTE: Final = "underlay_sim_test"
 """Under this name the decorated function carries its `SimTest`."""
 
@@ -84,7 +87,9 @@ def test(
 
     def decorate(function: Test) -> Callable[..., None]:
         if not inspect.iscoroutinefunction(function):
-            raise UsageError(f"{function!r} is no coroutine function", remedy="write async def")
+            raise UsageError(
+                f"{getattr(function, '__qualname__', function)} is no coroutine function", remedy="write async def"
+            )
         if seeds < 1:
             raise UsageError(f"seeds={seeds} cannot be", remedy="a test is run on one seed at least")
         parameters = list(inspect.signature(function).parameters.values())
@@ -95,7 +100,7 @@ def test(
 
         @functools.wraps(function)
         def run_seeds(*args: object, **kwargs: object) -> None:
-            sim_test.run(*args, **kwargs)
+            (sim_test.run if runner is None else partial(runner, sim_test))(*args, **kwargs)
 
         # pytest reads the signature: the world is ours to give, the others are its fixtures.
         del parameters[before_world]

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import _turn
+from ._loop import Numbered
 from ._stand_ins import replace, replace_method, when_imported
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _real_wait, _real_as_completed = concurrent.futures.wait, concurrent.futures.as_completed
 
 
-class ThreadFuture(Future[Any]):
+class ThreadFuture(Numbered, Future[Any]):
     """The future of a call that was made, and whose outcome is due at a time of the host's."""
 
     def __init__(self, due_s: float, result: object, error: BaseException | None) -> None:
@@ -74,7 +75,7 @@ def _submit(
         raise RuntimeError("cannot schedule new futures after shutdown")
     result: object = None
     failure: BaseException | None = None
-    with host.thread() as took_s:
+    with host.busy.thread() as took_s:
         try:
             result = fn(*args, **kwargs)
         except (SystemExit, KeyboardInterrupt):

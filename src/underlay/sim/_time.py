@@ -99,9 +99,17 @@ def _as_text(host: Host, moment: Any = None, /) -> str:
     return _asctime(_localtime(host.clock.time_of_day()) if moment is None else moment)
 
 
+# 63 bits of nanoseconds, as CPython has them.
+_MOST_SLEEP_S: Final = (1 << 63) / 1e9
+
+
 def _sleep(host: Host, seconds: float, /) -> None:
     if seconds < 0:
         raise ValueError("sleep length must be non-negative")
+    if seconds != seconds:
+        raise ValueError("Invalid value NaN (not a number)")
+    if seconds > _MOST_SLEEP_S:
+        raise OverflowError("timestamp too large to convert to C _PyTime_t")
     host.take(seconds)
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ..link import FRAME
 from ..wire import ACK, FIN, RST, SYN, WireError, format_ip, parse_ipv4, parse_ipv6, parse_tcp
 from ._faults import FAULT, Applied, Fault
 from ._host import HOST
+from ._internet import PACKET, Way
 
 if TYPE_CHECKING:
     from ._world import World
@@ -28,6 +28,7 @@ _FEW_LINES: Final = 100
 # What a line has of a log record: some say more than anybody reads.
 _MESSAGE_CHARACTERS: Final = 500
 _TCP: Final = 6
+_ETHERNET_BYTES: Final = 14
 
 
 class Line(NamedTuple):
@@ -67,7 +68,7 @@ class Timeline:
             root.setLevel(logging.INFO)
         root.addHandler(handler)
         try:
-            with FRAME.listening(self._frame), FAULT.listening(self._fault), HOST.listening(self._host):
+            with PACKET.listening(self._packet), FAULT.listening(self._fault), HOST.listening(self._host):
                 yield
         finally:
             root.removeHandler(handler)
@@ -109,13 +110,19 @@ class Timeline:
             for host in _concerned(applied.fault) or list(self._world.hosts):
                 self.add(host, "fault", f"{applied.fault}{number}")
 
-    def _frame(self, link: str, direction: str, data: bytes, now: float | None, comment: str) -> None:
+    def _packet(self, internet: object, way: Way, direction: str, data: bytes, comment: str) -> None:
+        if internet is not self._world.internet:
+            return
+        if way.is_ethernet:
+            data = data[_ETHERNET_BYTES:]
         try:
-            told = _of_connection(data, direction)
+            told = _of_connection(data, direction) if data else ""
         except WireError:
-            return  # it was corrupted on its way; the capture has it
+            return  # it was corrupted on its way, or is no IP packet; the capture has it
         if told:
-            self.add(link, "tcp", f"{told}, {comment}" if comment else told)
+            ends = (way.sender, way.target) if direction == "out" else (way.target, way.sender)
+            host = next(end for end in ends if end in self._world.hosts)  # the other may be a LAN
+            self.add(host, "tcp", f"{told}, {comment}" if comment else told)
 
 
 def _concerned(fault: Fault) -> list[str]:
@@ -127,7 +134,7 @@ def _concerned(fault: Fault) -> list[str]:
 
 
 # What is told of a connection is what opens and ends it; data is in the capture.
-_SENT: Final = {SYN: "connects", SYN | ACK: "accepts", FIN: "sends its FIN", RST: "resets"}
+_SENT: Final = {SYN: "connects to", SYN | ACK: "accepts", FIN: "sends its FIN to", RST: "resets"}
 _RECEIVED: Final = {SYN: "is called", SYN | ACK: "is accepted", FIN: "gets a FIN", RST: "is reset"}
 
 

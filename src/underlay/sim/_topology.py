@@ -10,8 +10,12 @@ internet are each other's neighbours, so there a router is known by its addresse
 
 from __future__ import annotations
 
+import ipaddress
+import re
+import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import combinations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..errors import UsageError, nearest
@@ -25,6 +29,36 @@ INTERNET: Final = "internet"
 """The name of the segment that hosts are on unless told otherwise."""
 PREFIXES: Final = ("10.0.0.0/8", "fd00::/64")
 """The addresses of the internet's hosts."""
+# As names of hosts are on the internet (RFC 1123, 2.1), and with an underscore, as container networks have them.
+_NAME: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]|\.(?=[a-z0-9_]))*", re.ASCII | re.IGNORECASE)
+# Of a part between dots, and of all of it (RFC 1035, 2.3.4).
+_MOST_IN_PART: Final = 63
+_MOST_IN_NAME: Final = 253
+
+
+def check_name(name: object, kind: str) -> None:
+    """Raise ``UsageError`` for what is no name of a host or a LAN, or is looked up as something else."""
+    if (
+        not isinstance(name, str)
+        or not _NAME.fullmatch(name)
+        or len(name) > _MOST_IN_NAME
+        or max(map(len, name.split("."))) > _MOST_IN_PART
+    ):
+        raise UsageError(
+            f"{name!r} is no name for a {kind}", remedy="it is as in http://NAME/: letters, digits, hyphens and dots"
+        )
+    try:
+        socket.inet_aton(name)
+    except OSError:
+        pass
+    else:
+        raise UsageError(f"{name!r} is an address, and no name for a {kind}", remedy="let it begin with a letter")
+    if name.lower() == "localhost":
+        raise UsageError(f"{name!r} is each host itself, and no name for a {kind}", remedy="choose another name")
+
+
+def _are_names(names: object) -> bool:
+    return isinstance(names, Iterable) and all(isinstance(each, str | Lan) for each in names)
 
 
 class Hop(NamedTuple):
@@ -51,6 +85,8 @@ class Topology:
         """The names of segments that are there; ``UsageError`` for one that is not."""
         if isinstance(names, str | Lan):
             names = (names,)
+        if not _are_names(names):
+            raise UsageError(f"a host cannot be on {names!r}", remedy='name a LAN, several, or "internet"')
         segments = tuple(each.name if isinstance(each, Lan) else each for each in names)
         for name in segments:
             if name != INTERNET and name not in self.lans:
@@ -58,6 +94,17 @@ class Topology:
         if not segments or len(set(segments)) < len(segments):
             raise UsageError(f"a host cannot be on {segments}", remedy="name each of its segments once")
         return segments
+
+    def check_apart(self, router: str, segments: tuple[str, ...]) -> None:
+        """Raise ``UsageError`` where a router would join two segments in which there are the same addresses."""
+        joined = dict.fromkeys((*(each for router in self._routers for each in router.on), *segments))
+        for one, other in combinations(joined, 2):
+            prefixes = [ipaddress.IPv4Network(self.prefixes(each)[0]) for each in (one, other)]
+            if prefixes[0].overlaps(prefixes[1]):
+                raise UsageError(
+                    f"{router} cannot join {one} to {other}: {prefixes[0]} and {prefixes[1]} overlap",
+                    remedy='give a LAN addresses of its own, as in prefix="172.16.0.0/24"',
+                )
 
     def join(self, host: Host) -> None:
         """Note a router."""

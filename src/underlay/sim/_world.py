@@ -6,30 +6,37 @@ a host does in its turn (``_host.py``).
 
 from __future__ import annotations
 
+import os
+from asyncio.events import _get_running_loop, _set_running_loop
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from random import Random
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, Unpack, cast
 
-from ..errors import UnderlayError, UsageError, nearest
-from . import _chance, _determinism, _polling, _signals, _sockets, _stand_ins, _threads, _time, _turn  # noqa: F401
+from ..errors import UnderlayError, UsageError
+from . import _chance, _determinism, _files, _polling, _signals, _sockets, _stand_ins, _threads, _time, _turn  # noqa: F401
+from ._between import Between, Ends
 from ._body import Body, Move
+from ._capture import CAPTURE_BYTES, Capture, passing
 from ._chaos import Chaos, ChaosWords
 from ._conditions import Conditions, Words
-from ._faults import Calm, Disturb, FaultLog, Heal, Hold, LinkChange, Partition, Release
+from ._faults import Calm, Disturb, FaultLog, Heal, Hold, Isolate, LinkChange, Partition, Release
+from ._files import disk_at
 from ._host import MTU_BYTES, Host, Start
 from ._internet import Internet
 from ._lan import Lan
 from ._loop import restart_numbers
-from ._order import COLLECT_EVERY, collect
+from ._order import Garbage
 from ._quantities import seconds
 from ._schedule import Schedule
-from ._topology import INTERNET, Topology
+from ._topology import INTERNET, Topology, check_name
+from ._waiting import told
 
 _T = TypeVar("_T")
 
-# A day of virtual time: whatever a test waits for has come by then, or never comes.
-TIME_LIMIT_S: Final = 86_400.0
+# Whatever a test waits for has come by then, or never comes: the slowest that Linux does by itself is to give up a peer
+# by keepalive, after 7875 s. Who looks for it every 10 ms is ended in some seconds; a day of that takes minutes.
+TIME_LIMIT_S: Final = 3 * 3600.0
 # Every way's, unless told otherwise: hosts of one data centre.
 DELAY_S: Final = 0.0005
 # Of a LAN's wire, unless told otherwise: 100 m of it, and what a card and half a switch take.
@@ -38,6 +45,7 @@ WIRE_DELAY_S: Final = 25e-6
 MOST_LANS: Final = 255
 # How long cancelled programs have to say goodbye when the test is over: more than servers wait for their clients.
 GOODBYE_S: Final = 30.0
+_WAITS: Final = "it waits for what cannot come: an answer that nobody sends, a lock that nobody releases"
 # Where a test's own lines run outside of any host's block.
 OUTSIDE: Final = "the test"
 
@@ -45,7 +53,8 @@ OUTSIDE: Final = "the test"
 class World:
     """Many hosts in one process, each with its own loop, clock and TCP/IP stack, in virtual time, from a seed.
 
-    ``conditions`` are those of every way that `link` says nothing of. ``time_limit`` bounds the virtual time. Of the
+    ``conditions`` are those of every way that `link` says nothing of. ``time_limit`` bounds the virtual time, of
+    three hours unless told otherwise. Of the
     faults that `chaos` draws, ``only_faults`` applies those of these numbers: so a schedule is shrunk.
 
     >>> import asyncio
@@ -76,6 +85,8 @@ class World:
         only_faults: Collection[int] | None = None,
         **conditions: Unpack[Words],
     ) -> None:
+        if not isinstance(seed, int):  # a text would do, and be another seed than the number
+            raise UsageError(f"{seed!r} is no seed", remedy="a seed is a whole number, such as 17")
         self.seed = seed
         self.time_limit_s = seconds(time_limit, "time_limit")
         self.schedule: Final = Schedule(self.rng_for("schedule"))
@@ -84,7 +95,9 @@ class World:
         self.internet: Final = Internet(self.schedule, self.rng_for, Conditions(delay_s=DELAY_S).changed(**conditions))
         self.topology: Final = Topology()
         self._hosts: dict[str, Host] = {}
+        self.between: Final = Between(self._hosts, self.topology, self.internet)
         self._chaoses = 0
+        self._captures: list[Capture] = []
         self._outside: Final = Host(self, OUTSIDE, 0, None)
         self._places: list[Host] = []
         self._body: Body[Any] | None = None
@@ -92,6 +105,9 @@ class World:
         self._is_over = False
         # Called before each step, outside of any host's turn; set before the run.
         self.watch: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<World of seed {self.seed}, at {self.now:g} s>"
 
     @property
     def now(self) -> float:
@@ -122,26 +138,44 @@ class World:
         *,
         on: str | Lan | tuple[str | Lan, ...] = INTERNET,
         forwards: bool = False,
+        disk: str | os.PathLike[str] | None = None,
     ) -> Host:
         """The host of that name, made and booted where there is none; ``start`` is its program.
 
-        It is on the internet, unless ``on`` names a LAN, or several segments; ``forwards`` makes it a router.
+        It is on the internet, unless ``on`` names a LAN, or several segments; ``forwards`` makes it a router. Below the
+        directory ``disk``, such as "/var/lib/db", its program's files are on a disk of its own.
         """
         known = self._hosts.get(name)
         if known is not None:
-            if start is not None:
-                raise UsageError(f"the host {name!r} is there already", remedy="give it its program when it is made")
+            if start is not None or disk is not None:
+                what = "program" if start is not None else "disk"
+                raise UsageError(f"the host {name!r} is there already", remedy=f"give it its {what} when it is made")
+            if (on != INTERNET or forwards) and (self.topology.segments(on), forwards) != (known.on, known.forwards):
+                raise UsageError(
+                    f"the host {name!r} is there already, on {' and '.join(known.on)}",
+                    remedy="say where it is when it is made",
+                )
             return known
-        if not name or name == OUTSIDE or not name.isprintable() or " " in name:
-            raise UsageError(f"{name!r} is no name for a host", remedy="it is as in http://NAME/")
+        self._check_not_over()
+        check_name(name, "host")
         if name == INTERNET or name in self.topology.lans:
             raise UsageError(f"{name!r} names a network already", remedy="give the host another name")
-        host = Host(self, name, len(self._hosts) + 1, start, self.topology.segments(on), forwards=forwards)
+        if name.lower() in self.names:
+            raise UsageError(f"{name!r} is known already, as names are alike in capitals", remedy="choose another name")
+        if start is not None and not callable(start):
+            raise UsageError(
+                f"the program of {name}, {start!r}, cannot be called", remedy="give an async def, and do not call it"
+            )
+        number, segments = len(self._hosts) + 1, self.topology.segments(on)
+        if forwards:
+            self.topology.check_apart(name, segments)
+        host = Host(self, name, number, start, segments, forwards=forwards, disk_at=disk_at(disk))
         self._hosts[name] = host
         if host.on != (INTERNET,) or forwards:
             self._join(host)
         self.names[name.lower()] = [host.address]  # one: a client would try another, and tell of two errors
         host.boot()
+        self.between.welcome(name)
         return host
 
     def _join(self, host: Host) -> None:
@@ -179,6 +213,8 @@ class World:
         >>> World().run(test)
         ('192.168.1.2', '10.0.0.1', '10.0.0.3')
         """
+        self._check_not_over()
+        check_name(name, "LAN")
         lans = self.topology.lans
         if name in self._hosts or name in lans or name == INTERNET:
             raise UsageError(f"{name!r} names something already", remedy="give the LAN another name")
@@ -210,6 +246,7 @@ class World:
         [Conditions(delay_s=0.04), Conditions(delay_s=0.002, loss=0.001)]
         """
         pairs: dict[tuple[str, str], Conditions] = {}
+        _check_pairs(between)
         for (one, other), said in between.items():
             for region in (one, other):
                 if region not in regions:
@@ -230,7 +267,7 @@ class World:
 
         ``up`` and ``down`` are its rates, where it has two; ``conditions`` are of both directions.
         """
-        (name,) = self._named(host)
+        (name,) = self.between.named(host)
         if INTERNET not in self._hosts[name].on:
             raise UsageError(f"{name} is not on the internet itself", remedy="say what its wire is like, by link()")
         both = Conditions().changed(**conditions)
@@ -240,85 +277,120 @@ class World:
 
     def link(self, one: str | Host, other: str | Host, *, one_way: bool = False, **conditions: Unpack[Words]) -> None:
         """Say what the way between two hosts is like, in both directions, or from `one` to `other` only."""
-        for sender, target in self._ways([one], [other], one_way=one_way):
+        ones, others = self.between.named(one), self.between.named(other)
+        for sender, target in self.between.ways(ones, others, one_way=one_way):
             self.internet.change(sender, target, self.internet.conditions.changed(**conditions))
         words = cast("dict[str, float | str | None]", conditions)
-        self.faults.note(LinkChange(*self._ends(one, other), one_way, tuple(words.items())))
+        self.faults.note(LinkChange(tuple(ones), tuple(others), one_way, tuple(words.items())))
 
     # --- faults ---------------------------------------------------------------------------------------------
 
-    def partition(
-        self,
-        one: str | Host | Iterable[str | Host],
-        *others: str | Host,
-        to: str | Host | Iterable[str | Host] | None = None,
-    ) -> None:
+    def partition(self, one: Ends, *others: Ends, to: Ends | None = None) -> None:
         """Let no packet pass between `one` and the others (all hosts, where none is named), those under way included.
 
-        With ``to`` only in one direction: what `one` sends to them is lost, what they send arrives.
+        With ``to`` only in one direction: what `one` sends to them is lost, what they send arrives. "All hosts" are
+        also those that are made before `heal`.
         """
-        ones, targets = self._sides(one, others, to)
-        for sender, target in self._pairs(ones, targets, one_way=to is not None):
-            if self.internet.has_way(sender, target):
-                self.internet.cut(sender, target)
-            elif sender in self._hosts and target in self._hosts:
-                self._hosts[target].cards.block(self._hosts[sender].cards.addresses)
-        self.faults.note(Partition(tuple(ones), tuple(targets), to is not None))
+        between = self.between
+        ones, targets, one_way = between.sides(one, others, to)
+        for sender, target in between.pairs(ones, targets, one_way=one_way):
+            between.part(sender, target)
+        if not others and not one_way:
+            between.keep_apart(ones)
+        self.faults.note(Partition(tuple(ones), tuple(targets), one_way))
 
-    def heal(
-        self,
-        one: str | Host | Iterable[str | Host] | None = None,
-        *others: str | Host,
-        to: str | Host | Iterable[str | Host] | None = None,
-    ) -> None:
+    def isolate(self, host: str | Host) -> None:
+        """Cut a host off from all others, in both directions, until `heal`: as if its cables were pulled.
+
+        >>> async def test(world):
+        ...     db, api = world.host("db"), world.host("api")
+        ...     world.isolate(db)
+        ...     cut = [way.label for way in world.internet.ways() if way.is_cut]
+        ...     world.heal(db)
+        ...     return cut, [way.label for way in world.internet.ways() if way.is_cut]
+        >>> World().run(test)
+        (['db->api', 'api->db'], [])
+        """
+        between = self.between
+        ones, targets, _ = between.sides(host, (), None)
+        for target in (*targets, *between.wires(ones)):
+            for sender, receiver in ((ones[0], target), (target, ones[0])):
+                between.part(sender, receiver)
+        between.keep_apart(ones)
+        self.faults.note(Isolate(ones[0]))
+
+    def heal(self, one: Ends | None = None, *others: Ends, to: Ends | None = None) -> None:
         """Undo every partition; or let packets pass again where `partition` with the same words cut them off."""
+        between = self.between
         if one is None:
-            for way in self.internet.ways():
-                self.internet.mend(way.sender, way.target)
-            if self.topology.lans:
-                for host in self._hosts.values():
-                    host.cards.unblock()
+            between.join_all()
             self.faults.note(Heal())
             return
-        ones, targets = self._sides(one, others, to)
-        for sender, target in self._pairs(ones, targets, one_way=to is not None):
-            if self.internet.has_way(sender, target):
-                self.internet.mend(sender, target)
-            elif sender in self._hosts and target in self._hosts:
-                self._hosts[target].cards.unblock(self._hosts[sender].cards.addresses)
-        self.faults.note(Heal(tuple(ones), tuple(targets), to is not None))
+        ones, targets, one_way = between.sides(one, others, to)
+        if not others and not one_way:
+            between.keep_no_longer_apart(ones)
+            targets += between.wires(ones)
+        for sender, target in between.pairs(ones, targets, one_way=one_way):
+            between.join(sender, target)
+        self.faults.note(Heal(tuple(ones), tuple(targets), one_way))
 
-    def hold(self, one: str | Host, other: str | Host, *, one_way: bool = False) -> None:
-        """Keep all packets between them, those under way included, until `release`."""
-        for sender, target in self._ways([one], [other], one_way=one_way):
+    def hold(self, one: Ends, *others: Ends, to: Ends | None = None) -> None:
+        """Keep all packets between them, those under way included, until `release`; the words are `partition`'s."""
+        ones, targets, pairs = self.between.ways_of(one, others, to)
+        for sender, target in pairs:
             self.internet.hold(sender, target)
-        self.faults.note(Hold(*self._ends(one, other), one_way))
+        self.faults.note(Hold(tuple(ones), tuple(targets), to is not None))
 
-    def release(self, one: str | Host, other: str | Host, *, one_way: bool = False) -> None:
-        """Send what was held on its way, in its order."""
-        for sender, target in self._ways([one], [other], one_way=one_way):
+    def release(self, one: Ends | None = None, *others: Ends, to: Ends | None = None) -> None:
+        """Send what was held on its way, in its order; everything, where no hosts are named."""
+        ones, targets, pairs = self.between.ways_of(one, others, to)
+        for sender, target in pairs:
             self.internet.release(sender, target)
-        self.faults.note(Release(*self._ends(one, other), one_way))
+        self.faults.note(Release(tuple(ones), tuple(targets), to is not None))
 
-    def disturb(
-        self, one: str | Host, other: str | Host, *, one_way: bool = False, **conditions: Unpack[Words]
-    ) -> None:
-        """Make a way worse in some respects and leave all others as they are, until `calm`."""
-        for sender, target in self._ways([one], [other], one_way=one_way):
+    def disturb(self, one: Ends, *others: Ends, to: Ends | None = None, **conditions: Unpack[Words]) -> None:
+        """Make ways worse in some respects and leave all others as they are, until `calm`."""
+        ones, targets, pairs = self.between.ways_of(one, others, to)
+        for sender, target in pairs:
             way = self.internet.way(sender, target)
             way.undisturbed = way.undisturbed or way.conditions
             self.internet.change(sender, target, way.conditions.changed(**conditions))
         words = cast("dict[str, float | str | None]", conditions)
-        self.faults.note(Disturb(*self._ends(one, other), one_way, tuple(words.items())))
+        self.faults.note(Disturb(tuple(ones), tuple(targets), to is not None, tuple(words.items())))
 
-    def calm(self, one: str | Host, other: str | Host, *, one_way: bool = False) -> None:
-        """Let a way be again as it was before it was disturbed."""
-        for sender, target in self._ways([one], [other], one_way=one_way):
+    def calm(self, one: Ends | None = None, *others: Ends, to: Ends | None = None) -> None:
+        """Let ways be again as they were before they were disturbed; all of them, where no hosts are named."""
+        ones, targets, pairs = self.between.ways_of(one, others, to)
+        for sender, target in pairs:
             way = self.internet.way(sender, target)
             if way.undisturbed is not None:
                 before, way.undisturbed = way.undisturbed, None
                 self.internet.change(sender, target, before)
-        self.faults.note(Calm(*self._ends(one, other), one_way))
+        self.faults.note(Calm(tuple(ones), tuple(targets), to is not None))
+
+    def capture(
+        self,
+        file: str | os.PathLike[str],
+        one: Ends | None = None,
+        *others: Ends,
+        to: Ends | None = None,
+        arrivals: bool = False,
+        limit_bytes: int = CAPTURE_BYTES,
+    ) -> Capture:
+        """Write what passes from now on to a pcapng file: everything, or what does between some ends.
+
+        ``world.capture("calls.pcapng", "api", "db")`` is one link, ``"api"`` alone all of a host's, a LAN's name all
+        of its wires. Until `Capture.close`, the end of a ``with`` block, or that of the world. An interface of the file
+        is a link, and a packet is there as it is sent; with ``arrivals`` once more as it arrives. Of more than
+        ``limit_bytes`` the rest is counted, and not written.
+        """
+        wanted = None
+        if one is not None:
+            ones, targets, one_way = self.between.sides(one, others, to)
+            wanted = passing(ones, targets if others or one_way else [], one_way=one_way)
+        capture = Capture(file, self.internet, wanted, arrivals=arrivals, limit_bytes=limit_bytes)
+        self._captures.append(capture)
+        return capture
 
     def chaos(self, *kinds: str, **words: Unpack[ChaosWords]) -> Chaos:
         """Let random faults befall hosts and the ways between them, for a while; all is healed at its end.
@@ -341,51 +413,9 @@ class World:
         chaos.begin()
         return chaos
 
-    def _sides(
-        self,
-        one: str | Host | Iterable[str | Host],
-        others: Iterable[str | Host],
-        to: str | Host | Iterable[str | Host] | None,
-    ) -> tuple[list[str], list[str]]:
-        ones = self._named(one)
-        targets = [*(each for other in others for each in self._named(other)), *(self._named(to) if to else ())]
-        return ones, targets or [name for name in self._hosts if name not in ones]
-
-    def _ends(self, one: str | Host, other: str | Host) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        return tuple(self._named(one)), tuple(self._named(other))
-
-    def _named(self, hosts: str | Host | Iterable[str | Host]) -> list[str]:
-        if isinstance(hosts, str | Host):
-            hosts = [hosts]
-        names = [each.name if isinstance(each, Host) else each for each in hosts]
-        known = [*self._hosts, *self.topology.lans] if self.topology.lans else self._hosts
-        for name in names:
-            if name not in known:
-                raise UsageError(f"there is no host {name!r}", remedy=nearest(name, known))
-        return names
-
-    def _ways(
-        self, ones: Iterable[str | Host], others: Iterable[str | Host], *, one_way: bool
-    ) -> list[tuple[str, str]]:
-        """The pairs of ends, each of which has a way."""
-        pairs = self._pairs(ones, others, one_way=one_way)
-        for sender, target in pairs:
-            if not self.internet.has_way(sender, target):
-                on = [name for host in (sender, target) if host in self._hosts for name in self._hosts[host].on]
-                lan = next((name for name in on if name != INTERNET), "its LAN")
-                raise UsageError(
-                    f"no way of their own joins {sender} and {target}",
-                    remedy=f'name the wire of one of them, as in world.link("{sender}", "{lan}")',
-                )
-        return pairs
-
-    def _pairs(
-        self, ones: Iterable[str | Host], others: Iterable[str | Host], *, one_way: bool
-    ) -> list[tuple[str, str]]:
-        pairs = [(a, b) for a in self._named(ones) for b in self._named(others) if a != b]
-        if not pairs:
-            raise UsageError("a way has two ends, and only one host was named", remedy="name another")
-        return pairs if one_way else [pair for a, b in pairs for pair in ((a, b), (b, a))]
+    def _check_not_over(self) -> None:
+        if self._is_over:
+            raise UsageError("this world has ended", remedy="say what is in a world before or while it runs")
 
     # --- a run ----------------------------------------------------------------------------------------------
 
@@ -396,24 +426,42 @@ class World:
         """
         if self._is_over or self._body is not None:
             raise UsageError("this world has been run", remedy="make another of the same seed")
+        if not callable(test):
+            raise UsageError(f"{test!r} cannot be called with a world", remedy="give an async def, and do not call it")
+        outer = _get_running_loop()
         with _turn.of_a_world(), _stand_ins.in_place():
-            return self._run(test)
+            try:
+                _set_running_loop(None)
+                return self._run(test)
+            finally:
+                _set_running_loop(outer)
 
     def _run(self, test: Callable[[World], Coroutine[Any, Any, _T]]) -> _T:
         restart_numbers()
+        coroutine = test(self)
+        if not isinstance(coroutine, Coroutine):
+            raise UsageError(
+                f"{test!r} gave {coroutine!r}, and no coroutine",
+                remedy="give an async def that awaits, and has no yield",
+            )
         self._outside.boot()
-        self._body = body = Body(test(self), lambda: None)
+        self._body = body = Body(coroutine, self.schedule.stop)
         try:
             body.run_on(self._outside)
             schedule = self.schedule
-            step, limit_s = schedule.step if self.watch is None else self._watched_step, self.time_limit_s
-            while not body.is_done and self._failure is None:
-                if not step():
-                    raise Stalled(self, "nothing is left to happen")
-                if not schedule.taken % COLLECT_EVERY:
-                    collect(schedule.taken)
+            garbage, watch, limit_s = Garbage(), self.watch, self.time_limit_s
+            while not schedule.is_stopped:
+                if watch is not None:
+                    watch()
+                if not schedule.run(garbage.due_at if watch is None else 0, limit_s):
+                    raise self._stalled("nothing is left to happen")
+                if schedule.taken >= garbage.due_at:
+                    garbage.collect(schedule.taken, len(self._hosts))
                 if schedule.now > limit_s:
-                    raise Stalled(self, f"the time limit of {limit_s:g} s has passed")
+                    raise self._stalled(
+                        f"the time limit of {limit_s:g} s has passed",
+                        'it waits for what does not come; or it needs longer, as in time_limit="2d"',
+                    )
             error = self._failure or body.error
             if error is not None:
                 raise error
@@ -421,15 +469,20 @@ class World:
         finally:
             self._end()
 
-    def _watched_step(self) -> bool:
-        if self.watch is not None:
-            self.watch()
-        return self.schedule.step()
+    def _stalled(self, reason: str, remedy: str = _WAITS) -> Stalled:
+        assert self._body is not None
+        return Stalled(self, reason, told(self, self._body.coroutine, self._body.task), remedy)
 
     def fail(self, error: BaseException) -> None:
         """A program ended by an error that it did not catch: the run ends with it."""
         if self._failure is None and not self._is_over:
             self._failure = error
+            self.schedule.stop()
+
+    @property
+    def is_walking(self) -> bool:
+        """Whether the test itself is calling, and not a task that it or a program made."""
+        return self._body is not None and self._body.is_current
 
     def move_to(self, host: Host) -> Move:
         """Awaited by the test: run what follows on that host."""
@@ -442,26 +495,39 @@ class World:
         return Move(self._places[-1] if self._places else self._outside)
 
     def _end(self) -> None:
-        self._is_over = True
+        self._is_over = self.between.is_over = True
         if self._body is not None:
             self._body.close()
         hosts = (*self._hosts.values(), self._outside)
         for host in hosts:
             host.shut_down()
         last_s = self.schedule.now + GOODBYE_S
-        while (when := self.schedule.next_at()) is not None and when < last_s:
-            if all(host.is_idle for host in hosts):
-                break
-            self.schedule.step()
-        for host in hosts:
-            host.switch_off()
+        busy = self._outside
+        try:
+            while (when := self.schedule.next_at()) is not None and when < last_s:
+                if busy.is_idle:  # of thousands of hosts most are idle at once, and one is to be asked at each step
+                    found = next((host for host in hosts if not host.is_idle), None)
+                    if found is None:
+                        break
+                    busy = found
+                self.schedule.step()
+        finally:
+            for host in hosts:
+                host.switch_off()
+            for capture in self._captures:
+                capture.close()
+
+
+def _check_pairs(between: object) -> None:
+    pairs = between if isinstance(between, dict) else [between]
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise UsageError(f"{pair!r} is no pair of regions", remedy='as in {("eu", "us"): "80ms"}')
 
 
 class Stalled(UnderlayError):
-    """The test waits, and nothing is left that could wake it."""
+    """The test waits, and nothing is left that could wake it; a note says on which line each task stands."""
 
-    def __init__(self, world: World, reason: str) -> None:
-        super().__init__(
-            f"{reason} at {world.now:.6f} s, and the test has not ended",
-            remedy="it waits for what cannot come: an answer that nobody sends, a lock that nobody releases",
-        )
+    def __init__(self, world: World, reason: str, waiting: str, remedy: str = _WAITS) -> None:
+        super().__init__(f"{reason} at {world.now:.6f} s, and the test has not ended", remedy=remedy)
+        self.add_note(waiting)

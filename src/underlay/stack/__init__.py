@@ -17,6 +17,7 @@ from ._tcp_info import TcpInfo, TcpStatistics
 from ._tcp_layer import TcpLayer
 from ._tcp_listener import TcpListener
 from ._tcp_options import Congestion, TcpConfig, TcpOptions
+from ._tcp_packet import TcpPacket
 from ._tcp_ports import Binding
 from ._tcp_state import TRANSITIONS, State, TcpEvent
 from ._udp import UdpLayer, UdpSocket, UdpStatistics
@@ -46,6 +47,7 @@ __all__ = [
     "TcpLayer",
     "TcpListener",
     "TcpOptions",
+    "TcpPacket",
     "TcpStatistics",
     "UdpLayer",
     "UdpSocket",

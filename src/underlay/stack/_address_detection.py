@@ -101,7 +101,7 @@ class AddressDetection:
         self._drops = drops
         self._addresses = addresses
         self._states: dict[bytes, _State] = {}
-        self._timers: Timers[bytes] = Timers()
+        self.timers: Timers[bytes] = Timers()
         self.lost: list[bytes] = []
         """Addresses that somebody else turned out to have, in the order of finding out."""
         self.conflicts: dict[bytes, bytes | None] = {}
@@ -112,7 +112,7 @@ class AddressDetection:
         detect = self._config.detect_duplicates
         timing = TIMING4 if len(address) == 4 else TIMING6
         self._states[address] = _State(announcer, timing, Claim.WAITING if detect else Claim.ANNOUNCING)
-        self._timers.schedule(address, now + (self._rng.random() * timing.wait_s if detect else 0.0))
+        self.timers.schedule(address, now + (self._rng.random() * timing.wait_s if detect else 0.0))
         return detect
 
     def claim(self, address: bytes) -> Claim | None:
@@ -131,7 +131,7 @@ class AddressDetection:
         state.claim = CLAIM_TRANSITIONS.get((before, ClaimEvent.CONFLICT), before)
         if state.claim is Claim.LOST:
             if before is not Claim.LOST:
-                self._timers.cancel(address)
+                self.timers.cancel(address)
                 self._addresses.remove(address)
                 self.lost.append(address)
         elif state.defended_s is None or now - state.defended_s >= DEFEND_INTERVAL_S:
@@ -140,11 +140,11 @@ class AddressDetection:
 
     def next_deadline(self) -> float | None:
         """Return when ``handle_timers`` has something to do; None where it has not."""
-        return self._timers.next_deadline()
+        return self.timers.next_deadline()
 
     def handle_timers(self, now: float) -> None:
         """Send the probes and announcements that are due."""
-        for address in self._timers.due(now):
+        for address in self.timers.due(now):
             self._advance(address, self._states[address], now)
 
     def _advance(self, address: bytes, state: _State, now: float) -> None:
@@ -162,11 +162,11 @@ class AddressDetection:
                 wait_s = timing.probe_min_s + self._rng.random() * (timing.probe_max_s - timing.probe_min_s)
             else:
                 wait_s = timing.after_probes_s
-            self._timers.schedule(address, now + wait_s)
+            self.timers.schedule(address, now + wait_s)
         elif state.claim is Claim.ANNOUNCING:
             if before is Claim.PROBING:
                 self._addresses.use(address)
             if state.sent < self._config.announcements:
                 state.announcer.announce(address)
                 state.sent += 1
-            self._timers.schedule(address, now + timing.announce_interval_s)
+            self.timers.schedule(address, now + timing.announce_interval_s)

@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import enum
 import errno
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from ._tcp_packet import TcpPacket
 
 __all__ = ["DEFAULT_TTL", "Events", "IcmpError", "IcmpKind", "IpOutput", "Path", "Rng"]
 
@@ -68,6 +71,8 @@ class Path(NamedTuple):
     """The largest IP packet that goes through undivided, as far as is known: link's and discovered path MTU."""
     offload: bool
     """The link cuts super segments and fills transport checksums (TSO)."""
+    by_value: bool = False
+    """The link carries a TCP segment as the value that it is (``IpOutput.send_tcp``)."""
 
 
 class IpOutput(Protocol):
@@ -104,6 +109,10 @@ class IpOutput(Protocol):
         the transport checksum at that place of `head` to the link (both only where ``Path.offload``). `options`
         are IPv4 options, already padded.
         """
+        ...
+
+    def send_tcp(self, packet: TcpPacket, now: float, /) -> None:
+        """Send one segment as a value, only where ``Path.by_value``; what cannot be sent is counted below."""
         ...
 
 

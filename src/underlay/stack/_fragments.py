@@ -61,7 +61,7 @@ class Reassembler:
         self._reasons = reasons
         self._overlaps_refused = overlaps_refused
         self._packets: dict[Hashable, _Packet] = {}  # the oldest first
-        self._timers: Timers[Hashable] = Timers()
+        self.timers: Timers[Hashable] = Timers()
         self.bytes = 0
         self.first: Received | None = None
         """The piece at offset 0 of the packet that `add` gave last: its header is the whole packet's (RFC 791)."""
@@ -108,12 +108,12 @@ class Reassembler:
 
     def next_deadline(self) -> float | None:
         """Return when the oldest packet is given up; None where none waits."""
-        return self._timers.next_deadline()
+        return self.timers.next_deadline()
 
     def expire(self, now: float) -> list[Expired]:
         """Forget the packets whose time is over, and say which."""
         expired = []
-        for key in self._timers.due(now):
+        for key in self.timers.due(now):
             packet = self._forget(key)
             if packet is not None and not packet.refused:
                 self._drops.count(f"{self._reasons}.reassembly_timeout")
@@ -128,7 +128,7 @@ class Reassembler:
             self._drops.count(f"{self._reasons}.reassembly_full")
         packet = self._packets[key] = _Packet()
         # Counted from the first piece that came (RFC 8200 section 4.5, RFC 1122 section 3.3.2), whatever comes later.
-        self._timers.schedule(key, now + self._config.reassembly_timeout_s)
+        self.timers.schedule(key, now + self._config.reassembly_timeout_s)
         return packet
 
     @staticmethod
@@ -185,7 +185,7 @@ class Reassembler:
 
     def _forget(self, key: Hashable) -> _Packet | None:
         packet = self._packets.pop(key, None)
-        self._timers.cancel(key)
+        self.timers.cancel(key)
         if packet is not None:
             self.bytes -= packet.cost_bytes
         return packet

@@ -101,7 +101,7 @@ class GroupLayer:
         self._output = output
         self._interface_for = interface_for
         self._groups: dict[tuple[int, bytes], _Group] = {}
-        self._timers: Timers[tuple[int, bytes]] = Timers()
+        self.timers: Timers[tuple[int, bytes]] = Timers()
 
     # -- the program ---------------------------------------------------------------------------------------------------
 
@@ -166,11 +166,11 @@ class GroupLayer:
 
     def next_deadline(self) -> float | None:
         """Return when ``handle_timers`` has something to do; None where it has not."""
-        return self._timers.next_deadline()
+        return self.timers.next_deadline()
 
     def handle_timers(self, now: float) -> None:
         """Send the reports that are due."""
-        for index, group in self._timers.due(now):
+        for index, group in self.timers.due(now):
             state = self._groups[index, group]
             self._change(self._output.ports[index].interface, group, state, GroupEvent.TIMER, now)
 
@@ -197,15 +197,15 @@ class GroupLayer:
             self._send(interface, group, IGMP_V2_REPORT, group, now)
             state.last_reporter = True
         elif event is GroupEvent.REPORT:
-            self._timers.cancel(key)
+            self.timers.cancel(key)
             state.last_reporter = False
         elif event is GroupEvent.LEAVE:
-            self._timers.cancel(key)
+            self.timers.cancel(key)
             if state.last_reporter:
                 self._send(interface, group, IGMP_LEAVE, ALL_ROUTERS4, now)
         if state.state is Membership.DELAYING and event in (GroupEvent.JOIN, GroupEvent.QUERY):
             state.deadline_s = now + self._rng.random() * longest_s
-            self._timers.schedule(key, state.deadline_s)
+            self.timers.schedule(key, state.deadline_s)
 
     def _send(self, interface: Interface, group: bytes, kind: int, destination: bytes, now: float) -> None:
         source = interface.source_for(destination, self._addresses.unicast)

@@ -123,6 +123,7 @@ class Interface:
 
     __slots__ = (
         "addresses",
+        "by_value",
         "bytes_received",
         "bytes_sent",
         "frames_received",
@@ -137,7 +138,15 @@ class Interface:
     )
 
     def __init__(
-        self, index: int, name: str, *, mac: bytes | None, mtu_bytes: int, offload: bool, is_loopback: bool = False
+        self,
+        index: int,
+        name: str,
+        *,
+        mac: bytes | None,
+        mtu_bytes: int,
+        offload: bool,
+        is_loopback: bool = False,
+        by_value: bool = False,
     ) -> None:
         if mac is not None and (len(mac) != 6 or mac[0] & 1):
             raise ValueError(f"{mac.hex(':')} is not the MAC address of one station")
@@ -149,6 +158,7 @@ class Interface:
         self.mtu_bytes = mtu_bytes
         self.offload = offload
         self.is_loopback = is_loopback
+        self.by_value = by_value
         self.addresses: list[InterfaceAddress] = []
         self.groups: dict[bytes, int] = {}  # how often each group was joined
         self.frames_received = 0

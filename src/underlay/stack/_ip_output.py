@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from ..wire import Frame, build_ipv4, build_ipv6, checksum
+from ..wire import PROTOCOL_TCP, TCP_CHECKSUM_OFFSET, Frame, build_ipv4, build_ipv6, checksum
 from ._contract import DEFAULT_TTL, Path, Rng
 from ._fragmentation import fragment4, fragment6
 from ._host_config import Drops, HostConfig
@@ -24,6 +24,7 @@ from ._local_addresses import LocalAddresses
 from ._neighbours import Neighbour, NeighbourCache
 from ._path_mtu import PathMtuCache
 from ._routes import RouteTable
+from ._tcp_packet import TcpPacket
 
 HEADER4_BYTES: Final = 20  # RFC 791 section 3.1, without options: we send none
 HEADER6_BYTES: Final = 40  # RFC 8200 section 3
@@ -47,6 +48,7 @@ class Hop:
     """What is known of one destination; forgotten whenever routes, addresses or its path MTU change."""
 
     __slots__ = (
+        "by_value",
         "cache",
         "identification",
         "interface",
@@ -72,6 +74,7 @@ class Hop:
         self.cache: NeighbourCache | None = None
         self.is_local = False
         self.is_for_many = False  # broadcast or multicast
+        self.by_value = interface.by_value
         self.identification = 0
         self.valid_until_s = math.inf
 
@@ -95,7 +98,7 @@ class PacketOutput:
         self.ports: list[Port] = [Port(loopback)]
         self._hops: dict[bytes, Hop] = {}
         self._scoped_hops: dict[tuple[bytes, bytes | None], Hop] = {}  # where the source chooses the link
-        self.frames: list[tuple[int, Frame]] = []
+        self.frames: list[tuple[int, Frame | TcpPacket]] = []
         self.local: deque[tuple[Interface, bytes]] = deque()  # whole packets from the host to itself
         self.fragments_sent = 0
         self.now = 0.0  # the latest time anybody told the host: `path` is not told any
@@ -118,7 +121,7 @@ class PacketOutput:
             return None
         if is_loopback(source) and not hop.is_local:
             return None  # RFC 1122 section 3.2.1.3 (g): it never leaves
-        return _new(Path, (source, hop.mtu_bytes, hop.offload))
+        return _new(Path, (source, hop.mtu_bytes, hop.offload, hop.by_value))
 
     def send(
         self,
@@ -210,6 +213,31 @@ class PacketOutput:
             start = len(header) if checksum_offset else 0
             packet = Frame(header + head, payload, segment_bytes, start, checksum_offset)
             self.send_packet(hop, packet, now, loop_back=loop_back)
+
+    def send_tcp(self, packet: TcpPacket, now: float) -> None:
+        """Send one TCP segment as a value where its link carries such; as bytes where that has changed meanwhile."""
+        key, segment, segment_bytes, ttl, dscp, size = packet
+        hop = self._hops.get(key[0])
+        if (
+            hop is None
+            or not hop.by_value
+            or now >= hop.valid_until_s
+            or size > (LARGEST_PACKET_BYTES if segment_bytes else hop.mtu_bytes)
+            or (segment_bytes and size - len(segment[12]) + segment_bytes > hop.mtu_bytes)
+        ):
+            self.send(
+                key[2], key[0], PROTOCOL_TCP, packet.tcp_header(), segment.payload, now,
+                segment_bytes=segment_bytes, checksum_offset=TCP_CHECKSUM_OFFSET, ttl=ttl, dscp=dscp,
+            )  # fmt: skip
+            return
+        frames = self.frames
+        if len(frames) >= self._config.output_frames:
+            self._drops.count("host.output_full")
+            return
+        interface = hop.interface
+        interface.frames_sent += 1
+        interface.bytes_sent += size
+        frames.append((interface.index, packet))
 
     def source_on(self, interface: int, destination: bytes) -> bytes | None:
         """Tell the address that one interface sends from; None where there is no such interface or address."""
@@ -336,6 +364,7 @@ class PacketOutput:
         if known is not None:
             hop.valid_until_s = known[1]
         hop.is_for_many = for_many
+        hop.by_value = interface.by_value and not for_many
         if for_many or not port.caches:
             header = port.header_for_many(destination) if port.header_for_many is not None else b""
             hop.neighbour = Neighbour(destination, link_header=header, fresh_until_s=hop.valid_until_s)

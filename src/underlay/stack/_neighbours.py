@@ -127,7 +127,7 @@ class NeighbourCache:
         self._unanswered = f"{reasons}.unanswered"
         # The order is that of the last change of state, so that the first one is the one to give up.
         self._entries: dict[bytes, Neighbour] = {}
-        self._timers: Timers[bytes] = Timers()
+        self.timers: Timers[bytes] = Timers()
         self._pending_bytes = 0
 
     def __len__(self) -> int:
@@ -233,11 +233,11 @@ class NeighbourCache:
 
     def next_deadline(self) -> float | None:
         """Return when ``handle_timers`` has something to do; None where it has not."""
-        return self._timers.next_deadline()
+        return self.timers.next_deadline()
 
     def handle_timers(self, now: float) -> None:
         """Ask those who have not answered, and give up those who were asked often enough."""
-        for address in self._timers.due(now):
+        for address in self.timers.due(now):
             neighbour = self._entries[address]
             if neighbour.asked >= self._config.neighbour_solicitations:
                 self._change(neighbour, _E.EXHAUSTED, now)
@@ -254,13 +254,13 @@ class NeighbourCache:
         if state is not before and address in self._entries:
             self._entries[address] = self._entries.pop(address)
         if state is _S.REACHABLE:
-            self._timers.cancel(address)
+            self.timers.cancel(address)
             neighbour.asked = 0
             neighbour.fresh_until_s = now + self._config.reachable_s
             self._release(neighbour)
         elif state is _S.STALE:
             if before is not _S.STALE:
-                self._timers.cancel(address)
+                self.timers.cancel(address)
                 neighbour.asked = 0
                 neighbour.fresh_until_s = NEVER
                 if neighbour.pending:
@@ -269,7 +269,7 @@ class NeighbourCache:
         elif state is _S.DELAY:
             if before is not _S.DELAY:
                 neighbour.fresh_until_s = now + self._config.delay_first_probe_s
-                self._timers.schedule(address, neighbour.fresh_until_s)
+                self.timers.schedule(address, neighbour.fresh_until_s)
         elif state is _S.NO_ENTRY:
             if before is not _S.NO_ENTRY:
                 self._drops.count(self._unanswered)
@@ -279,7 +279,7 @@ class NeighbourCache:
             # INCOMPLETE and PROBE ask; the one everybody, the other the station where the neighbour was.
             neighbour.asked += 1
             again_at_s = now + self._config.retransmit_s
-            self._timers.schedule(address, again_at_s)
+            self.timers.schedule(address, again_at_s)
             neighbour.fresh_until_s = again_at_s if state is _S.PROBE else NEVER
             self._link.solicit(address, neighbour.mac if state is _S.PROBE else None, now)
 
@@ -304,7 +304,7 @@ class NeighbourCache:
     def _forget(self, neighbour: Neighbour) -> list[Frame]:
         """Take a neighbour out of the cache, and return what waited for it."""
         self._entries.pop(neighbour.address, None)
-        self._timers.cancel(neighbour.address)
+        self.timers.cancel(neighbour.address)
         packets = list(neighbour.pending or ())
         self._pending_bytes -= sum(packet.size_bytes for packet in packets)
         neighbour.pending = None

@@ -16,7 +16,7 @@ from ._contract import Events
 from ._tcp_congestion import make_congestion_control
 from ._tcp_output import PROBE, RTO, arm_retransmission, send_ack, send_syn, update_mss
 from ._tcp_reassembly import Reassembly
-from ._tcp_recovery import acknowledge
+from ._tcp_recovery import acknowledge, advance
 from ._tcp_sequence import HALF, MASK, is_before, unwrap
 from ._tcp_state import State, TcpEvent
 from ._tcp_tcb import NEVER
@@ -76,8 +76,18 @@ def receive(tcb: Tcb, segment: TcpSegment, now: float) -> None:
                     tcb.ts_recent_at = now
             else:
                 echo = -1
-            if acked or (not size and wide == tcb.snd_wnd and una != tcb.snd_nxt):
-                _take_ack(tcb, una + acked, wide, size, (), echo, now)
+            if acked:
+                board = tcb.board
+                if wide and (board is None or not board.active):
+                    advance(tcb, una + acked, echo if echo >= 0 else None, now)  # `_take_ack`, with fewer calls
+                    tcb.probes = 0
+                    tcb.soft_error = 0
+                    if tcb.snd_up is not None or not tcb.notified_room:
+                        _after_ack(tcb, una + acked)
+                else:
+                    _take_ack(tcb, una + acked, wide, size, (), echo, now)
+            elif not size and wide == tcb.snd_wnd and una != tcb.snd_nxt:
+                _take_ack(tcb, una, wide, size, (), echo, now)
             elif tcb.probes:
                 tcb.probes = 0  # the peer is there (MUST-37)
                 tcb.stuck_from = now
@@ -91,7 +101,7 @@ def receive(tcb: Tcb, segment: TcpSegment, now: float) -> None:
                 received = tcb.received
                 if not received.size_bytes:
                     tcb.layer.tell(tcb, _READABLE)
-                received.append(bytes(payload))
+                received.append(payload if type(payload) is bytes else bytes(payload))
                 tcb.unacked_bytes += size
                 tcb.received_at = now
                 if size != tcb.rcv_mss or flags & PSH:
@@ -266,7 +276,7 @@ def _challenge(tcb: Tcb, now: float, reason: str) -> None:
     """Send a challenge ACK, of which there are only so many a second (RFC 5961 §7)."""
     layer = tcb.layer
     layer.count(reason)
-    if layer.may_challenge(now):
+    if layer.challenges.take(now):
         send_ack(tcb, now)
     else:
         layer.count("challenge.limited")
@@ -308,12 +318,16 @@ def _take_ack(
     tcb.probes = 0
     if ack > una:
         tcb.soft_error = 0  # something worked (Linux: tcp_ack())
-        if tcb.snd_up is not None and ack >= tcb.snd_up:
-            tcb.snd_up = None
-        if not tcb.notified_room:
-            if tcb._options.send_buffer_bytes is None:
-                _grow_send_buffer(tcb)
-            tcb.layer.tell_room(tcb)
+        _after_ack(tcb, ack)
+
+
+def _after_ack(tcb: Tcb, ack: int) -> None:
+    if tcb.snd_up is not None and ack >= tcb.snd_up:
+        tcb.snd_up = None
+    if not tcb.notified_room:
+        if tcb._options.send_buffer_bytes is None:
+            _grow_send_buffer(tcb)
+        tcb.layer.tell_room(tcb)
 
 
 def _grow_send_buffer(tcb: Tcb) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ..wire import ACK, FIN, PROTOCOL_TCP, RST, SYN, TCP_CHECKSUM_OFFSET, TcpSegment, WireError, build_tcp_header
 from ..wire import parse_tcp as _parse_tcp
 from ._contract import Events, IcmpError, IpOutput, Path, Rng
+from ._tcp_challenge import ChallengeLimit
 from ._tcp_congestion import make_congestion_control
 from ._tcp_connection import TcpConnection
 from ._tcp_icmp import take_icmp_error
@@ -26,6 +28,7 @@ from ._tcp_isn import InitialNumbers, IsnGenerator
 from ._tcp_listener import SynRequest, TcpListener
 from ._tcp_options import Congestion, TcpConfig, TcpOptions
 from ._tcp_output import arm_retransmission, flush, schedule, send_reset, send_syn, update_mss
+from ._tcp_packet import TcpPacket
 from ._tcp_passive import receive_at_listener
 from ._tcp_ports import Binding, Ports
 from ._tcp_scoreboard import Sent
@@ -43,6 +46,8 @@ __all__ = ["TcpLayer"]
 _TIME_WAIT: Final = State.TIME_WAIT
 # Entries of the heap of timers that are left in peace however few connections there are.
 _SPARE_ENTRIES: Final = 64
+# What a connection in TIME_WAIT has on its way. There are thousands of them, and an empty deque has 600 bytes.
+_NOTHING_SENT: Final[deque[Sent]] = deque(maxlen=0)
 _PORTS: Final = struct.Struct("!HH")
 
 
@@ -81,7 +86,6 @@ class TcpLayer:
         self.orphans = 0
         self._orphan_bytes = 0
         self.syn_requests = 0
-        self._rng = rng
         self._notify = notify
         self._on_doubt = on_doubt
         self._now = 0.0
@@ -92,8 +96,7 @@ class TcpLayer:
         self._heap: list[tuple[float, int, Tcb | SynRequest]] = []
         self._sweeps_at = _SPARE_ENTRIES
         self._serial = 0
-        self._challenge_second = -1
-        self._challenges_left = 0
+        self.challenges = ChallengeLimit(rng, most_per_s=self.config.challenge_acks_per_s)
 
     # --- opening ---
 
@@ -204,6 +207,9 @@ class TcpLayer:
         self.ports.hold(tcb.key[1])
         tcb.path_mtu = path.mtu_bytes
         tcb.offload = path.offload
+        if path.by_value:
+            local, local_port, remote, remote_port = tcb.key
+            tcb.by_value, tcb.peer_key = True, (remote, remote_port, local, local_port)
         tcb.adv_mss = self.advertised_mss(tcb.key[0], path, tcb.options)
         tcb.rcv_wscale = self.window_scale(tcb.options)
         if not self.config.window_scaling:
@@ -269,6 +275,16 @@ class TcpLayer:
             self._receive_unconnected(source, destination, segment, ip_options, now, least)
             return
         self._receive_unconnected(source, destination, segment, ip_options, now, 0)
+
+    def receive_packet(self, packet: TcpPacket, now: float) -> bool:
+        """Take a segment that came as a value; False, and nothing is done, for one that no connection waits for."""
+        tcb = self._connections.get(packet[0])
+        if tcb is None or tcb.state is _TIME_WAIT:
+            return False
+        self.segments_in += 1
+        self._now = now
+        receive(tcb, packet[1], now)
+        return True
 
     def _receive_unconnected(
         self, source: bytes, destination: bytes, segment: TcpSegment, ip_options: bytes, now: float, least_iss: int
@@ -403,6 +419,12 @@ class TcpLayer:
                 heappop(heap)
         return None
 
+    def wakes_at(self) -> float:
+        """Tell a time before which ``next_deadline`` is not: a deadline that has moved on is not looked for."""
+        if self.dirty:
+            return self._now
+        return self._heap[0][0] if self._heap else NEVER
+
     # --- what connections ask of their layer ---
 
     def tell(self, tcb: Tcb, events: Events) -> None:
@@ -429,22 +451,6 @@ class TcpLayer:
         """Count something that was refused or dropped."""
         self._drops[reason] = self._drops.get(reason, 0) + 1
 
-    def may_challenge(self, now: float) -> bool:
-        """Is there a challenge ACK left in this second? (RFC 5961 §7).
-
-        How many there are is drawn anew each second, so that nobody can count ours to find other connections
-        (CVE-2016-5696).
-        """
-        second = int(now)
-        if second != self._challenge_second:
-            self._challenge_second = second
-            half = (self.config.challenge_acks_per_s + 1) // 2
-            self._challenges_left = half + int(self._rng.random() * half)
-        if self._challenges_left <= 0:
-            return False
-        self._challenges_left -= 1
-        return True
-
     def advise_negative(self, tcb: Tcb) -> None:
         """R1 was passed: the path may be dead (MUST-20)."""
         self.tell_soft_error(tcb, tcb.soft_error or errno.ETIMEDOUT)
@@ -465,6 +471,8 @@ class TcpLayer:
         tcb.rtx_at = tcb.keepalive_at = NEVER
         tcb.congestion = None
         tcb.board = None
+        tcb.queue = _NOTHING_SENT
+        tcb.rest()
         self._leave_orphans(tcb)
         self._time_wait[tcb] = None
         if len(self._time_wait) > self.config.max_time_wait:
@@ -515,6 +523,7 @@ class TcpLayer:
         tcb.unacked_bytes = 0
         tcb.dirty = False
         tcb.rtx_at = tcb.ack_at = tcb.keepalive_at = tcb.life_at = tcb.deadline = NEVER
+        tcb.heap_at = NEVER  # what waits in the heap for a while is swept out, and the connection with it
         events = Events.CLOSED
         if wrong:
             events |= Events.ERROR | Events.READABLE | Events.WRITABLE

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ._tcp_congestion import CongestionControl
     from ._tcp_tcb import Tcb
 
-__all__ = ["acknowledge", "on_reordering_timer", "on_timeout", "scoreboard", "send_tail_probe"]
+__all__ = ["acknowledge", "advance", "on_reordering_timer", "on_timeout", "scoreboard", "send_tail_probe"]
 
 # Statistics by place in Tcb.stats.
 _TIMEOUTS: Final = 7
@@ -46,7 +46,7 @@ def acknowledge(
     board = tcb.board
     if (board is None or not board.active) and not sack and not duplicate:
         if ack > tcb.snd_una:
-            _advance(tcb, ack, echo, now)
+            advance(tcb, ack, echo, now)
         return
     board = scoreboard(tcb)
     board.min_rtt_s = tcb.rto.min_rtt_s
@@ -100,7 +100,7 @@ def acknowledge(
         arm_retransmission(tcb, now)
 
 
-def _advance(tcb: Tcb, ack: int, echo: int | None, now: float) -> None:
+def advance(tcb: Tcb, ack: int, echo: int | None, now: float) -> None:
     """Take a cumulative acknowledgment while nothing is in doubt: the usual case."""
     queue = tcb.queue
     acked = ack - tcb.snd_una
@@ -132,8 +132,11 @@ def _advance(tcb: Tcb, ack: int, echo: int | None, now: float) -> None:
         congestion.on_ack(acked, now, estimator.srtt_s)
     if tcb.tlp_end >= 0 and ack >= tcb.tlp_end:
         tcb.tlp_end = -1
-    tcb.stuck_from = now if queue else NEVER
-    arm_retransmission(tcb, now)
+    if queue:
+        tcb.stuck_from = now
+        arm_retransmission(tcb, now)
+    else:
+        tcb.stuck_from = tcb.rtx_at = NEVER
 
 
 def _trim(tcb: Tcb, ack: int) -> None:

@@ -46,6 +46,7 @@ class Tcb:
         "ack_now",
         "adv_mss",
         "board",
+        "by_value",
         "challenged_at",
         "congestion",
         "counted_bytes",
@@ -82,6 +83,7 @@ class Tcb:
         "orphan_bytes",
         "path_mtu",
         "peer_closed",
+        "peer_key",
         "peer_mss",
         "pingpong",
         "probes",
@@ -168,6 +170,10 @@ class Tcb:
         self.peer_mss = 536
         self.path_mtu = 0
         self.offload = False
+        self.by_value = False
+        """The link carries segments as values."""
+        self.peer_key = key
+        """What the peer calls this connection, where `by_value`."""
         self.unsent = SendQueue()
         self.queue: deque[Sent] = deque()
         """Sent and not acknowledged."""
@@ -277,7 +283,7 @@ class Tcb:
         self.next_hop, self.ip_options = route_to(self.key[2], hops)
 
     def rest(self) -> None:
-        """Give back what an idle connection needs no more: no timer runs, so nothing is on its way."""
+        """Give back what it does not need while nothing is on its way."""
         self.unsent.rest()
         self.received.rest()
         if self.board is not None and not self.board.active:

@@ -30,11 +30,11 @@ class Timers(Generic[_Key]):
     (1.0, ['pong'], 3.0)
     """
 
-    __slots__ = ("_count", "_deadlines", "_heap")
+    __slots__ = ("_count", "_deadlines", "heap")
 
     def __init__(self) -> None:
         self._deadlines: dict[_Key, float] = {}
-        self._heap: list[tuple[float, int, _Key]] = []
+        self.heap: list[tuple[float, int, _Key]] = []  # its first may be a husk, and no later than what is next
         self._count = 0  # orders equal deadlines by when they were scheduled, and keeps keys from being compared
 
     def __len__(self) -> int:
@@ -47,12 +47,12 @@ class Timers(Generic[_Key]):
         """Let ``key`` be due at ``deadline``, and at no other time."""
         self._deadlines[key] = deadline
         self._count += 1
-        heapq.heappush(self._heap, (deadline, self._count, key))
-        if len(self._heap) > 2 * len(self._deadlines) + _HUSKS_WORTH_PURGING:
+        heapq.heappush(self.heap, (deadline, self._count, key))
+        if len(self.heap) > 2 * len(self._deadlines) + _HUSKS_WORTH_PURGING:
             # Equal deadlines keep the order of their dictionary, which is the order in which keys came.
-            self._heap = [(when, number, key) for number, (key, when) in enumerate(self._deadlines.items())]
-            self._count = len(self._heap)
-            heapq.heapify(self._heap)
+            self.heap = [(when, number, key) for number, (key, when) in enumerate(self._deadlines.items())]
+            self._count = len(self.heap)
+            heapq.heapify(self.heap)
 
     def cancel(self, key: _Key) -> None:
         """Let ``key`` never be due; one that has no deadline is passed over."""
@@ -60,7 +60,7 @@ class Timers(Generic[_Key]):
 
     def next_deadline(self) -> float | None:
         """Return the earliest deadline, or None where there is none."""
-        heap = self._heap
+        heap = self.heap
         while heap:
             deadline, _, key = heap[0]
             if self._deadlines.get(key) == deadline:
@@ -75,6 +75,6 @@ class Timers(Generic[_Key]):
             deadline = self.next_deadline()
             if deadline is None or deadline > now:
                 return keys
-            key = heapq.heappop(self._heap)[2]
+            key = heapq.heappop(self.heap)[2]
             del self._deadlines[key]
             keys.append(key)

@@ -46,6 +46,9 @@ class BlockingCall(UnderlayError, RuntimeError):
         self.at = at
 
 
+BlockingCall.__module__ = "underlay.loop"  # where it is public, and what a traceback calls it
+
+
 # Calls refused so far by call and line; as many lines as a person will read, others under None.
 _MOST_LINES: Final = 100
 _refused: Final[dict[tuple[str, Frame] | None, int]] = {}

@@ -82,6 +82,11 @@ def test_the_text_of_faulthandler_is_read_with_what_it_escapes() -> None:
     assert frames == [Frame("/tmp/grö€😀.py", 7, "f"), Frame("x.py", 0, "g")] and not is_whole
 
 
+def test_a_stack_of_a_hundred_frames_may_have_been_cut_where_nothing_says_so() -> None:
+    line = '  File "app.py", line 1 in f\n'
+    assert read_stack(99 * line)[1] and not read_stack(100 * line)[1]
+
+
 @given(st.text())
 def test_any_text_is_read_without_an_error(text: str) -> None:
     frames, _ = read_stack(text)

@@ -19,8 +19,9 @@ __all__ = ["Base", "Frame", "base_of", "callers_own", "held_by", "read_stack"]
 _LINE: Final = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)')
 # faulthandler writes ASCII: \xE9, й, \U0001F600 (_Py_DumpASCII of CPython's traceback.c).
 _ESCAPED: Final = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
-# What it writes below the hundredth frame.
+# What it writes below the last frame that it writes, the hundredth (MAX_FRAME_DEPTH); nothing, since Python 3.13.
 _CUT: Final = "  ..."
+_MOST_FRAMES: Final = 100
 
 _STANDARD_LIBRARY: Final = os.path.dirname(os.__file__) + os.sep
 _UNDERLAY: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -86,7 +87,7 @@ def read_stack(text: str) -> tuple[list[Frame], bool]:
             frames.append(
                 Frame(_decoded(found["file"]), int(number) if number.isdigit() else 0, _decoded(found["function"]))
             )
-    return frames, True
+    return frames, len(frames) < _MOST_FRAMES
 
 
 def held_by(frames: Sequence[Frame], is_whole: bool, bases: Iterable[Base]) -> list[Frame]:

@@ -52,7 +52,7 @@ _NEEDS = {"-m": "the name of a module", "-c": "the code to run"}
 
 _USAGE = """underlay run [--io MODEL] PROGRAM [ARGUMENT ...]
        underlay run --net NETWORK [--capture FILE] PROGRAM [ARGUMENT ...]
-       underlay run [--watch[=raise]] [--watch-threshold TIME] PROGRAM [ARGUMENT ...]
+       underlay run --watch[=raise] [--watch-threshold TIME] PROGRAM ...
 where PROGRAM is SCRIPT, -m MODULE or -c CODE"""
 
 _EPILOG = f"""\

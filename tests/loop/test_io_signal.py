@@ -19,9 +19,9 @@ from typing import cast
 import pytest
 
 from underlay.errors import UnderlayError
-from underlay.loop import _io_signal
 from underlay.loop._io_signal import SignalLoop, SignalPoller
 from underlay.loop._reactor import READ, WRITE
+from underlay.loop._real_time_signals import free_signals
 
 from ..conformance.contract import paired, turns
 from ._reactors import FEW_TURNS, in_child, new_loop, run, turns_while_idle
@@ -325,17 +325,17 @@ def test_the_end_signalled_before_its_last_data_was_read_is_not_lost() -> None:
 
 
 def test_each_loop_has_a_signal_of_its_own_and_gives_it_back() -> None:
-    free = sorted(_io_signal._free_signals)
+    free = sorted(free_signals)
     loops = [new_loop("signal") for _ in range(3)]
     taken = [cast(SignalPoller, loop._poller)._signo for loop in loops]
-    assert len(set(taken)) == 3 and sorted([*taken, *_io_signal._free_signals]) == free
+    assert len(set(taken)) == 3 and sorted([*taken, *free_signals]) == free
     assert not set(taken) & signal.pthread_sigmask(signal.SIG_BLOCK, ())  # to make one is not to run it
     for loop in loops:
         loop.run_until_complete(turns(1))
     assert set(taken) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
     for loop in loops:
         loop.close()
-    assert sorted(_io_signal._free_signals) == free
+    assert sorted(free_signals) == free
     assert not {*taken, signal.SIGIO} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
@@ -354,7 +354,7 @@ def test_one_loop_too_many_is_one_sentence_with_a_remedy() -> None:
 
 
 def test_the_lowest_and_the_highest_real_time_signals_are_left_to_others() -> None:
-    free = set(_io_signal._free_signals)
+    free = set(free_signals)
     assert not free & {signal.SIGRTMIN, signal.SIGRTMIN + 1, signal.SIGRTMIN + 2, signal.SIGRTMAX}
 
 
@@ -388,13 +388,13 @@ def test_a_loop_closed_from_another_thread_keeps_its_number_while_its_own_thread
     signo = cast(SignalPoller, loops[0]._poller)._signo
     loops[0].close()
     try:
-        assert signo not in _io_signal._free_signals
+        assert signo not in free_signals
     finally:
         release.set()
         thread.join()
     wait_until_reaped(thread)
     new_loop("signal").close()  # whoever makes a loop next finds that the thread is gone
-    assert signo in _io_signal._free_signals
+    assert signo in free_signals
 
 
 def test_a_thread_whose_loop_another_one_closed_is_put_right_when_it_makes_its_next() -> None:
@@ -404,10 +404,10 @@ def test_a_thread_whose_loop_another_one_closed_is_put_right_when_it_makes_its_n
     thread = threading.Thread(target=loop.close)
     thread.start()
     thread.join()
-    assert signo not in _io_signal._free_signals
+    assert signo not in free_signals
     assert signo in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     new_loop("signal").close()
-    assert signo in _io_signal._free_signals
+    assert signo in free_signals
     assert not {signo, signal.SIGIO} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
@@ -423,7 +423,7 @@ def test_a_loop_whose_thread_is_gone_gives_its_number_back() -> None:
     thread.join()
     wait_until_reaped(thread)
     loops[0].close()
-    assert cast(SignalPoller, loops[0]._poller)._signo in _io_signal._free_signals
+    assert cast(SignalPoller, loops[0]._poller)._signo in free_signals
 
 
 def test_a_subprocess_starts_with_the_loops_signals_blocked_and_no_others() -> None:

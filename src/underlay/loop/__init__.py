@@ -15,6 +15,8 @@ The rooms' inside, one model one file with the same verbs in the same order, so 
     _models.py     the table of them all, and what this machine offers
     aio.py         files                                     _install.py  _run.py   a model beneath a program
 
+    _watch*.py     which call holds a loop, and where
+
 and the same asyncio over a TCP/IP stack in user space, `stack_loop`:
 
     _io_stack.py   the loop         _bridge.py        between the stack and the device that carries its frames
@@ -31,9 +33,29 @@ from ._models import MODELS, Model, chosen_by_auto, model, models, new_loop, res
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["MODELS", "Model", "auto", "chosen_by_auto", "model", "models", "resolve", "stack_loop", *MODELS]
+    from ._watch_ledger import Block, BlockedPlace, WatchStatistics
+    from ._watch_raise import BlockingCall
+    from ._watchdog import Watchdog
+
+__all__ = [
+    "MODELS",
+    "Block",
+    "BlockedPlace",
+    "BlockingCall",
+    "Model",
+    "WatchStatistics",
+    "Watchdog",
+    "auto",
+    "chosen_by_auto",
+    "model",
+    "models",
+    "resolve",
+    "stack_loop",
+    "watchdog",
+    *MODELS,
+]
 
 
 def auto() -> asyncio.AbstractEventLoop:
@@ -141,3 +163,50 @@ def stack_loop(net: str, *, names: Mapping[str, str] | None = None) -> asyncio.A
     from ._io_stack import stack_loop as made
 
     return made(net, names=names)
+
+
+def watchdog(
+    threshold_s: float = 0.05,
+    *,
+    report: Callable[[Block], object] | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+    raise_at_blocking_calls: bool = False,
+) -> Watchdog:
+    """Watch the running loop, or ``loop``, for calls that hold it longer than ``threshold_s``.
+
+    ``with`` it for as long as it is to watch. Each block is given to ``report`` in the loop's thread, once the loop
+    runs again; without ``report`` it is a warning of the logger ``underlay.watchdog``, with the stack at the first
+    time of each line. With ``raise_at_blocking_calls``, calls that are known to block raise `BlockingCall` in this loop
+    before they do. Raises ``UsageError`` where no loop is running and none is given, and ``UnderlayError`` on
+    another system than Linux or where no real-time signal is free: each watched loop needs one.
+
+    >>> import asyncio, time
+    >>> async def main() -> None:
+    ...     with watchdog(0.02, report=lambda block: print("held by", block.at.function)) as dog:
+    ...         time.sleep(0.2)
+    ...     print(dog.statistics().count)
+    >>> asyncio.run(main())
+    held by main
+    1
+    """
+    from ._watchdog import watchdog as made
+
+    return made(threshold_s, report=report, loop=loop, raise_at_blocking_calls=raise_at_blocking_calls)
+
+
+# Opened when first asked for (PEP 562): most programs watch nothing.
+_WATCH_FILES = {
+    "Block": "_watch_ledger",
+    "BlockedPlace": "_watch_ledger",
+    "WatchStatistics": "_watch_ledger",
+    "BlockingCall": "_watch_raise",
+    "Watchdog": "_watchdog",
+}
+
+
+def __getattr__(name: str) -> object:
+    if (file := _WATCH_FILES.get(name)) is not None:
+        from importlib import import_module
+
+        return getattr(import_module(f".{file}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

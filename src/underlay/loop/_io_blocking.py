@@ -84,7 +84,8 @@ class BlockingLoop(ReactorLoop):
     _csock: socket.socket | None
 
     def __init__(self, *, turns: bool = True) -> None:
-        self._turns = turns
+        self._turns = self._may_turn = turns
+        self._watchers_of_home = 0
         self._baton = threading.RLock()  # re-entrant because it knows its owner, not to be entered twice
         self._reserved = True  # the baton is home's alone: home waits for it, or nobody runs the loop
         self._home: int | None = None
@@ -286,6 +287,12 @@ class BlockingLoop(ReactorLoop):
             return
         if not self._baton._is_owned():  # type: ignore[attr-defined]
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
+
+    def _keep_home(self, is_watched: bool) -> None:
+        """While a watchdog watches, callbacks run at home only: its timer is on one thread (_watch_sampler.py)."""
+        self._watchers_of_home += 1 if is_watched else -1
+        self._turns = self._may_turn and not self._watchers_of_home
+        self._reserved = self._home is None or not self._turns
 
     # --- signals --------------------------------------------------------------------------------------------
 

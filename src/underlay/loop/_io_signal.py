@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 from ..errors import UnderlayError
 from ._edges import Edges, merged
 from ._reactor import LONGEST_WAIT_S, READ, WRITE, ReactorLoop
+from ._real_time_signals import free_signals as _free_signals
 from ._transport import READS_BY_TRYING, StreamTransport
 
 if TYPE_CHECKING:
@@ -67,9 +68,6 @@ _PER_TURN: Final = 256  # signals taken before callbacks get their turn; a queue
 # How late a descriptor without O_ASYNC may be noticed: 200 wake-ups a second while one is watched.
 SLICE_S: Final = 0.005
 
-# Signal numbers not in use: each loop has its own, so that two loops of one thread don't take each other's.  The
-# lowest and the highest are left to others: programs that pick one by hand pick SIGRTMIN, SIGRTMIN+1 or SIGRTMAX.
-_free_signals: Final = list(range(signal.SIGRTMIN + 3, signal.SIGRTMAX))
 # Numbers of closed loops that other threads still block, perhaps with some queued: only they can change their mask.
 _still_blocked: Final[dict[int, set[int]]] = {}
 _pollers: Final[weakref.WeakSet[SignalPoller]] = weakref.WeakSet()
@@ -81,6 +79,7 @@ class SignalPoller:
     def __init__(self) -> None:
         _take_back_numbers()
         try:
+            # Each loop has its own, so that two loops of one thread don't take each other's.
             self._signo = _free_signals.pop()
         except IndexError:
             raise UnderlayError(

@@ -29,19 +29,30 @@ from typing import NoReturn
 
 from ..errors import UsageError, nearest
 from ._net_spec import EXAMPLE, parse_network
-from ._site.sitecustomize import CAPTURE_VARIABLE, INTERRUPT_WAITS, MODEL_VARIABLE, NET_VARIABLE, PROGRAM_VARIABLE
+from ._site.sitecustomize import (
+    CAPTURE_VARIABLE,
+    INTERRUPT_WAITS,
+    MODEL_VARIABLE,
+    NET_VARIABLE,
+    PROGRAM_VARIABLE,
+    WATCH_VARIABLE,
+)
 
 __all__ = ["configure", "environment", "main"]
 
 # The directory that holds nothing but our sitecustomize.
 _SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_site")
 _DEFAULT_MODEL = "auto"
+# As loop.watchdog(), which this file doesn't import: it would import asyncio.
+_THRESHOLD = "50ms"
+_WITH_VALUE = {"--io", "--net", "--capture", "--watch-threshold"}
 
 _HINT = "name a script, or a module with -m: see `underlay run --help`"
 _NEEDS = {"-m": "the name of a module", "-c": "the code to run"}
 
 _USAGE = """underlay run [--io MODEL] PROGRAM [ARGUMENT ...]
        underlay run --net NETWORK [--capture FILE] PROGRAM [ARGUMENT ...]
+       underlay run --watch[=raise] [--watch-threshold TIME] PROGRAM ...
 where PROGRAM is SCRIPT, -m MODULE or -c CODE"""
 
 _EPILOG = f"""\
@@ -73,6 +84,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--net", metavar="NETWORK", help="a user-space TCP/IP stack to put underneath")
     parser.add_argument("--capture", metavar="FILE", help="write what its device carries to FILE, as pcapng")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        const="report",
+        metavar="raise",
+        help="report each call that holds an event loop, with its stack; =raise also refuses calls known to block",
+    )
+    parser.add_argument(
+        "--watch-threshold", metavar="TIME", help=f"how long a call may hold one (default: {_THRESHOLD})"
+    )
     # Here for the page of help; _part() has taken them off before argparse looks.
     parser.add_argument("-m", metavar="MODULE", help="run a module, as `python -m` does")
     parser.add_argument("-c", metavar="CODE", help="run CODE, as `python -c` does")
@@ -100,9 +121,11 @@ def _part(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     at = 0
     while at < len(arguments):
-        if arguments[at] in ("--io", "--net", "--capture"):
+        if arguments[at] in _WITH_VALUE:
             at += 2
-        elif arguments[at] in ("-h", "--help") or arguments[at].startswith(("--io=", "--net=", "--capture=")):
+        elif arguments[at] in ("-h", "--help", "--watch") or arguments[at].partition("=")[0] in _WITH_VALUE | {
+            "--watch"
+        }:
             at += 1
         else:
             break
@@ -130,7 +153,18 @@ def main(args: argparse.Namespace) -> int:
     if args.capture is not None:
         _check_capture(args.capture, args.net)
         env[CAPTURE_VARIABLE] = args.capture
+    if args.watch is not None:
+        env[WATCH_VARIABLE] = _watch_words(args.watch, args.watch_threshold)
+    elif args.watch_threshold is not None:
+        raise UsageError("--watch-threshold is for --watch, which isn't there", remedy="say --watch too")
     _become(_program_arguments(args.program), env)
+
+
+def _watch_words(watch: str, threshold: str | None) -> str:
+    """What tells the program's process to watch."""
+    from ._watch_words import variable_for
+
+    return variable_for(watch, _THRESHOLD if threshold is None else threshold)
 
 
 def _check_capture(file: str, net: str | None) -> None:

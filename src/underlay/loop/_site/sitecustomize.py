@@ -30,6 +30,8 @@ MODEL_VARIABLE = "UNDERLAY_IO"
 NET_VARIABLE = "UNDERLAY_NET"
 # The file for what its device carries.
 CAPTURE_VARIABLE = "UNDERLAY_CAPTURE"
+# How the loops of the program and of the Python processes below it are watched: a threshold and a way.
+WATCH_VARIABLE = "UNDERLAY_WATCH"
 # The process id of the program itself, which exec() kept. It tells the program,
 # where a model that cannot run is an error, from the processes that it starts.
 PROGRAM_VARIABLE = "UNDERLAY_RUN"
@@ -157,6 +159,12 @@ def put_beneath(model: str, *, is_program: bool, net: str = "", capture: "str | 
             from underlay.trace import capture_process
 
             begin, undo = capture_process(capture)
+        # Before a loop in C is imported, which keeps what it finds in asyncio.
+        watch = os.environ.get(WATCH_VARIABLE, "")
+        if watch:
+            from underlay.loop._watch_run import begin as begin_to_watch
+
+            begin_to_watch(watch)
         install_named(model, net)
         if undo is not None:
             begin()

@@ -67,8 +67,9 @@ docs-stack: $(VENV)/.installed-test ## measure the user-space stack, as docs/sta
 docs-errors: $(VENV)/.installed-test ## play docs/sim-errors.md anew, on two kernels and on the simulator; as root
 	@$(BIN)/python -m tests.sim.errors_page
 
-docs-ipc: $(VENV)/.installed-test ## write the table of kinds of docs/ipc.md anew
+docs-ipc: $(VENV)/.installed-test ## write the tables of docs/ipc.md anew: the kinds, and what a message costs
 	@$(BIN)/underlay ipc --markdown > docs/figures/ipc-kinds.md
+	@$(BIN)/python benchmarks/ipc.py --rounds 5 --markdown docs/figures/ipc-costs.md
 
 docs-sim: ## measure simulated hosts beside simloop, plain and compiled, as docs/sim.md shows them; needs CPython 3.12
 	@python=$$(command -v python3.12 || ls -d $$HOME/.pyenv/versions/3.12.*/bin/python 2>/dev/null | tail -n 1); \

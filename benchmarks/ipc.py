@@ -34,6 +34,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from benchmarks.ipc_carriers import CARRIERS, Carrier, MissingPackageError, flush  # noqa: E402
 
+from underlay.tools._compare import describe_machine  # noqa: E402
+
 # By what was measured, by carrier: the figure and the CPU time, round by round.
 Figures: TypeAlias = dict[str, dict[str, list[tuple[float, float]]]]
 SIZES = {"64 B": 64, "4 KiB": 4096, "1 MiB": 1 << 20}
@@ -176,6 +178,28 @@ def table(figures: Figures) -> Iterator[str]:
             yield f"  {name:<26} {shown} {spread(wall):>5.0%} {amount} {median_cpu:>9,.2f} {spread(cpu):>5.0%}  {ratio}"
 
 
+def markdown(figures: Figures) -> Iterator[str]:
+    """The lines of a table for the docs: a row for each carrier, of medians."""
+    small, large, trips = (figures.get(what, {}) for what in ("one way, 64 B", "one way, 1 MiB", "round trip, 64 B"))
+    yield "| | 64 B, messages/s | CPU µs | 1 MiB, GB/s | CPU µs | 64 B and back, µs | CPU µs | × CPU of bare calls |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    # By carrier, what is shown: a factor to the column's unit, and its digits.
+    columns = ((small, 1.0, 0), (large, SIZES["1 MiB"] / 1e9, 2), (trips, 1.0, 1))
+    for name in dict.fromkeys([*small, *large, *trips]):
+        cells: list[str] = []
+        for by_name, factor, digits in columns:
+            pairs = by_name.get(name)
+            cells += [f"{middle(pairs) * factor:,.{digits}f}", f"{middle(pairs, 1):,.1f}"] if pairs else ["", ""]
+        bare = CARRIERS[name].bare
+        ratio = middle(trips[name], 1) / middle(trips[bare], 1) if name in trips and bare in trips else 0
+        yield f"| {name} | {' | '.join(cells)} | {f'{ratio:.2f}' if ratio else ''} |"
+
+
+def middle(pairs: list[tuple[float, float]], which: int = 0) -> float:
+    """The median of the figures, or of their CPU times."""
+    return statistics.median(pair[which] for pair in pairs)
+
+
 def main() -> None:
     """Measure what is there, and print or write it."""
 
@@ -188,6 +212,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, nargs="*", default=[1, 2], help="on how many cores (default: 1 2)")
     parser.add_argument("--kinds", nargs="*", metavar="NAME", help="only these, and the reference")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--markdown", metavar="FILE", help="write a table for the docs")
     options = parser.parse_args()
     multiprocessing.set_start_method("fork")
     for name in [name for name in options.kinds or [] if name not in CARRIERS]:
@@ -204,15 +229,26 @@ def main() -> None:
             names.append(name)
     usable = sorted(os.sched_getaffinity(0))
     results: dict[str, Figures] = {}
+    loads: dict[str, float] = {}
     for how_many in options.cores:
         if how_many > len(usable):
             print(f"{how_many} cores are passed over: this process may use {len(usable)}")
             continue
         title = f"{how_many} core" + "s" * (how_many > 1)
         results[title] = measure(names, options.rounds, usable[:how_many])
-        print(f"\n== {title}; median of {options.rounds} rounds; load {os.getloadavg()[0]:.1f} ==")
+        loads[title] = os.getloadavg()[0]
+        print(f"\n== {title}; median of {options.rounds} rounds; load {loads[title]:.1f} ==")
         print("\n".join(table(results[title])))
         os.sched_setaffinity(0, usable)
+    if options.markdown:
+        about = describe_machine()
+        lines = [
+            f"Measured by `python benchmarks/ipc.py --rounds {options.rounds}` on {time.strftime('%Y-%m-%d')}: "
+            f"{about['processor']}, {about['kernel']}, {about['python']}; medians, CPU time of both processes.",
+        ]
+        for title, shown in results.items():
+            lines += ["", f"**Both processes on {title}**, the machine's load {loads[title]:.1f}", "", *markdown(shown)]
+        Path(options.markdown).write_text("\n".join(lines) + "\n")
     if options.json:
         machine = {"python": platform.python_version(), "kernel": platform.release(), "cores": os.cpu_count()}
         Path(options.json).write_text(json.dumps({"machine": machine, "figures": results}, indent=1))

@@ -333,6 +333,7 @@ CARRIERS: dict[str, Carrier] = {
     "bare TCP": Carrier(bare_tcp),
     "bare eventfd": Carrier(bare_eventfd, round_trip_only=True),
     "pipe": Carrier(channel("pipe"), "bare pipe"),
+    "fifo": Carrier(channel("fifo"), "bare pipe"),
     "unix": Carrier(channel("unix"), BARE_UNIX),
     "seqpacket": Carrier(channel("seqpacket"), BARE_PACKETS, max_message_bytes=4096),
     "mqueue": Carrier(channel("mqueue"), "bare pipe", max_message_bytes=4096),

@@ -25,7 +25,8 @@ def test_each_carrier_carries_what_is_measured(name: str) -> None:
         assert min(benchmark.rate(carrier, size_bytes, cores, 20)) > 0
     if not carrier.one_way_only:
         assert min(benchmark.round_trip_us(carrier, size_bytes, cores, 20)) > 0
-    assert set(os.listdir("/proc/self/fd")) == before
+    if not carrier.package:  # what another package keeps open is its own
+        assert set(os.listdir("/proc/self/fd")) == before
     assert os.sched_getaffinity(0) == allowed
 
 
@@ -41,3 +42,14 @@ def test_the_table_shows_ratios_of_medians() -> None:
         "round trip, 64 B": {"bare pipe": [(10.0, 5.0), (12.0, 5.0), (11.0, 5.0)], "pipe": [(22.0, 10.0)]}
     }
     assert any("2.00 ×,  2.00 × bare pipe" in line for line in benchmark.table(figures))
+
+
+def test_the_table_of_the_docs_has_a_row_for_each_carrier() -> None:
+    figures: benchmark.Figures = {
+        "one way, 64 B": {"pipe": [(1_000_000.0, 2.0)]},
+        "round trip, 64 B": {"bare pipe": [(10.0, 5.0)], "pipe": [(22.0, 6.0)]},
+    }
+    assert list(benchmark.markdown(figures))[2:] == [
+        "| pipe | 1,000,000 | 2.0 |  |  | 22.0 | 6.0 | 1.20 |",
+        "| bare pipe |  |  |  |  | 10.0 | 5.0 |  |",
+    ]

@@ -391,7 +391,7 @@ def test_a_persistent_name_whose_queue_is_gone_can_still_be_removed(persistent: 
 
 
 def test_a_kind_that_cannot_be_persistent_says_so() -> None:
-    with pytest.raises(UsageError, match="a pipe cannot be persistent; mqueue and sysv can"):
+    with pytest.raises(UsageError, match="the kind pipe cannot be persistent; mqueue and sysv can"):
         ipc.create("pipe", "orders", persistent=True)
     with pytest.raises(UsageError, match="a persistent channel has one way"):
         ipc.create("mqueue", "orders", role="both", persistent=True)

@@ -68,7 +68,7 @@ def test_a_message_queue_has_its_name_no_longer_than_it_is_made() -> None:
 
 def test_more_than_the_kernel_takes_in_one_message_is_refused() -> None:
     most = ipc.KINDS["sysv"].max_message_bytes
-    with pytest.raises(UsageError, match=f"a sysv cannot take messages of up to {most + 1:,} bytes"):
+    with pytest.raises(UsageError, match=f"the kind sysv cannot take messages of up to {most + 1:,} bytes"):
         ipc.pair("sysv", max_message_bytes=most + 1)
     with pytest.raises(UsageError, match="of 10 bytes has no room for messages of 20"):
         ipc.pair("sysv", max_message_bytes=20, capacity=10)

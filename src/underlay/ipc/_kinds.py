@@ -105,11 +105,11 @@ def terms_for(kind: str, max_message_bytes: int | None, capacity: int, wakeup: s
         max_message_bytes = module_of(kind).KIND.usual_message_bytes or most
     if not 0 < max_message_bytes <= most:
         raise UsageError(
-            f"a {kind} cannot take messages of up to {max_message_bytes:,} bytes",
+            f"the kind {kind} cannot take messages of up to {max_message_bytes:,} bytes",
             remedy=f"max_message_bytes is from 1 to {most:,} here",
         )
     if capacity < 0:
-        raise UsageError(f"a {kind} cannot have room for {capacity}", remedy="0 leaves it to the kind")
+        raise UsageError(f"the kind {kind} cannot have room for {capacity}", remedy="0 leaves it to the kind")
     if wakeup not in WAKEUPS:
         raise UsageError(f"nobody is woken by {wakeup!r}", remedy=nearest(wakeup, WAKEUPS))
     return Terms(kind, max_message_bytes, capacity, wakeup)

@@ -94,7 +94,7 @@ class Listener:
         self.name: Final = name
         network = network_module_of(terms.kind)
         if network is None and not module_of(terms.kind).KIND.unrelated_processes:
-            raise UsageError(f"a {terms.kind} cannot have a name", remedy="make both ends with ipc.pair()")
+            raise UsageError(f"the kind {terms.kind} cannot have a name", remedy="make both ends with ipc.pair()")
         self._reception = (
             _LocalReception(terms, name, both_ways=both_ways, replace=replace)
             if network is None

@@ -155,7 +155,7 @@ def create(
         channel.announce()
         return channel
     if not module_of(kind).KIND.unrelated_processes:
-        raise UsageError(f"a {kind} cannot have a name", remedy="make both ends with ipc.pair()")
+        raise UsageError(f"the kind {kind} cannot have a name", remedy="make both ends with ipc.pair()")
     many = module_of(kind).KIND.many_senders and role == "receiver"
     receiving, sending = make_ends(terms, role == "both")
     here, there = (sending, receiving) if role == "sender" else (receiving, sending)

@@ -32,7 +32,7 @@ class PersistentModule(KindModule, Protocol):
 def _module_of(kind: str) -> PersistentModule:
     module = module_of(kind)
     if not hasattr(module, "create_persistent"):
-        raise UsageError(f"a {kind} cannot be persistent", remedy="mqueue and sysv can")
+        raise UsageError(f"the kind {kind} cannot be persistent", remedy="mqueue and sysv can")
     return cast(PersistentModule, module)
 
 

@@ -73,12 +73,33 @@ CREATE TABLE events (
 CREATE INDEX events_of_job ON events (job, id);
 """
 
-# Connections of a parent process, kept in its forked child: to close them there would write to the parent's file.
-_inherited: list[sqlite3.Connection] = []
+# A fork copies SQLite's own record of which locks this process holds on a file, but not the locks: a child that opened
+# the file anew would believe that it has them, and write into a log that others think unused, or wait for ever for a
+# lock that it thinks is held by itself (sqlite.org/howtocorrupt.html, 2.6). So before a fork every connection is
+# closed, between two transactions, which takes that record away; after it both sides open their own when they need
+# one. A process that is started by exec, such as subprocess makes, is not concerned and does not come here.
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+_forking = threading.local()  # what this thread has locked for its fork; two threads may fork at once
+
+
+def _before_fork() -> None:
+    _forking.locked = sorted(_databases, key=id)  # in one order, so that two who fork don't wait for each other
+    for database in _forking.locked:
+        database._lock.acquire()
+        database._close_connection()
+
+
+def _after_fork() -> None:
+    for database in _forking.locked:
+        database._lock.release()
+    del _forking.locked
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class Database:
-    """The open database of jobs; any thread may use it, and a forked child opens its own.
+    """The open database of jobs; any thread may use it, and so may a forked child.
 
     ``busy_s`` is how long to wait for another process's transaction. Raises ``UsageError`` for a file that is no
     database of jobs, and ``JobsUnavailable`` for one that cannot be opened, made or written.
@@ -90,14 +111,17 @@ class Database:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._open: list[sqlite3.Connection] = []
-        weakref.finalize(self, _close_own, self._open, os.getpid())
-        self._process = os.getpid()
+        weakref.finalize(self, _close_all, self._open)
+        _databases.add(self)
         self._closed = False
         with self.reading():
             pass
 
-    def connect(self) -> sqlite3.Connection:
-        """Open one more connection, which the caller closes."""
+    def another(self) -> Database:
+        """Open the same file once more."""
+        return Database(self.path, busy_s=self._busy_s)
+
+    def _connect(self) -> sqlite3.Connection:
         self._make_private()
         with self._explaining():
             connection = sqlite3.connect(
@@ -114,20 +138,22 @@ class Database:
         """Close it; a second time does nothing."""
         with self._lock:
             self._closed = True
-            _close_own(self._open, self._process)
+            self._close_connection()
+
+    def _close_connection(self) -> None:
+        if self._connection is None or not self._connection.in_transaction:
+            _close_all(self._open)
             self._connection = None
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Lend the connection for statements that only read."""
-        self._notice_fork()
         with self._lock, self._explaining():
             yield self._own()
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Lend the connection for one transaction, which is on the disk when the block ends; an error undoes it."""
-        self._notice_fork()
         with self._lock, self._explaining():
             connection = self._own()
             # A transaction that began as a reader could be refused when it wants to write (SQLITE_BUSY_SNAPSHOT).
@@ -144,20 +170,9 @@ class Database:
         if self._closed:
             raise UsageError(f"the jobs of {self.path} are closed")
         if self._connection is None:
-            self._connection = self.connect()
+            self._connection = self._connect()
             self._open.append(self._connection)
         return self._connection
-
-    def _notice_fork(self) -> None:
-        """In a forked child, leave the parent's connection and lock alone (sqlite.org/howtocorrupt.html, 2.6)."""
-        if os.getpid() != self._process:
-            if self._connection is not None:
-                _inherited.append(self._connection)
-            self._connection = None
-            self._open = []
-            self._lock = threading.RLock()
-            self._process = os.getpid()
-            weakref.finalize(self, _close_own, self._open, self._process)
 
     def _make_private(self) -> None:
         """Make the file for its owner alone, where there is none; SQLite gives its companions the same mode."""
@@ -219,11 +234,10 @@ class Database:
             raise told from error
 
 
-def _close_own(connections: list[sqlite3.Connection], process: int) -> None:
-    """Close what this process opened, also where nobody called close(): at the latest when Python ends."""
-    if os.getpid() == process:
-        while connections:
-            connections.pop().close()
+def _close_all(connections: list[sqlite3.Connection]) -> None:
+    """Close connections, also where nobody called close(): at the latest when Python ends."""
+    while connections:
+        connections.pop().close()
 
 
 def _statements() -> Iterator[str]:

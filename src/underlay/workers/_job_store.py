@@ -226,16 +226,25 @@ class Store:
         """Remove some of the jobs that were done or cancelled longer ago than ``Limits.keep_s``."""
         return self._purge_some((JobState.DONE, JobState.CANCELLED), now - self._limits.keep_s)
 
-    def unknown_tasks(self, tasks: Collection[str]) -> dict[str, int]:
-        """Count, by task, the waiting jobs whose task is none of these."""
+    def is_idle(self, tasks: Collection[str]) -> bool:
+        """Whether none of these tasks' jobs waits, now or for later, and none at all runs."""
         with self.database.reading() as connection:
-            marks = ", ".join("?" * len(tasks))
-            return dict(
-                connection.execute(
-                    f"SELECT task, count(*) FROM jobs WHERE state = 'waiting' AND task NOT IN ({marks}) GROUP BY task",
-                    tuple(tasks),
-                ).fetchall()
-            )
+            if connection.execute("SELECT 1 FROM jobs WHERE state = 'running' LIMIT 1").fetchone():
+                return False
+            waiting = "SELECT 1 FROM jobs WHERE state = 'waiting' AND task = ? LIMIT 1"
+            return not any(connection.execute(waiting, (task,)).fetchone() for task in tasks)
+
+    def waiting_tasks(self) -> list[str]:
+        """Name the tasks of the jobs that wait, by one step in the index for each, however many jobs there are."""
+        with self.database.reading() as connection:
+            rows = connection.execute(
+                "WITH RECURSIVE names (task) AS ("
+                " SELECT min(task) FROM jobs WHERE state = 'waiting'"
+                " UNION ALL SELECT (SELECT min(task) FROM jobs WHERE state = 'waiting' AND task > names.task)"
+                " FROM names WHERE task IS NOT NULL"
+                ") SELECT task FROM names WHERE task IS NOT NULL"
+            ).fetchall()
+        return [task for (task,) in rows]
 
     # People.
 

@@ -108,7 +108,7 @@ class Watch:
 
     def _look_until_nobody_waits(self) -> None:
         # A connection of its own: data_version does not count the commits of the connection that asks.
-        connection = self._database.connect()
+        database = self._database.another()
         pause = threading.Event()
         try:
             version = None
@@ -117,17 +117,23 @@ class Watch:
                     if not self._bells:
                         self._thread = None
                         return
-                now = connection.execute("PRAGMA data_version").fetchone()[0]
+                # A connection that a fork made close and open again begins at another number, and that is looked into.
+                with database.reading() as connection:
+                    now = connection.execute("PRAGMA data_version").fetchone()[0], id(connection)
                 if now != version:
                     version = now
                     self._pace.hasten()
-                    while self._ring(connection.execute(
-                        "SELECT id, job FROM events WHERE id > ? ORDER BY id LIMIT ?", (self._seen, _AT_ONCE)
-                    ).fetchall()):  # fmt: skip
+                    while self._ring(self._news(database)):
                         pass
                 pause.wait(self._pace.next_s())
         finally:
-            connection.close()
+            database.close()
+
+    def _news(self, database: Database) -> list[tuple[int, int]]:
+        with database.reading() as connection:
+            return connection.execute(
+                "SELECT id, job FROM events WHERE id > ? ORDER BY id LIMIT ?", (self._seen, _AT_ONCE)
+            ).fetchall()
 
     def _ring(self, rows: list[tuple[int, int]]) -> bool:
         """Ring for these events; whether there may be more."""

@@ -121,7 +121,7 @@ class Worker:
                 if now >= housekeeping:
                     housekeeping = now + _HOUSEKEEPING_S
                     self._housekeep()
-                if until_idle and not self._running and self._is_idle():
+                if until_idle and not self._running and self._store.is_idle(self._jobs.tasks):
                     break
                 self._bell.wait(pace.next_s())
                 self._bell.clear()
@@ -137,12 +137,6 @@ class Worker:
     def _may_claim(self) -> bool:
         room = len(self._running) < self._at_once
         return room and self._store.has_work(self._jobs.tasks, self._jobs.now())
-
-    def _is_idle(self) -> bool:
-        """Whether nothing waits or runs anywhere: a job that waits for its next try is still to be run."""
-        counted = self._jobs.statistics()
-        others = sum(self._store.unknown_tasks(self._jobs.tasks).values())
-        return counted.running == 0 and counted.waiting - others <= 0
 
     def _turn(self, *, renew: bool, claim: bool) -> bool:
         """Write all that there is to write, and begin new jobs; False where the database is busy, for later."""
@@ -286,13 +280,12 @@ class Worker:
     def _housekeep(self) -> None:
         try:
             self._store.prune(self._jobs.now())
-            for task, count in self._store.unknown_tasks(self._jobs.tasks).items():
-                if task not in self._warned:
+            for task in self._store.waiting_tasks():
+                if task not in self._jobs.tasks and task not in self._warned:
                     self._warned.add(task)
                     _log.warning(
-                        "%d jobs of %s wait for the task %r, which this worker has not registered",
-                        count, self._jobs.path, task,
-                    )  # fmt: skip
+                        "jobs of %s wait for the task %r, which this worker has not registered", self._jobs.path, task
+                    )
         except JobsBusy as error:
             _log.warning("%s; trying again", error)
 

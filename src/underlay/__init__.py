@@ -20,7 +20,7 @@ below its own line:
 ``sim``                   many hosts in virtual time, for tests of bad networks
 ``loop``                  the I/O models, each one an asyncio event loop
 ``ipc``                   channels between processes, locks, framing
-``workers``               where work runs; jobs that outlive who asked for them
+``workers``               executors; jobs that outlive who asked for them
 ``trace``                 records what probes say, as pcapng
 ``stack``                 TCP/IP as pure state machines
 ``link``                  what carries frames: TAP and TUN, a virtual wire

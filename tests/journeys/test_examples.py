@@ -42,7 +42,7 @@ TCP_EXAMPLES = {
     "iperf3_server.py": _clients.iperf3,
 }
 # Those that need more, each with a test of its own below.
-OTHER_EXAMPLES = {"unix_echo.py", "tls_echo.py", "sleepy.py", "echo_client.py"}
+OTHER_EXAMPLES = {"unix_echo.py", "tls_echo.py", "sleepy.py", "echo_client.py", "primes.py"}
 
 
 def journey(
@@ -173,6 +173,17 @@ def test_a_loop_that_sleeps_serves_all_and_one_that_blocks_serves_one(model: str
         "block": "1 asleep at once",
         "thread": "3 asleep at once",
     }
+
+
+@on_every_model
+def test_primes_are_counted_in_threads_or_in_processes(model: str) -> None:
+    need(model)
+    words: list[str | Path] = [EXAMPLES / "primes.py", "--limit", "1000", "--parts", "3"]
+    assert finish(model, words) == "168 primes below 1000, counted here\n"
+    if model != "standard":
+        pytest.importorskip("cloudpickle", reason="not installed; remedy: pip install 'underlay[workers]'")
+        said = finish(model, ["--executor", "process", *words])
+        assert said == "168 primes below 1000, counted elsewhere\n"
 
 
 @on_every_model

@@ -31,6 +31,7 @@ from ..errors import UsageError, nearest
 from ._net_spec import EXAMPLE, parse_network
 from ._site.sitecustomize import (
     CAPTURE_VARIABLE,
+    EXECUTOR_VARIABLE,
     INTERRUPT_WAITS,
     MODEL_VARIABLE,
     NET_VARIABLE,
@@ -45,12 +46,12 @@ _SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_site")
 _DEFAULT_MODEL = "auto"
 # As loop.watchdog(), which this file doesn't import: it would import asyncio.
 _THRESHOLD = "50ms"
-_WITH_VALUE = {"--io", "--net", "--capture", "--watch-threshold"}
+_WITH_VALUE = {"--io", "--net", "--capture", "--executor", "--watch-threshold"}
 
 _HINT = "name a script, or a module with -m: see `underlay run --help`"
 _NEEDS = {"-m": "the name of a module", "-c": "the code to run"}
 
-_USAGE = """underlay run [--io MODEL] PROGRAM [ARGUMENT ...]
+_USAGE = """underlay run [--io MODEL] [--executor KIND] PROGRAM [ARGUMENT ...]
        underlay run --net NETWORK [--capture FILE] PROGRAM [ARGUMENT ...]
        underlay run --watch[=raise] [--watch-threshold TIME] PROGRAM ...
 where PROGRAM is SCRIPT, -m MODULE or -c CODE"""
@@ -69,7 +70,10 @@ NETWORK puts the program on a TCP/IP stack of its own, in its own process:
 the program alone with itself). Further words: ip= another address, gw= the
 gateway, mtu= bytes, dns= a name server, dev= the device's name, peer= the
 kernel's address, offload=no, busy_poll= microseconds to look for the next frame
-before sleeping. Processes that the program starts are on the kernel's network."""
+before sleeping. Processes that the program starts are on the kernel's network.
+
+KIND is inline, thread, process, interpreter, celery or dask; options follow it,
+as in process,max_workers=4."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +97,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--watch-threshold", metavar="TIME", help=f"how long a call may hold one (default: {_THRESHOLD})"
+    )
+    parser.add_argument(
+        "--executor", metavar="KIND", help="where run_in_executor(None, …) and to_thread run their calls"
     )
     # Here for the page of help; _part() has taken them off before argparse looks.
     parser.add_argument("-m", metavar="MODULE", help="run a module, as `python -m` does")
@@ -157,6 +164,10 @@ def main(args: argparse.Namespace) -> int:
         env[WATCH_VARIABLE] = _watch_words(args.watch, args.watch_threshold)
     elif args.watch_threshold is not None:
         raise UsageError("--watch-threshold is for --watch, which isn't there", remedy="say --watch too")
+    if args.executor is not None:
+        if not args.executor:
+            raise UsageError("--executor needs a kind", remedy="an example: --executor process,max_workers=4")
+        env[EXECUTOR_VARIABLE] = args.executor
     _become(_program_arguments(args.program), env)
 
 

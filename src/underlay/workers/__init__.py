@@ -1,6 +1,20 @@
-"""Where work runs, and jobs that outlive whoever asked for them.
+"""Workers: calls run wherever there is room, and jobs outlive whoever asked for them.
 
-::
+Executors, behind the standard library's `concurrent.futures.Executor`::
+
+    _kinds.py     which kinds there are; each is in a file of its own:
+    _inline.py, _thread.py, _process.py, _interpreter.py, _celery.py, _dask.py
+    _contract.py  what a kind offers, and the errors
+    _bounded.py   back-pressure over any executor
+    _default.py   an executor in the place of event loops' own threads; _context.py: context variables go along
+    _pool.py      the executor of all workers outside of this process: futures, order, the end
+    _letters.py   calls on their way to workers elsewhere
+    _pickling.py  calls and answers as bytes; _signed.py: bytes that only a friend can have written
+    _worker_process.py  a process that ends when we do; what such a process does:
+    _process_worker.py, _celery_worker.py with _celery_task.py and _celery_folder.py, _dask_worker.py
+    _packages.py  packages that only some kinds need
+
+and jobs::
 
     _jobs.py          durable jobs: tasks, submitting, waiting
     _receipt.py       what a submitter holds; _jobs_aio.py: the same for asyncio
@@ -10,10 +24,15 @@
     _job_serialise.py, _job_records.py, _job_errors.py
     _jobs_cli.py      `underlay jobs`; _job_processes.py: the workers that it keeps running
 
-This room knows threads, processes and the files that they share. It refuses to know event loops, beyond that results
-are awaited on them, and what the work means.
+This room knows threads, processes, engines and the files that they share. It refuses to know event loops, beyond that
+results are awaited on them and that they hand calls to executors, and what the work means.
 """
 
+from ._bounded import BoundedExecutor, bounded
+from ._celery_task import serve_celery
+from ._contract import EngineUnavailable, Kind, NotPicklable, RemoteFailure, RemoteTraceback
+from ._default import install, install_words, redirect_uvloop
+from ._inline import InlineExecutor
 from ._job_call import CurrentJob, current_job
 from ._job_errors import (
     GiveUp,
@@ -32,13 +51,19 @@ from ._job_serialise import JobSerialiser, JsonSerialiser
 from ._job_states import TRANSITIONS, Backoff, JobEvent, JobState
 from ._job_worker import WorkerStatistics
 from ._jobs import Jobs
+from ._kinds import KINDS, executor
+from ._pool import PoolExecutor
 from ._receipt import Receipt
 
 __all__ = [
+    "KINDS",
     "TRANSITIONS",
     "Backoff",
+    "BoundedExecutor",
     "CurrentJob",
+    "EngineUnavailable",
     "GiveUp",
+    "InlineExecutor",
     "Job",
     "JobCancelled",
     "JobError",
@@ -52,12 +77,23 @@ __all__ = [
     "JobsUnavailable",
     "JsonSerialiser",
     "KeyConflict",
+    "Kind",
     "Limits",
     "NoSuchJob",
+    "NotPicklable",
     "NotSerialisable",
+    "PoolExecutor",
     "QueueFull",
     "Receipt",
+    "RemoteFailure",
+    "RemoteTraceback",
     "StoredEvent",
     "WorkerStatistics",
+    "bounded",
     "current_job",
+    "executor",
+    "install",
+    "install_words",
+    "redirect_uvloop",
+    "serve_celery",
 ]

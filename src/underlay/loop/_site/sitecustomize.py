@@ -32,6 +32,8 @@ NET_VARIABLE = "UNDERLAY_NET"
 CAPTURE_VARIABLE = "UNDERLAY_CAPTURE"
 # How the loops of the program and of the Python processes below it are watched: a threshold and a way.
 WATCH_VARIABLE = "UNDERLAY_WATCH"
+# The executor that stands in for its event loops' own threads. The program's alone, or workers would have workers.
+EXECUTOR_VARIABLE = "UNDERLAY_EXECUTOR"
 # The process id of the program itself, which exec() kept. It tells the program,
 # where a model that cannot run is an error, from the processes that it starts.
 PROGRAM_VARIABLE = "UNDERLAY_RUN"
@@ -103,10 +105,12 @@ def start() -> None:
     is_program = program.replace(INTERRUPT_WAITS, "") == str(os.getpid())
     net = os.environ.pop(NET_VARIABLE, "")
     capture = os.environ.pop(CAPTURE_VARIABLE, None)
+    executor = os.environ.pop(EXECUTOR_VARIABLE, "")
     if model and sys.version_info >= OLDEST_PYTHON:
         if is_program:
             with_quiet_interrupts(
-                lambda: put_beneath(model, is_program=True, net=net, capture=capture), program.endswith(INTERRUPT_WAITS)
+                lambda: put_beneath(model, is_program=True, net=net, capture=capture, executor=executor),
+                program.endswith(INTERRUPT_WAITS),
             )
         else:
             AfterImport("asyncio", lambda module: put_beneath(model, is_program=False)).watch()
@@ -130,10 +134,13 @@ def with_quiet_interrupts(action: "Callable[[], None]", is_blocked: bool) -> Non
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def put_beneath(model: str, *, is_program: bool, net: str = "", capture: "str | None" = None) -> None:
+def put_beneath(
+    model: str, *, is_program: bool, net: str = "", capture: "str | None" = None, executor: str = ""
+) -> None:
     """Put ``model``, or the network ``net``, beneath this process; where it cannot be, end the program, spare a child.
 
-    What the network's device carries goes to the file ``capture``.
+    What the network's device carries goes to the file ``capture``; what the program's loops
+    would run in their own threads, to ``executor``.
     A child keeps the standard loop when it has no underlay (it may belong to
     another environment); when it has one but cannot run the model, it says so.
     """
@@ -168,6 +175,12 @@ def put_beneath(model: str, *, is_program: bool, net: str = "", capture: "str | 
         install_named(model, net)
         if undo is not None:
             begin()
+        if executor:
+            # Nor do `loop` and `workers` know each other.
+            from underlay.workers import install_words, redirect_uvloop
+
+            install_words(executor)
+            AfterImport("uvloop", redirect_uvloop).watch()
     except (UnderlayError, OSError) as error:
         said: object = error
         if not isinstance(error, UnderlayError):

@@ -521,6 +521,13 @@ class UringLoop(ReactorLoop):
             listener.close()
         super()._stop_serving(sock)  # type: ignore[misc]  # which since 3.13 also removes the path of a Unix socket
 
+    def _leave_serving(self, sock: socket.socket) -> None:
+        """Stop serving a listening socket that goes on listening in other processes, without losing a connection."""
+        listener = self._listeners.pop(sock.fileno(), None)
+        if listener is not None:
+            listener.leave()
+        super()._stop_serving(sock)  # type: ignore[misc]
+
     # --- transports -----------------------------------------------------------------------------------------
 
     def _make_socket_transport(

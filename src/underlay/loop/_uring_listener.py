@@ -49,13 +49,14 @@ class Listener:
         self._head = _ring.head(_ring.ACCEPT, sock.fileno(), _ring.ACCEPT_MULTISHOT)
         self.mark = self._id << KIND_BITS | ACCEPTED
         self.accepting = False  # the kernel was told to
+        self._has_left = False
         self._accepted: deque[int] = deque()  # not served yet
         self._poller.listeners[self._id] = self
         self.arm()
 
     def arm(self) -> None:
         """Have the kernel accept until it is told to stop."""
-        if self._id in self._poller.listeners and not self.accepting:
+        if self._id in self._poller.listeners and not self.accepting and not self._has_left:
             self.accepting = self._poller.push(self._head, 0, 0, socket.SOCK_CLOEXEC << 32, self.mark) >= 0
 
     def completed(self, result: int, more: bool) -> None:
@@ -101,6 +102,11 @@ class Listener:
         if self._poller.listeners.pop(self._id, None) is not None:
             self._poller.end(self.mark)
         self.forget_accepted()
+
+    def leave(self) -> None:
+        """Stop accepting, as `close`; but what the kernel has accepted is served: nobody else can."""
+        self._has_left = True
+        self._poller.end(self.mark)
 
     def forget_accepted(self) -> None:
         """Close the connections that nobody will serve, as the kernel does with those in the backlog."""

@@ -57,6 +57,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "run": (".loop._run", "run a program, unmodified, on one of them"),
         "compare": (".tools._compare_cli", "run a program on each of them under load, and compare"),
     },
+    "Run it several times": {
+        "serve": (".tools._serve", "run a server in several workers, and restart them without a pause"),
+    },
     "Give it a network of its own": {
         "net": (".tools._net", "make a TAP or TUN device with an address, and remove it again"),
     },
@@ -81,6 +84,7 @@ _EXAMPLES = (
     ("underlay run --io uring -m uvicorn app:app", "the same for a module"),
     ("underlay run --net tap:10.9.0.2/24 app.py", "on a TCP/IP stack of its own"),
     ("underlay compare examples/echo.py", "which model suits it best?"),
+    ("underlay serve app:main --workers 4", "one address, four processes"),
     ("underlay sim scenario.py --seed 7", "a bad network, replayed"),
     ("underlay connect localhost:8888", "talk to it yourself"),
 )

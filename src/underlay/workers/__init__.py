@@ -23,6 +23,7 @@ and jobs::
     _job_store.py     the transactions; _job_database.py: the file; _job_watch.py: who waits hears of changes
     _job_serialise.py, _job_records.py, _job_errors.py
     _jobs_cli.py      `underlay jobs`; _job_processes.py: the workers that it keeps running
+    _serve/           `underlay serve`: one unmodified server in several workers, under supervision
 
 This room knows threads, processes, engines and the files that they share. It refuses to know event loops, beyond that
 results are awaited on them and that they hand calls to executors, and what the work means.

@@ -1,0 +1,371 @@
+"""The supervising process: carries out what the state machine decides, and tells it what happens.
+
+One thread and one selector: signals, the workers' calls, the control socket and
+deadlines all end up as events of ``_supervisor``. It runs nothing of the program,
+so that it has nothing that could block or crash it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from ._channel import Call, Reply, receive, send
+from ._child import Child
+from ._control import Control
+from ._listeners import Listeners
+from ._proc import connections, usage
+from ._program import Program
+from ._status import SCHEMA, Row, Status
+from ._supervisor import (
+    Action,
+    Ask,
+    Beat,
+    Begin,
+    Ceased,
+    Connections,
+    Drain,
+    Event,
+    Exited,
+    Failing,
+    Finish,
+    Kill,
+    Policy,
+    Ready,
+    Resize,
+    Restart,
+    Start,
+    State,
+    Stop,
+    Supervisor,
+    Tick,
+    Unusable,
+)
+from ._worker import Order
+
+__all__ = ["Group", "Options"]
+
+# How often the connections of draining workers are counted: a tenth of what a person notices as a pause.
+_COUNT_PAUSE_S = 0.1
+
+_SIGNALS: dict[signal.Signals, Event | None] = {
+    signal.SIGTERM: Stop(gently=True),
+    signal.SIGINT: Stop(gently=False),
+    signal.SIGHUP: Restart(),
+    signal.SIGTTIN: Resize(+1),
+    signal.SIGTTOU: Resize(-1),
+    signal.SIGCHLD: None,  # only to look
+}
+_WORDS: dict[str, Event] = {
+    "restart": Restart(),
+    "more": Resize(+1),
+    "fewer": Resize(-1),
+    "stop": Stop(gently=True),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the group is started with."""
+
+    program: Program
+    workers: int = 1
+    by: str = "process"
+    share: str = "inherit"
+    control: str = ""
+    policy: Policy = field(default_factory=Policy)
+
+
+class Group:
+    """Workers of one program, under supervision."""
+
+    def __init__(self, options: Options, environment: Mapping[str, str]) -> None:
+        self._options = options
+        self._environment = environment
+        # By thread, one process holds them all: a restart replaces that process, code and all.
+        self._threads = options.workers if options.by == "thread" else 0
+        self._supervisor = Supervisor(options.policy)
+        self._listeners = Listeners(options.share)
+        self._children: dict[int, Child] = {}
+        self._selector = selectors.DefaultSelector()
+        self._control = Control(options.control) if options.control else None
+        self._waiting: list[socket.socket] = []  # clients that asked for a restart
+        self._signals = socket.socketpair()
+        self._status: int | None = None
+        self._count_at = 0.0
+        self._places: list[object] = []  # kept when nobody listens there any more, to count connections by
+        self._sentences: set[str] = set()
+
+    def run(self) -> int:
+        """Supervise until told to stop; return the exit status."""
+        previous = self._take_signals()
+        try:
+            if self._control is not None:
+                self._selector.register(self._control.sock, selectors.EVENT_READ, self._welcome)
+            self._happens(Begin())
+            while self._status is None:
+                self._turn()
+            return self._status
+        finally:
+            for child in self._children.values():  # only after an error of ours
+                child.process.kill()
+                child.process.wait()
+                child.close()
+            self._listeners.close()
+            if self._control is not None:
+                self._control.close()
+            self._selector.close()
+            signal.set_wakeup_fd(-1)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            for end in self._signals:
+                end.close()
+
+    # --- what happens -----------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        wakes = [self._supervisor.next_wake(now)]
+        if any(worker.state is State.DRAINING and worker.has_ceased for worker in self._supervisor):
+            wakes.append(self._count_at)
+        times = [at for at in wakes if at is not None]
+        timeout_s = max(0.0, min(times) - now) if times else None
+        for key, _ in self._selector.select(timeout_s):
+            cast("Callable[[], None]", key.data)()
+        self._reap()
+        self._count()
+        self._happens(Tick())
+        if self._supervisor.is_settled or self._status is not None:
+            for client in self._waiting:
+                self._answer(client, dict(self.status()))
+            self._waiting.clear()
+
+    def _happens(self, event: Event) -> None:
+        if isinstance(event, Resize) and self._threads:
+            self._threads = max(1, self._threads + event.by)
+            event = Restart()
+        for action in self._supervisor.on(event, time.monotonic()):
+            self._do(action)
+        if self._supervisor.stopping:
+            self._listeners.close()
+
+    def _take_signals(self) -> dict[signal.Signals, signal._HANDLER]:
+        ours, theirs = self._signals
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        previous = {
+            number: signal.signal(number, lambda *_: None)
+            for number in _SIGNALS
+            # A shell ignores it for what runs in the background, so that Ctrl-C is for others (POSIX.1-2017, XCU 2.11).
+            if not (number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN)
+        }
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self._selector.register(ours, selectors.EVENT_READ, self._signalled)
+        return previous
+
+    def _signalled(self) -> None:
+        for number in self._signals[0].recv(4096):
+            event = _SIGNALS.get(signal.Signals(number))
+            if event is not None:
+                self._happens(event)
+
+    def _reap(self) -> None:
+        """See which workers have ended; only then what they still had to say is read."""
+        for number, child in list(self._children.items()):
+            if child.process.poll() is None:
+                continue
+            self._hear(number, child)
+            self._listen_no_more(child)
+            child.close()
+            del self._children[number]
+            worker = self._supervisor.workers.get(number)
+            is_surprise = worker is not None and not worker.is_expected_to_end
+            self._happens(Exited(number))
+            if is_surprise and not self._supervisor.stopping:
+                pause_s = self._supervisor.pause_s
+                then = f"the next starts in {pause_s:g} s" if pause_s else "the next starts now"
+                why = f" ({child.sentence})" if child.sentence else ""
+                _say(f"worker {child.pid} {child.how_it_ended()}{why}; {then}")
+
+    def _count(self) -> None:
+        """Count the connections of draining workers, now and then."""
+        now = time.monotonic()
+        draining = [
+            (worker.number, self._children[worker.number].pid)
+            for worker in self._supervisor
+            if worker.state is State.DRAINING and worker.has_ceased and worker.number in self._children
+        ]
+        if not draining or now < self._count_at:
+            return
+        self._count_at = now + _COUNT_PAUSE_S
+        found = connections([pid for _, pid in draining], self._places)
+        for number, pid in draining:
+            self._happens(Connections(number, found[pid]))
+
+    # --- what workers say -------------------------------------------------------------------------------------
+
+    def _hear(self, number: int, child: Child) -> None:
+        while True:
+            try:
+                call, descriptors = receive(child.calls)
+            except BlockingIOError:
+                return
+            if call is None:
+                self._listen_no_more(child)
+                return
+            self._answer_worker(number, child, cast("Call", call), descriptors)
+
+    def _answer_worker(self, number: int, child: Child, call: Call, descriptors: list[int]) -> None:
+        match call["say"]:
+            case "bind":
+                reply, lent = self._listeners.bind(call, descriptors.pop())
+                self._places = self._listeners.places()
+                send(child.calls, reply, *([] if lent is None else [lent]))
+            case "give_back":
+                self._listeners.give_back(call)
+            case "is_kept":
+                send(child.calls, Reply(is_kept=self._listeners.is_kept(call["path"])))
+            case "ready":
+                self._happens(Ready(number))
+            case "beat":
+                self._happens(Beat(number))
+            case "ceased":
+                self._happens(Ceased(number, call["completely"]))
+            case "failing":
+                self._happens(Failing(number))
+            case "unusable":
+                child.sentence = call["sentence"]
+                if not self._supervisor.has_ever_been_ready and child.sentence not in self._sentences:
+                    self._sentences.add(child.sentence)
+                    _say(child.sentence)
+                self._happens(Unusable(number))
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _listen_no_more(self, child: Child) -> None:
+        with contextlib.suppress(KeyError):  # its end was seen before
+            self._selector.unregister(child.calls)
+
+    # --- what is to be done -----------------------------------------------------------------------------------
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Start(number):
+                self._start(number)
+            case Drain(number):
+                self._children[number].command({"do": "drain", "is_last": bool(self._supervisor.stopping)})
+            case Ask(number):
+                self._children[number].signal(signal.SIGTERM)
+            case Kill(number):
+                child = self._children[number]
+                _say(f"worker {child.pid} did not stop in {self._options.policy.kill_after_s:g} s and is killed")
+                child.signal(signal.SIGKILL)
+            case Finish(status):
+                self._status = status
+
+    def _start(self, number: int) -> None:
+        order = Order(
+            program=self._options.program.name,
+            arguments=list(self._options.program.arguments),
+            calls=-1,
+            commands=-1,
+            share=self._options.share,
+            threads=self._threads,
+            supervisor=os.getpid(),
+            # Three signs of life may be late before the worker is given up.
+            beat_s=self._options.policy.health_s / 4,
+        )
+        try:
+            child = Child(order, self._environment)
+        except OSError as error:  # no memory, no process: as if it had crashed at once
+            _say(f"no worker could be started: {error.strerror or error}")
+            self._happens(Exited(number))
+            return
+        self._children[number] = child
+        self._selector.register(child.calls, selectors.EVENT_READ, lambda: self._hear(number, child))
+
+    # --- the control socket -----------------------------------------------------------------------------------
+
+    def _welcome(self) -> None:
+        assert self._control is not None
+        if (client := self._control.accept()) is not None:
+            self._selector.register(client, selectors.EVENT_READ, lambda: self._asked(client))
+
+    def _asked(self, client: socket.socket) -> None:
+        assert self._control is not None
+        word = self._control.read(client)
+        if word is None or client in self._waiting:
+            if client in self._waiting:
+                self._waiting.remove(client)
+            self._selector.unregister(client)
+            self._control.forget(client)
+        elif word == "restart" and not self._supervisor.stopping:
+            self._happens(Restart())
+            self._waiting.append(client)
+        else:
+            if word in _WORDS:
+                self._happens(_WORDS[word])
+            self._answer(client, dict(self.status()))
+
+    def _answer(self, client: socket.socket, answer: dict[str, object]) -> None:
+        assert self._control is not None
+        self._selector.unregister(client)
+        self._control.answer(client, answer)
+
+    def status(self) -> Status:
+        """The group's state now, as the control socket tells it."""
+        now = time.monotonic()
+        known = [
+            (worker, self._children[worker.number]) for worker in self._supervisor if worker.number in self._children
+        ]
+        found = connections([child.pid for _, child in known], self._places)
+        rows = []
+        for worker, child in known:
+            used = usage(child.pid)
+            rows.append(
+                Row(
+                    number=worker.number,
+                    pid=child.pid,
+                    state=worker.state.value,
+                    generation=worker.generation,
+                    since_s=now - worker.since,
+                    threads=child.threads,
+                    connections=found[child.pid],
+                    cpu_s=used.cpu_s if used else 0.0,
+                    rss_bytes=used.rss_bytes if used else 0,
+                )
+            )
+        return Status(
+            schema=SCHEMA,
+            pid=os.getpid(),
+            program=self._options.program.name,
+            by=self._options.by,
+            share=self._options.share,
+            wanted=self._threads or self._supervisor.wanted,
+            generation=self._supervisor.generation,
+            crashes=self._supervisor.crashes,
+            next_start_s=max(0.0, self._supervisor.not_before - now),
+            stopping=bool(self._supervisor.stopping),
+            listening=[_place(place) for place in self._places],
+            workers=rows,
+        )
+
+
+def _place(place: object) -> str:
+    if isinstance(place, (tuple, list)) and len(place) > 1:
+        host = f"[{place[0]}]" if ":" in str(place[0]) else place[0]
+        return f"{host}:{place[1]}"
+    return os.fsdecode(place) if isinstance(place, bytes) else str(place)
+
+
+def _say(sentence: str) -> None:
+    if sys.stderr is not None:
+        print(f"underlay: {sentence}", file=sys.stderr, flush=True)

@@ -1,0 +1,390 @@
+"""`underlay serve` runs unmodified servers in several workers, and restarts them under load, losing no request."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import underlay.loop
+from underlay.errors import ModelUnavailable
+
+from ._groups import EXAMPLES, PATIENCE_S, Group, gone, load, write
+
+# Programs of the tests' own.
+MAIN = """
+import asyncio, os
+
+async def answer(reader, writer):
+    try:
+        while line := await reader.readline():
+            if line == b"die\\n":
+                os._exit(3)
+            writer.write(b"%d %s" % (os.getpid(), line))
+    finally:
+        writer.close()
+
+async def main():
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        await server.serve_forever()
+"""
+
+
+def pids(group: Group, workers: int) -> list[int]:
+    return [row["pid"] for row in group.ready(workers)["workers"]]
+
+
+def speak(place: tuple[str, int], line: bytes = b"hello\n") -> bytes:
+    with socket.create_connection(place, timeout=PATIENCE_S) as sock, sock.makefile("rb") as file:
+        sock.sendall(line)
+        return file.readline()
+
+
+@pytest.mark.parametrize("program", ["http_aiohttp.py", "asgi_app.py"])
+@pytest.mark.parametrize("per_connection", [1, 10], ids=["one_request", "keep_alive"])
+def test_a_rolling_restart_under_load_loses_no_request(tmp_path: Path, program: str, per_connection: int) -> None:
+    with Group(tmp_path, "--workers", "4", EXAMPLES / program) as group:
+        before = pids(group, 4)
+        with load(group.place, clients=8, per_connection=per_connection) as result:
+            result.until_answered(200)
+            group.ask("restart")
+            after = pids(group, 4)  # waits until the last old one is gone, connections and all
+            result.until_answered(200)
+        assert not set(before) & set(after)
+        gone(before)
+        assert result.lost == []
+        assert group.stops() == (0, "")
+        gone(after)
+
+
+def test_a_hangup_restarts_the_workers_one_after_the_other(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN)
+    with Group(tmp_path, "app:main", "--workers", "2") as group:
+        before = pids(group, 2)
+        place = group.place
+        group.process.send_signal(signal.SIGHUP)
+        group.until(lambda s: len(s["workers"]) == 2 and all(row["generation"] == 2 for row in s["workers"]))
+        gone(before)
+        assert int(speak(place).split()[0]) not in before
+        assert group.stops() == (0, "")
+
+
+def test_a_connection_that_lasts_is_served_until_it_ends_while_new_ones_go_to_the_new_worker(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN)
+    with Group(tmp_path, "app:main", "--workers", "1") as group:
+        (old,) = pids(group, 1)
+        with socket.create_connection(group.place, timeout=PATIENCE_S) as sock, sock.makefile("rwb", 0) as file:
+            file.write(b"one\n")
+            assert file.readline() == b"%d one\n" % old
+            group.ask("restart")
+            assert int(speak(group.place).split()[0]) != old
+            file.write(b"two\n")
+            assert file.readline() == b"%d two\n" % old
+            rows = {row["pid"]: row for row in group.ask("status")["workers"]}
+            assert (rows[old]["state"], rows[old]["connections"]) == ("draining", 1)
+        gone([old])
+        assert group.stops() == (0, "")
+
+
+def test_a_connection_that_outlasts_the_drain_is_ended_and_a_worker_that_does_not_stop_is_killed(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, "app.py", "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + MAIN)
+    with Group(tmp_path, "app:main", "--workers", "1", "--drain", "0.2", "--kill-after", "0.2") as group:
+        (old,) = pids(group, 1)
+        with socket.create_connection(group.place, timeout=PATIENCE_S) as sock:
+            sock.sendall(b"one\n")
+            sock.recv(100)
+            group.ask("restart")
+            gone([old])
+            assert sock.recv(100) == b""
+        assert f"worker {old} did not stop in 0.2 s and is killed" in group.errors.read_text()
+        assert len(pids(group, 1)) == 1
+
+
+def test_a_killed_worker_is_replaced_and_its_address_stays_open(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN)
+    with Group(tmp_path, "app:main", "--workers", "1", "--backoff", "0.1") as group:
+        (old,) = pids(group, 1)
+        place = group.place
+        os.kill(old, signal.SIGKILL)
+        # Nobody accepts until the next worker is there; but nobody is refused either.
+        answer = speak(place)
+        assert int(answer.split()[0]) != old
+        assert group.ready(1)["crashes"] == 1
+        status, said = group.stops()
+        assert status == 0
+        assert said.startswith(f"underlay: worker {old} was ended by SIGKILL; the next starts in 0.1 s\n")
+
+
+def test_a_crash_loop_starts_ever_more_slowly_and_says_so_once_for_each(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", "def main():\n    raise SystemExit(7)\n")
+    with Group(tmp_path, "app:main", "--workers", "1", "--backoff", "0.1", "--backoff-most", "1") as group:
+        status = group.until(lambda s: s["crashes"] >= 4)
+        said = group.errors.read_text().splitlines()
+        assert all("ended with status 7; the next starts in " in line for line in said)
+        pauses_s = [float(line.split(" in ")[-1].split()[0]) for line in said[:4]]
+        assert pauses_s == [0.1, 0.2, 0.4, 0.8]
+        assert len(status["workers"]) <= 1
+        assert group.stops()[0] == 0
+
+
+def test_the_death_of_the_supervisor_leaves_no_worker(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + MAIN)
+    with Group(tmp_path, "app:main", "--workers", "3") as group:
+        workers = pids(group, 3)
+        group.process.kill()
+        gone(workers)
+    with Group(tmp_path, "app:main", "--workers", "1") as group:  # the dead one's control socket is in nobody's way
+        pids(group, 1)
+
+
+def test_a_terminate_in_the_middle_of_a_restart_ends_all(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN)
+    with Group(tmp_path, "app:main", "--workers", "3") as group:
+        known = pids(group, 3)
+        group.process.send_signal(signal.SIGHUP)
+        known += [row["pid"] for row in group.until(lambda s: len(s["workers"]) > 3)["workers"]]
+        assert group.stops() == (0, "")
+        gone(known)
+        assert not group.control.exists()
+
+
+def test_a_terminate_lets_connections_end_and_an_interrupt_does_not(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN)
+    for number, is_served in ((signal.SIGTERM, True), (signal.SIGINT, False)):
+        with Group(tmp_path, "app:main", "--workers", "2") as group:
+            pids(group, 2)
+            place = group.place
+            with socket.create_connection(place, timeout=PATIENCE_S) as sock, sock.makefile("rwb", 0) as file:
+                file.write(b"one\n")
+                file.readline()
+                group.process.send_signal(number)
+                if is_served:
+                    group.until(lambda s: [row["state"] for row in s["workers"]] == ["draining"])
+                    with pytest.raises(ConnectionRefusedError):
+                        socket.create_connection(place, timeout=PATIENCE_S)
+                    file.write(b"two\n")
+                    assert file.readline().endswith(b" two\n")
+                else:
+                    assert file.read() == b""
+            assert group.ends() == (0, "")
+
+
+def test_more_and_fewer_by_signals_and_by_the_command(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN)
+    with Group(tmp_path, "app:main", "--workers", "1") as group:
+        first = pids(group, 1)
+        group.process.send_signal(signal.SIGTTIN)
+        pids(group, 2)
+        group.ask("more")
+        pids(group, 3)
+        group.process.send_signal(signal.SIGTTOU)
+        pids(group, 2)
+        group.ask("fewer")
+        assert pids(group, 1) == first
+        assert group.ask("stop")["wanted"] == 1
+        assert group.ends() == (0, "")
+
+
+@pytest.mark.parametrize("share", ["inherit", "reuse_port"])
+def test_port_0_is_the_same_for_all_and_both_families_are_shared(tmp_path: Path, share: str) -> None:
+    program = MAIN.replace('"127.0.0.1", 0', '["127.0.0.1", "::1"], 0')
+    write(tmp_path, "app.py", program)
+    with Group(tmp_path, "app:main", "--workers", "3", "--share", share) as group:
+        status = group.ready(3)
+        assert sorted(place.rpartition(":")[0] for place in status["listening"]) == ["127.0.0.1", "[::1]"]
+        for place in status["listening"]:
+            host, _, port = place.rpartition(":")
+            for _ in range(5):
+                assert speak((host.strip("[]"), int(port))).endswith(b" hello\n")
+        group.ask("restart")
+        assert group.ready(3)["listening"] == status["listening"]
+        assert group.stops() == (0, "")
+
+
+def test_a_unix_socket_stays_where_it_is_through_a_restart_and_goes_with_the_group(tmp_path: Path) -> None:
+    program = MAIN.replace('start_server(answer, "127.0.0.1", 0)', "start_unix_server(answer, 'app.sock')")
+    write(tmp_path, "app.py", program)
+    path = tmp_path / "app.sock"
+    with Group(tmp_path, "app:main", "--workers", "2") as group:
+        before = pids(group, 2)
+        inode = path.stat().st_ino
+        group.ask("restart")
+        gone(before)
+        assert path.stat().st_ino == inode
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            sock.sendall(b"hello\n")
+            assert sock.recv(100).endswith(b" hello\n")
+            assert sum(row["connections"] for row in group.ask("status")["workers"]) == 1
+        assert group.stops() == (0, "")
+    assert not path.exists()
+
+
+def test_workers_by_thread_share_one_process_which_a_restart_replaces(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", "import threading\n" + MAIN.replace("os.getpid()", "threading.get_native_id()"))
+    with Group(tmp_path, "app:main", "--workers", "3", "--by", "thread") as group:
+        (row,) = group.ready(1)["workers"]
+        assert row["threads"] == 3
+        place = group.place
+        assert int(speak(place).split()[0]) != row["pid"]  # not the main thread, to which signals come
+        group.ask("restart")
+        gone([row["pid"]])
+        assert speak(place).endswith(b" hello\n")
+        group.ask("more")
+        assert group.until(lambda s: [row["threads"] for row in s["workers"]] == [4])["wanted"] == 4
+        assert group.stops() == (0, "")
+
+
+def test_an_unmodified_script_that_handles_signals_runs_in_threads(tmp_path: Path) -> None:
+    with Group(tmp_path, "--workers", "2", "--by", "thread", EXAMPLES / "http_aiohttp.py") as group:
+        (before,) = pids(group, 1)
+        with load(group.place, clients=4, per_connection=3) as result:
+            result.until_answered(50)
+            group.ask("restart")
+            pids(group, 1)
+            result.until_answered(50)
+        gone([before])
+        assert result.lost == []
+        assert group.stops() == (0, "")
+
+
+@pytest.mark.parametrize("model", ["epoll-et", "uring", "uvloop"])
+def test_workers_run_on_the_model_that_is_named(tmp_path: Path, model: str) -> None:
+    try:
+        underlay.loop.resolve(model)
+    except ModelUnavailable as reason:
+        pytest.skip(str(reason))
+    with Group(tmp_path, "--workers", "2", "--io", model, EXAMPLES / "http_aiohttp.py") as group:
+        before = pids(group, 2)
+        with load(group.place, clients=4, per_connection=1) as result:
+            result.until_answered(100)
+            group.ask("restart")
+            pids(group, 2)
+            result.until_answered(100)
+        gone(before)
+        assert result.lost == []
+        assert group.stops() == (0, "")
+    write(tmp_path, "app.py", MAIN.replace("os.getpid()", "len(type(asyncio.get_running_loop()).__name__)"))
+    name = {"epoll-et": "EpollEtLoop", "uring": "UringLoop", "uvloop": "Loop"}[model]
+    with Group(tmp_path, "--workers", "1", "--io", model, "app:main") as group:
+        group.ready(1)
+        assert speak(group.place) == b"%d hello\n" % len(name)
+
+
+def test_a_blocked_loop_is_replaced_where_somebody_looks(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN.replace("os._exit(3)", "import time; time.sleep(1000)"))
+    with Group(tmp_path, "app:main", "--workers", "1", "--health", "1", "--kill-after", "0.2") as group:
+        (old,) = pids(group, 1)
+        with socket.create_connection(group.place) as sock:
+            sock.sendall(b"die\n")
+            gone([old])
+        assert pids(group, 1) != [old]
+
+
+def test_the_control_socket_is_its_owners_and_the_table_fits_80_columns(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN)
+    with Group(tmp_path, "app:main", "--workers", "2") as group:
+        workers = pids(group, 2)
+        assert stat.S_IMODE(group.control.stat().st_mode) == 0o600
+        table = group.command("status").stdout
+        assert max(map(len, table.splitlines())) <= 80
+        assert all(str(pid) in table for pid in workers)
+        with socket.socket(socket.AF_UNIX) as stranger:  # who talks nonsense is shown the door, and harms nobody
+            stranger.connect(str(group.control))
+            stranger.sendall(b"\xff" * 100)
+            assert stranger.recv(100) == b""
+        assert json.loads(group.command("status", "--json").stdout)["schema"] == "underlay.serve/1"
+        second = subprocess.run(group.words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert second.returncode == 2
+        assert second.stderr.startswith("underlay: another group is controlled at ")
+
+
+BROKEN = "from nowhere_at_all import x\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nothing_here:main"], "there is no module nothing_here; is it installed, or in this directory?"),
+        (["app:mian"], "app:mian: there is no 'mian' in app; did you mean 'main'?"),
+        (["app:PORT"], "app:PORT is 'int', which cannot be called; name a coroutine function"),
+        (["app:one"], "app:one cannot be called without arguments (missing a required argument: 'x')"),
+        (["app"], "'app' names no program; say module:function, as in app:main, or a script, as in app.py"),
+        (["missing.py"], "there is no script missing.py; check the path"),
+        (["statsu"], "'statsu' names no program, and no word for a running group; did you mean 'status'?"),
+        (["status"], "status needs the control socket of a running group; say --control PATH"),
+        (["--control", "none.sock", "status"], "there is no control socket none.sock; the group is started with"),
+        (["--workers", "0", "app:main"], "--workers is 0; say a number from 1 to 1000"),
+        (["app:main", "--port", "1"], "serve has no use for --port 1; what is the program's own comes after --"),
+        (["--io", "epol", "app:main"], "there is no I/O model 'epol'; did you mean 'epoll'?"),
+        (["--io", "signal", "app:main"], "the model signal has the kernel signal one process per listening socket"),
+        (["--drain", "-1", "app:main"], "serve: argument --drain: -1 is no number of seconds"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_in_the_asking_is_one_sentence_and_status_2(tmp_path: Path, words: list[str], sentence: str) -> None:
+    write(tmp_path, "app.py", "PORT = 1\ndef one(x): ...\n" + MAIN)
+    done = subprocess.run(
+        [sys.executable, "-m", "underlay", "serve", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"underlay: {sentence}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("by", ["process", "thread"])
+@pytest.mark.parametrize("share", ["inherit", "reuse_port"])
+def test_a_taken_port_is_one_sentence_and_status_2(tmp_path: Path, by: str, share: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        write(tmp_path, "app.py", MAIN.replace('"127.0.0.1", 0', f'"127.0.0.1", {port}'))
+        with Group(tmp_path, "app:main", "--workers", "3", "--by", by, "--share", share) as group:
+            status, said = group.ends()
+    assert status == 2
+    last = said.splitlines()[-1]
+    assert last.startswith(f"underlay: the program cannot listen at 127.0.0.1:{port}: Address already in use; end the")
+    assert by == "thread" or said.count("\n") == 1
+
+
+def test_an_error_of_the_programs_own_is_its_own_traceback(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", BROKEN + MAIN)
+    with Group(tmp_path, "app:main", "--workers", "1", "--backoff", "30") as group:
+        group.until(lambda s: s["crashes"] == 1)
+        assert "ModuleNotFoundError: No module named 'nowhere_at_all'" in group.errors.read_text()
+        assert group.stops()[0] == 0
+
+
+def test_a_client_in_a_worker_may_bind_before_it_connects(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "app.py",
+        MAIN.replace(
+            'writer.write(b"%d %s" % (os.getpid(), line))',
+            """
+            port = writer.get_extra_info("sockname")[1]
+            r, w = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+            writer.write(b"from %s\\n" % w.get_extra_info("sockname")[0].encode())
+            w.close()
+            """,
+        ),
+    )
+    with Group(tmp_path, "app:main", "--workers", "2") as group:
+        group.ready(2)
+        for _ in range(5):
+            assert speak(group.place) == b"from 127.0.0.2\n"
+        assert group.stops() == (0, "")

@@ -5,6 +5,7 @@ What each kind of channel promises is in tests/conformance.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import mmap
 import os
@@ -14,6 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -357,3 +359,48 @@ def test_many_messages_at_once_are_the_same_messages(kind: str) -> None:
         assert receiver.receive_many(5) == [b"last"]
         with pytest.raises(ipc.EndOfMessages):
             receiver.receive_many(5)
+
+
+def test_a_fence_whose_halves_ctrl_c_has_parted_is_a_fence_again() -> None:
+    receiver, sender = ipc.pair("ring")
+    with receiver, sender:
+        outgoing = sender._outgoing
+        assert isinstance(outgoing, _ring.RingOutgoing)
+        sender.send(b"with care, the first")
+        for _ in range(2):
+            # Ctrl-C after the lock was taken, and before that was noted; or after it was noted to be free.
+            outgoing._acquire(False)
+            outgoing._held = False
+            for _ in range(3):
+                sender.send(b"x")
+        assert receiver.receive_many(20) == [b"with care, the first", *[b"x"] * 6]
+
+
+def test_a_bell_that_is_never_read_wakes_in_each_face_after_the_other() -> None:
+    receiver, sender = ipc.pair("ring")
+
+    async def awaited() -> None:
+        for number in range(20):
+            waiting = asyncio.ensure_future(receiver.aio.receive())
+            await asyncio.sleep(0)
+            sender.send(b"%d" % number)
+            assert await asyncio.wait_for(waiting, 10) == b"%d" % number
+
+    with receiver, sender:
+        for _ in range(3):
+            with ThreadPoolExecutor(1) as pool:
+                for number in range(20):
+                    answer = pool.submit(receiver.receive, timeout_s=10)
+                    sender.send(b"%d" % number)
+                    assert answer.result() == b"%d" % number
+            asyncio.run(awaited())
+
+
+def test_pages_that_the_kernel_does_not_give_at_once_come_one_by_one() -> None:
+    memory = mmap.mmap(-1, _memory.PAGE_BYTES)
+    _memory.get_pages(memory, 0, _memory.PAGE_BYTES - 1, to_write=True)
+    memory.close()
+    memory = mmap.mmap(-1, _memory.PAGE_BYTES, prot=mmap.PROT_READ)
+    _memory.get_pages(memory, 0, _memory.PAGE_BYTES, to_write=True)  # refused
+    assert memory[:1] == b"\0"
+    memory.close()

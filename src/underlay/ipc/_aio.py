@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ._channel import SLICE_S
 from ._contract import Incoming, Outgoing
 from ._errors import EndOfMessages
+from ._wakeup import drain
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -131,6 +132,8 @@ class AsyncChannel:
         if future is None or future.done():
             self._unwatch(way)
         else:
+            if way.is_rung and way.ready is not None:
+                drain(way.ready[0])  # a loop watches levels
             future.set_result(None)
 
     def _other_side(self) -> None:

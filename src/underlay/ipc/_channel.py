@@ -6,7 +6,6 @@ to know how a message is carried: that is an `Outgoing` and an `Incoming`, whate
 
 from __future__ import annotations
 
-import select
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from ._end import End
 from ._errors import ChannelClosed, EndOfMessages, MessageTooLong, PeerGone, SentInPart
 from ._handover import Duplicate, duplicates, word_of
 from ._kinds import module_of, parts_of
+from ._poller import Poller
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -86,7 +86,7 @@ class Channel:
         self._used_in: object = None
         self._closed = False
         self._aio: AsyncChannel | None = None
-        self._pollers: dict[Outgoing | Incoming, tuple[tuple[int, int], int, select.poll]] = {}
+        self._pollers: dict[Outgoing | Incoming, Poller] = {}
         self._sent = self._bytes_sent = self._received = self._bytes_received = 0
         self._send_waits = self._receive_waits = 0
 
@@ -134,7 +134,7 @@ class Channel:
         return ObjectChannel(self, serialiser)
 
     def statistics(self) -> ChannelStatistics:
-        """What went through this end in this process, and how often it waited."""
+        """What went through this end in this process, and how often it waited for more than a moment."""
         incoming = self._incoming
         return ChannelStatistics(
             messages_sent=self._sent,
@@ -170,7 +170,7 @@ class Channel:
             outgoing, what = self.begin_send(message)
         try:
             taken = outgoing.try_send(what, priority)
-            done = taken and outgoing.flush()
+            done = taken and (outgoing.rest is None or outgoing.flush())
         except ConnectionError as error:
             raise self.gone() from error
         if not done:
@@ -290,11 +290,16 @@ class Channel:
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         message = None
         try:
-            if not incoming.hungry or self._life.over is not None:  # who is over has no news any more
+            if self._life.over is not None:  # who is over has no news any more
+                message = incoming.try_receive()
+            elif incoming.moment_s and (timeout_s is None or timeout_s > incoming.moment_s):
+                message = incoming.receive_soon()
+            elif not incoming.hungry:
                 message = incoming.try_receive()
             else:
                 incoming.hungry -= 1
-                if self._poll(incoming, timeout_s):
+                poller = self._pollers.get(incoming)
+                if self._poll(incoming, timeout_s) if poller is None else poller.wait(timeout_s):
                     message = incoming.try_receive()
         except (EOFError, ConnectionError) as error:
             raise self._nothing_more() from error
@@ -380,16 +385,10 @@ class Channel:
 
     def _poll(self, way: Outgoing | Incoming, left_s: float | None) -> bool:
         """Wait so long until the way or the other side's life has news; whether it is the way alone."""
-        known = self._pollers.get(way)
-        if known is None or known[0] != way.ready or known[1] != self._life.version:
-            assert way.ready is not None
-            poller = select.poll()
-            poller.register(*way.ready)
-            for descriptor in self._life.waits():
-                poller.register(descriptor, select.POLLIN)
-            known = self._pollers[way] = way.ready, self._life.version, poller
-        news = known[2].poll(None if left_s is None else max(0, left_s) * 1000)
-        return len(news) == 1 and news[0][0] == known[0][0]
+        poller = self._pollers.get(way)
+        if poller is None:
+            poller = self._pollers[way] = Poller(way, self._life)
+        return poller.wait(left_s)
 
     def count_wait(self, way: Outgoing | Incoming) -> None:
         """A call begins to wait once more."""
@@ -415,6 +414,7 @@ class Channel:
         finally:
             if self._aio is not None:
                 self._aio.forget()
+            self._close_pollers()
             alone = used and (self.look() or self._life.alone)
             self._life.close()
             for way in (self._outgoing, self._incoming):
@@ -491,7 +491,12 @@ class Channel:
     def announce(self) -> None:
         """Say to the other side that this process uses this end."""
         if not self._life.announced:
+            self._close_pollers()  # those of another process, where this one was forked
             self._life.announce()
+
+    def _close_pollers(self) -> None:
+        for each in self._pollers.values():
+            each.close()
 
     def expect(self, meeting: Meeting, other_end: End) -> None:
         """The other end is for who comes for it to a meeting."""

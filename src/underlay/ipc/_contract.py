@@ -79,6 +79,11 @@ class Outgoing(ABC):
 
     ready: tuple[int, int] | None
     """The descriptor and the event of poll(2) that promise room; None where it cannot be polled. It may change."""
+    is_rung: bool = False
+    """Whether that is an eventfd that nobody has to read: each write is news, and it stays readable."""
+
+    rest: memoryview | None = None
+    """What is still to `flush` of a message that was taken."""
 
     @property
     @abstractmethod
@@ -114,8 +119,12 @@ class Incoming(ABC):
 
     ready: tuple[int, int] | None
     """The descriptor and the event of poll(2) that promise a message; None where it cannot be polled. It may change."""
+    is_rung: bool = False
+    """Whether that is an eventfd that nobody has to read: each write is news, and it stays readable."""
     hungry: int = 0
     """For how many messages more who receives waits before it tries; a try that finds nothing costs a system call."""
+    moment_s: float = 0.0
+    """How long `receive_soon` may sleep; 0 where it does not."""
     dropped: int = 0
     """How many messages came torn."""
 
@@ -127,6 +136,13 @@ class Incoming(ABC):
     @abstractmethod
     def try_receive(self) -> bytes | None:
         """The next message, or None where there is none yet. Raises ``EOFError`` where none can come any more."""
+
+    def receive_soon(self) -> bytes | None:
+        """As `try_receive`, but a call that finds nothing may sleep in the kernel for ``moment_s``.
+
+        It sees no death meanwhile. Who is answered within it pays one system call, not one to wait and one to read.
+        """
+        return self.try_receive()
 
     def try_receive_many(self, most: int) -> list[bytes]:
         """Up to so many messages that are there. Raises ``EOFError`` where none is and none can come any more."""

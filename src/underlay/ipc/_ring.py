@@ -45,6 +45,8 @@ _SIZE_BYTES: Final = 8
 # Half of a usual second-level cache; 15,000 messages of 64 bytes.
 _USUAL_CAPACITY: Final = 1 << 20
 _PORTIONS: Final = 8
+# So much of the ring is mapped at once, when it is first reached; what is never reached takes no memory.
+_MAPPED_BYTES: Final = 16 * PAGE_BYTES
 
 KIND: Final = Kind(
     name="ring",
@@ -107,13 +109,16 @@ class RingOutgoing(Outgoing):
         self._ring = mapped.message_bell.ring
         self._bell = mapped.room_bell
         self.ready = self._bell.ready
+        self.is_rung = self.ready is not None
         self._fence = _wakeup.new_fence()
-        # The fence in pieces: a call of a function costs as much as both.
+        # The fence in its two halves, each of which is one: taken in turns, a call for a message and not two.
         self._acquire, self._release = _wakeup.new_fence_pair()
+        self._held = False
         self._limit = BASE + self._size
         self._tail = self._words[TAIL]
         self._at = BASE + self._tail % self._size
         self._room = 0  # as far as is known
+        self._quick_until = self._at  # up to there pages are mapped, and the ring does not end
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -127,7 +132,7 @@ class RingOutgoing(Outgoing):
         taken = (size + 15) & -8
         at = self._at
         end = at + taken
-        if taken > self._room or end >= self._limit:
+        if taken > self._room or end >= self._quick_until:
             return self._try_with_care(message, size, taken)
         words = self._words
         words[at >> 3] = size
@@ -137,8 +142,14 @@ class RingOutgoing(Outgoing):
         self._at = end
         self._room -= taken
         self._tail = words[TAIL] = self._tail + taken
-        self._acquire(False)  # the fence; on other processors, `order` above and below
-        self._release()
+        # The fence; on other processors, `order` above and below.
+        if self._held:
+            self._held = False
+            self._release()
+        elif self._acquire(False):
+            self._held = True
+        else:  # Ctrl-C came between the two lines above, or those before
+            self._release()
         if not _wakeup.ORDERED:
             _wakeup.order()
         if words[READER_WAITS]:
@@ -149,6 +160,8 @@ class RingOutgoing(Outgoing):
         if taken > self._room and not self._look_for_room(taken):
             return False
         at = self._at
+        if at + taken >= self._quick_until < self._limit:
+            self._quick_until = mapped_until(self._memory, self._quick_until, at + taken, self._limit, to_write=True)
         self._words[at >> 3] = size
         write(self._memory, at + 8, self._limit, message)
         self._advance(taken)
@@ -182,7 +195,7 @@ class RingOutgoing(Outgoing):
 
         Says how many. For none it does what `try_send` does for one.
         """
-        words, memory, limit = self._words, self._memory, self._limit
+        words, memory, limit = self._words, self._memory, self._quick_until
         room, start = self._refresh_room(), self._at
         at, begun = start, first
         for number in range(first, len(messages)):
@@ -224,12 +237,14 @@ class RingIncoming(Incoming):
         self._ring = mapped.room_bell.ring
         self._bell = mapped.message_bell
         self.ready = self._bell.ready
+        self.is_rung = self.ready is not None
         self._fence = _wakeup.new_fence()
         self._limit = BASE + self._size
         self._portion = self._size // (_PORTIONS + 1)
         self._seen = self._words[HEAD]  # the tail, as it was last seen
         self._at = BASE + self._seen % self._size
         self._left = 0  # between there and the tail that was seen
+        self._quick_until = self._at  # up to there pages are mapped, and the ring does not end
         self._publish_at = -self._portion
 
     @property
@@ -248,7 +263,7 @@ class RingIncoming(Incoming):
         taken = (size + 15) & -8
         left = self._left - taken
         end = at + taken
-        if left < 0 or end >= self._limit:
+        if left < 0 or end >= self._quick_until:
             return self._receive_with_care(at, size, left, end)
         message = self._memory[at + 8 : at + 8 + size]
         self._at = end
@@ -260,6 +275,8 @@ class RingIncoming(Incoming):
     def _receive_with_care(self, at: int, size: int, left: int, end: int) -> bytes:
         if left < 0 or size > self._size:
             raise damaged(f"a ring has a message of {size:,} bytes where there are {self._left:,}")
+        if end >= self._quick_until < self._limit:
+            self._quick_until = mapped_until(self._memory, self._quick_until, end, self._limit, to_write=False)
         message = read(self._memory, at + 8, size, self._limit, self._size)
         self._at = end if end < self._limit else end - self._size
         self._left = left
@@ -268,12 +285,20 @@ class RingIncoming(Incoming):
         return message
 
     def _look_for_message(self) -> bool:
-        if not self._refresh():
-            self._publish()
-            self._bell.arm()
-            if not self._refresh():
+        # Nothing is left of what was seen.
+        words = self._words
+        if words[TAIL] == self._seen:
+            if not _wakeup.ORDERED:
+                _wakeup.order()
+            self._publish_at = -self._portion
+            words[HEAD] = self._seen
+            self._bell.arm()  # its fence is for the head as well
+            if words[ROOM_WAITS]:
+                self._ring()
+            if words[TAIL] == self._seen:
                 return False
             self._bell.disarm()
+        self._refresh()
         return True
 
     def _refresh(self) -> int:
@@ -305,7 +330,7 @@ class RingIncoming(Incoming):
                 return messages
         elif self._left < self._portion:
             self._refresh()
-        words, memory, limit, add = self._words, self._memory, self._limit, messages.append
+        words, memory, limit, add = self._words, self._memory, self._quick_until, messages.append
         at, left = self._at, self._left
         for _ in range(most):
             if not left:
@@ -347,6 +372,13 @@ def room_after(head: int, tail: int, size_bytes: int) -> int:
     if not 0 <= room <= size_bytes or room & 7:
         raise damaged(f"a ring of {size_bytes:,} bytes says that {room:,} of them are free")
     return room
+
+
+def mapped_until(memory: mmap.mmap, start: int, needed: int, limit: int, *, to_write: bool) -> int:
+    """Map the next pages of the ring, those needed or more; up to where that is."""
+    end = min(limit, max(start + _MAPPED_BYTES, needed))
+    _memory.get_pages(memory, start, end, to_write=to_write)
+    return end
 
 
 def write(memory: mmap.mmap, at: int, limit: int, message: Message) -> None:

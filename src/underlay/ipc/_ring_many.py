@@ -148,6 +148,7 @@ class ManyOutgoing(Outgoing):
         if room < needed:
             # Many may wait for one bell. All is done while the mutex is held: who takes back a ring says at once that
             # he waits, and looks after that; so whoever waits too is rung for by the next who makes room.
+            self._bell.drain()
             self._bell.arm()
             room = self._refresh_room(tail)
             if room >= needed:

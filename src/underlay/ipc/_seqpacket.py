@@ -20,7 +20,7 @@ from typing import Final
 
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
 from ._errors import MessageTooLong
-from ._sockets import socket_of
+from ._sockets import MOMENT_S, receiving_socket_of, socket_of
 
 # Drawn at random once; both ends have to have the same.
 _MARK: Final = bytes.fromhex("5f0ba4d9927e61c3")
@@ -88,7 +88,7 @@ class PacketIncoming(Incoming):
     """Receives messages, a packet each."""
 
     def __init__(self, terms: Terms, descriptor: int) -> None:
-        self._socket = socket_of(descriptor)
+        self._socket = receiving_socket_of(descriptor)
         self._max_message_bytes = terms.max_message_bytes
         # One buffer for all packets: a new one for the longest that could come costs ten times the receive (measured).
         # Pages of a map that no packet reached take no memory. One byte more than there can be: a longer packet, of
@@ -96,6 +96,7 @@ class PacketIncoming(Incoming):
         room_bytes = terms.max_message_bytes + len(_MARK) + 1
         self._room = mmap.mmap(-1, room_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.ready = (descriptor, select.POLLIN)
+        self.moment_s = MOMENT_S
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -104,12 +105,19 @@ class PacketIncoming(Incoming):
 
     def try_receive(self) -> bytes | None:
         """The next message, or None where there is none yet."""
+        return self._receive(socket.MSG_DONTWAIT)
+
+    def receive_soon(self) -> bytes | None:
+        """The same, and recv(2) waits a moment."""
+        return self._receive(0)
+
+    def _receive(self, flags: int) -> bytes | None:
         try:
-            size = self._socket.recv_into(self._room)
+            size = self._socket.recv_into(self._room, 0, flags)
         except BlockingIOError:
             return None
         except ConnectionResetError:
-            size = self._socket.recv_into(self._room)
+            size = self._socket.recv_into(self._room, 0, flags)
         if not size:
             raise EOFError
         packet = self._room[:size]

@@ -198,7 +198,7 @@ class Lent(_View["SlotsOutgoing"]):
         return outgoing
 
     def _take(self) -> memoryview | None:
-        start = self._way.take()
+        start = self._way.take(self._n_bytes)
         if start is None:
             return None
         self._start = start

@@ -32,6 +32,8 @@ _LISTS: Final = _ring.OTHERS
 _USUAL_SLOTS: Final = 8
 _MOST_SLOTS: Final = 4096
 _USUAL_SLOT_BYTES: Final = 1 << 20
+# Up to here the kernel may get the pages of a slot one by one, when they are first written.
+_FEW_BYTES: Final = 16 * PAGE_BYTES
 
 KIND: Final = Kind(
     name="slots",
@@ -83,17 +85,22 @@ class SlotsOutgoing(Outgoing):
         self.memory, self._words = mapped.memory, mapped.words
         self._fence = _wakeup.new_fence()
         self.ready = mapped.room_bell.ready
+        self.is_rung = self.ready is not None
         self._taken = self._words[_TAKEN_FREE]
         self._sent = self._words[TAIL]
         self._unsent: deque[int] = deque()  # slots that were taken and not sent
+        self._mapped_bytes = [0] * layout.slots  # how much of each is known to be in this process's page table
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """The memory, and what wakes who receives and who sends."""
         return self._mapped.descriptors_of_it
 
-    def take(self) -> int | None:
-        """Where a free slot begins, or None where there is none: then whoever gives one back will ring."""
+    def take(self, size: int) -> int | None:
+        """Where a free slot begins, or None where there is none: then whoever gives one back will ring.
+
+        ``size`` is how much of it will be written.
+        """
         if self._unsent:
             return self._unsent.popleft()
         words, layout = self._words, self._layout
@@ -110,7 +117,11 @@ class SlotsOutgoing(Outgoing):
             raise _ring.damaged(f"slot {slot:,} of {layout.slots} came back")
         self._taken += 1
         words[_TAKEN_FREE] = self._taken
-        return layout.base + slot * layout.slot_bytes
+        start = layout.base + slot * layout.slot_bytes
+        if size > _FEW_BYTES and size > self._mapped_bytes[slot]:
+            self._mapped_bytes[slot] = size
+            _memory.get_pages(self.memory, start, start + size, to_write=True)
+        return start
 
     def commit(self, start: int, size: int) -> None:
         """Send a slot that was taken."""
@@ -131,7 +142,7 @@ class SlotsOutgoing(Outgoing):
 
     def try_send(self, message: Message, priority: int = 0) -> bool:
         """Copy a message into a slot and send it, or say that none is free."""
-        start = self.take()
+        start = self.take(len(message))
         if start is None:
             return False
         self.memory[start : start + len(message)] = message
@@ -157,6 +168,7 @@ class SlotsIncoming(Incoming):
         self.memory, self._words = mapped.memory, mapped.words
         self._fence = _wakeup.new_fence()
         self.ready = mapped.message_bell.ready
+        self.is_rung = self.ready is not None
         self._taken = self._words[_TAKEN_SENT]
         self._returned = self._words[HEAD]
 

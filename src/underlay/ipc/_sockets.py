@@ -6,8 +6,9 @@ This file knows how Python's socket objects go with descriptors that a channel o
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._contract import Terms
 from ._stream import StreamIncoming, StreamOutgoing
@@ -15,11 +16,27 @@ from ._stream import StreamIncoming, StreamOutgoing
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+MOMENT_S: Final = 0.01
+"""How long a receive sleeps in recv(2) itself: a few ticks of the slowest clock that Linux is built with (100 Hz). A
+death that the kernel does not tell, since a third process has a copy of the dead one's end, is seen so much later."""
+_TIMEVAL: Final = struct.Struct("@ll")  # struct timeval: socket(7), SO_RCVTIMEO
+
 
 def socket_of(descriptor: int) -> socket.socket:
     """A descriptor as a socket that owns it; its calls never wait, whatever default time-out the program has."""
     found = socket.socket(fileno=descriptor)
     found.setblocking(False)
+    return found
+
+
+def receiving_socket_of(descriptor: int) -> socket.socket:
+    """A descriptor as a socket that owns it, whose calls wait for `MOMENT_S` unless they say MSG_DONTWAIT.
+
+    Only for one that nobody else sends or receives on: that it waits belongs to the socket, not to the descriptor.
+    """
+    found = socket.socket(fileno=descriptor)
+    found.setblocking(True)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(MOMENT_S * 1e6)))
     return found
 
 
@@ -40,5 +57,13 @@ def stream_outgoing(terms: Terms, descriptor: int) -> StreamOutgoing:
 
 def stream_incoming(terms: Terms, descriptor: int) -> StreamIncoming:
     """The way in through a stream socket."""
-    receiving = socket_of(descriptor)
-    return StreamIncoming(terms, descriptor, receiving.recv, receiving.recv_into, receiving.close)
+    receiving = receiving_socket_of(descriptor)
+    plain_receive, receive_into = receiving.recv, receiving.recv_into
+
+    def read(most_bytes: int) -> bytes:
+        return plain_receive(most_bytes, socket.MSG_DONTWAIT)
+
+    def read_into(buffer: memoryview) -> int:
+        return receive_into(buffer, 0, socket.MSG_DONTWAIT)
+
+    return StreamIncoming(terms, descriptor, read, read_into, receiving.close, plain_receive, MOMENT_S)

@@ -27,7 +27,9 @@ LENGTH: Final = struct.Struct("!I")
 # Up to here one buffer for the length and the message is cheaper than telling the kernel of two (measured: the copy
 # of 8 KiB costs as much as the second entry of an iovec does in Python).
 _JOINED_BYTES: Final = 8192
-# What one read(2) asks for: a pipe holds as much unless it is told otherwise (pipe(7)).
+# What one read(2) asks for: first a page, for which memory is found sooner; where that was full, as much as a pipe
+# holds unless it is told otherwise (pipe(7)).
+_READ_FIRST_BYTES: Final = 4096
 _READ_BYTES: Final = 65536
 # A message of which more is missing is read into a buffer that is used again, and copied once from there. Pieces, or a
 # new buffer, that live beside the message make the heap grow and shrink with each one, and the kernel clear its pages
@@ -54,7 +56,6 @@ class StreamOutgoing(Outgoing):
         self._write = write
         self._gather = gather
         self._close = close
-        self._rest: memoryview | None = None
         self.ready = (descriptor, select.POLLOUT)
 
     @property
@@ -64,13 +65,13 @@ class StreamOutgoing(Outgoing):
 
     def try_send(self, message: Message, priority: int) -> bool:
         """Take a message whole, or say that there is no room."""
-        if self._rest is not None and not self.flush():
+        if self.rest is not None and not self.flush():
             return False
         size = len(message)
         # One call for both: a length alone could be all that has room.
         try:
             if size <= _JOINED_BYTES:
-                message = b"".join((LENGTH.pack(size), message))
+                message = LENGTH.pack(size) + message
                 left = size + 4 - self._write(message)
             else:
                 left = size + 4 - self._gather((LENGTH.pack(size), message))
@@ -85,16 +86,16 @@ class StreamOutgoing(Outgoing):
             message = b"".join((LENGTH.pack(len(message)), message))
         rest = memoryview(message)[-left:]
         # Bytes stay what they are; any other buffer is the caller's, who may change it while the rest waits here.
-        self._rest = rest if type(message) is bytes else memoryview(bytes(rest))
+        self.rest = rest if type(message) is bytes else memoryview(bytes(rest))
 
     def flush(self) -> bool:
         """Whether all that was taken has gone out; goes on with it first."""
-        while self._rest is not None:
+        while self.rest is not None:
             try:
-                written = self._write(self._rest)
+                written = self._write(self.rest)
             except BlockingIOError:
                 return False
-            self._rest = self._rest[written:] if written < len(self._rest) else None
+            self.rest = self.rest[written:] if written < len(self.rest) else None
         return True
 
     def close(self) -> None:
@@ -106,6 +107,7 @@ class StreamIncoming(Incoming):
     """Reads messages, each after its length.
 
     ``read`` gives up to so many bytes; ``read_into`` fills the beginning of a buffer and says how much it was.
+    ``read_soon`` is a ``read`` that waits, for ``moment_s``.
     """
 
     def __init__(
@@ -115,11 +117,18 @@ class StreamIncoming(Incoming):
         read: Callable[[int], bytes],
         read_into: Callable[[memoryview], int],
         close: Callable[[], object],
+        read_soon: Callable[[int], bytes] | None = None,
+        moment_s: float = 0.0,
     ) -> None:
         self._descriptor = descriptor
         self._read = read
+        self._read_soon = read_soon or read
+        self.moment_s = moment_s
         self._read_into = read_into
         self._close = close
+        self._max_message_bytes = terms.max_message_bytes
+        self._read_bytes = _READ_FIRST_BYTES
+        self._begun = False  # whether the decoder holds the beginning of a message
         self._decoder = LengthPrefixDecoder(LENGTH.size, terms.max_message_bytes)
         self._messages: deque[bytes] = deque()
         # Pages of a map that nothing was read into take no memory: a length that is a lie costs none.
@@ -135,6 +144,13 @@ class StreamIncoming(Incoming):
 
     def try_receive(self) -> bytes | None:
         """The next message, or None where it is not there whole."""
+        return self._receive(self._read)
+
+    def receive_soon(self) -> bytes | None:
+        """The same, and the first read waits a moment."""
+        return self._receive(self._read_soon)
+
+    def _receive(self, read: Callable[[int], bytes]) -> bytes | None:
         if self._messages:
             return self._messages.popleft()
         decoder = self._decoder
@@ -142,14 +158,20 @@ class StreamIncoming(Incoming):
             try:
                 if self._long_bytes:
                     return self._read_long()
-                data = self._read(_READ_BYTES)
+                data = read(self._read_bytes)
             except BlockingIOError:
                 return None
+            size = len(data) - LENGTH.size
+            if 0 <= size <= self._max_message_bytes and not self._begun and data.startswith(LENGTH.pack(size)):
+                return data[LENGTH.size :]  # one message and no more
             if not data:
                 self._torn(decoder.pending_bytes)
+            read = self._read
+            self._read_bytes = _READ_BYTES if len(data) >= _READ_FIRST_BYTES else _READ_FIRST_BYTES
             found = decoder.feed(data)
             if decoder.missing_bytes > _LONG_BYTES:
                 self._begin_long(decoder)
+            self._begun = decoder.pending_bytes > 0
             if found:
                 if len(found) > 1 or decoder.fault is not None:
                     # What is here already makes no descriptor readable.

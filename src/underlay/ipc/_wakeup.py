@@ -2,17 +2,18 @@
 
 This file knows flags, eventfd(2), futex(2) and spinning. It refuses to know what is awaited.
 
-**Which to choose.** ``eventfd``: a system call wakes a sleeper, two and a poll let it sleep; any event loop can watch
-it; the default. ``futex``: one call wakes, one sleeps, both through ctypes; asyncio needs a thread for it, and a death
-is seen 50 ms late. ``spin``: no system call between processes on two cores, the quickest answer there is, and a whole
-core gone while one waits; it yields, so that it works on one core too.
+**Which to choose.** ``eventfd``: a system call wakes a sleeper, one lets it sleep (see `_poller`), and any event loop
+can watch it; the default. ``futex``: one call wakes, one sleeps, both through ctypes; asyncio needs a thread for it,
+and a death is seen 50 ms late. ``spin``: no system call between processes on two cores, the quickest answer there is,
+and a whole core gone while one waits; it yields, so that it works on one core too.
 
 **Why none is lost.** Who finds nothing says so in a flag, and looks once more before it sleeps. Who changes something
 looks at the flag afterwards, and rings where it is set. So each of them writes and then reads what the other writes;
 one of both must see the other. Yet a processor may do a later read before an earlier write is seen elsewhere, the
 only reordering that x86 has (Intel SDM 3A, 8.2.3.4); then both see the old, and the one sleeps for ever: Dekker's
 problem. An instruction with a lock prefix between the write and the read forbids it (ibid. 8.2.3.9), and the cheapest
-that plain Python reaches is an uncontended lock: its release is an atomic operation in all versions of CPython.
+that plain Python reaches is an uncontended lock: to take one that is free, and to release it, is an atomic operation
+each in all versions of CPython.
 
 **Elsewhere.** Other processors reorder more: the payload and the index that publishes it, too. There each of these
 places calls membarrier(2), whose caller passes a full barrier: correct, and some 1 µs a time.
@@ -50,10 +51,10 @@ def order() -> None:
 
 
 def new_fence_pair() -> tuple[Callable[[bool], object], Callable[[], object]]:
-    """Two functions, called with False and with nothing, that complete all writes before any later read.
+    """Two functions, called with False and with nothing, one after the other, that complete all writes before any read.
 
-    For one thread at a time. Ctrl-C may come between the two and leave the lock taken: then the next first one does
-    nothing, and the second is a fence all the same, and sets that right.
+    Each is a fence by itself, where the first says True, and one lock of a thread. Ctrl-C may come between the two and
+    leave the lock taken: then the next first one says False and is none, and the second is one and sets that right.
     """
     lock = threading.Lock()
     return lock.acquire, lock.release
@@ -70,6 +71,14 @@ def new_fence() -> Callable[[], None]:
         second()
 
     return fence
+
+
+def drain(descriptor: int) -> None:
+    """Take back what was written to an eventfd."""
+    try:
+        os.eventfd_read(descriptor)
+    except BlockingIOError:
+        pass
 
 
 class Bell(ABC):
@@ -91,6 +100,9 @@ class Bell(ABC):
         """Say that it need not wait after all."""
         self.words[self.flag] = 0
 
+    def drain(self) -> None:  # noqa: B027 — most have nothing to take back
+        """Take back what was rung, where who waits watches whether, not when."""
+
     @abstractmethod
     def ring(self) -> None:
         """Wake who waits: the flag was set."""
@@ -101,30 +113,21 @@ class Bell(ABC):
 
 
 class EventBell(Bell):
-    """An eventfd(2), whose count is above zero from a ring until the next wait."""
+    """An eventfd(2). Who waits with an epoll for edges never reads it: its count only grows."""
 
     def __init__(self, words: memoryview, flag: int, descriptor: int) -> None:
         super().__init__(words, flag)
         self._descriptor = descriptor
-        self._armed = False
         self.ready = (descriptor, select.POLLIN)
 
     def arm(self) -> None:
         """Say that this side is about to wait."""
-        # Rung since the last time: the flag is gone. Still there: this side looks twice, or was woken by a ring that
-        # was on its way when it last took one back. A vain read costs 1 µs, and happens in neither case on a fast path.
-        if self._armed:
-            self.drain()
-        self._armed = True
         self.words[self.flag] = 1
         self.fence()
 
     def drain(self) -> None:
         """Take back what was rung."""
-        try:
-            os.eventfd_read(self._descriptor)
-        except BlockingIOError:
-            pass
+        drain(self._descriptor)
 
     def ring(self) -> None:
         """Wake who waits."""
@@ -132,7 +135,7 @@ class EventBell(Bell):
         try:
             os.eventfd_write(self._descriptor, 1)
         except BlockingIOError:
-            pass  # it was rung 2⁶⁴ times, or somebody says so: then it is readable anyway
+            pass  # it was rung 2⁶⁴ times, which takes 100,000 years, or somebody wrote so much: that was news too
 
     def block(self, timeout_s: float) -> None:
         """Wait for the bell, where who waits has nothing else to poll."""
@@ -175,6 +178,7 @@ class SpinBell(Bell):
     def arm(self) -> None:
         """Remember how it was."""
         self._seen = self.words[self._watched]
+        self.fence()
 
     def disarm(self) -> None:
         """Nobody was told."""

@@ -9,7 +9,9 @@ process is forked anew for every measurement; all that is compared is measured i
 moment hurts all alike. Shown are the median of the rounds and their spread, and ratios of medians: the rate to that of
 multiprocessing.Queue, the round trip to that of the bare system calls of the same kind, made from Python. Beside each
 stands the CPU time of both processes, all threads and the kernel's part included: other programs on the machine
-lengthen the one and hardly the other, so the ratio of CPU times is the one to trust on a busy machine.
+lengthen the one and hardly the other, so the ratio of CPU times is the one to trust on a busy machine. At the end it
+says for each thing that is wanted whether it is reached.
+
 It knows public interfaces alone. Packages that are not installed are passed over: `pip install underlay[bench]`.
 """
 
@@ -34,16 +36,25 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from benchmarks.ipc_carriers import CARRIERS, Carrier, MissingPackageError, flush  # noqa: E402
 
+from underlay import ipc  # noqa: E402
 from underlay.tools._compare import describe_machine  # noqa: E402
 
 # By what was measured, by carrier: the figure and the CPU time, round by round.
 Figures: TypeAlias = dict[str, dict[str, list[tuple[float, float]]]]
-SIZES = {"64 B": 64, "4 KiB": 4096, "1 MiB": 1 << 20}
+# A signal carries seven bytes: they are measured of what carries no more.
+SIZES = {"7 B": 7, "64 B": 64, "4 KiB": 4096, "1 MiB": 1 << 20}
 # About a tenth of a second for a carrier that needs 10 µs; bytes count more than messages at 1 MiB.
-MESSAGES = {64: 8000, 4096: 4000, 1 << 20: 100}
-ROUND_TRIPS = {64: 1500, 4096: 1500, 1 << 20: 60}
+MESSAGES = {7: 8000, 64: 8000, 4096: 4000, 1 << 20: 100}
+ROUND_TRIPS = {7: 1500, 64: 1500, 4096: 1500, 1 << 20: 60}
 PATIENCE_S = 30
 REFERENCE = "multiprocessing.Queue"
+# How many are sent before the first that counts: memory that is new, and threads that start, cost once.
+WARM_UP = 20
+# What is wanted: of a rate, at least so many times the reference's; of a round trip, at most so many times the CPU time
+# of bare calls.
+WANTED_RATES = {("one way, 64 B", "ring"): 10, ("one way, 64 B", "ring, 100 at once"): 10}
+WANTED_RATES |= {("one way, 1 MiB", "slots, filled"): 20, ("one way, 1 MiB", "slots, in place"): 20}
+WANTED_ROUND_TRIP = 1.5
 
 
 @contextlib.contextmanager
@@ -80,14 +91,14 @@ def rate(carrier: Carrier, size_bytes: int, cores: list[int], count: int) -> tup
         message = os.urandom(size_bytes)
 
         def work() -> None:
-            receive(1)
+            receive(WARM_UP)
             started_s, used_s = time.perf_counter(), time.process_time()
             receive(count)
             elapsed_s, used_s = time.perf_counter() - started_s, time.process_time() - used_s
             os.write(report_in, json.dumps([elapsed_s, used_s]).encode())
 
         with other_process(cores[-1], work):
-            send(message, 1)
+            send(message, WARM_UP)
             used_s = time.process_time()
             send(message, count)
             # Whoever sends through a thread of its own has finished when all is received.
@@ -133,7 +144,7 @@ def measure(names: list[str], rounds: int, cores: list[int]) -> Figures:
         for number in range(rounds):
             for name in names:
                 carrier = CARRIERS[name]
-                if size_bytes > carrier.max_message_bytes:
+                if size_bytes > carrier.max_message_bytes or (size_bytes < 64 <= carrier.max_message_bytes):
                     continue
                 for what, function, count in (
                     ("one way", rate, MESSAGES[size_bytes]),
@@ -200,6 +211,31 @@ def middle(pairs: list[tuple[float, float]], which: int = 0) -> float:
     return statistics.median(pair[which] for pair in pairs)
 
 
+def goals(figures: Figures) -> Iterator[str]:
+    """For each thing that is wanted, whether it is reached."""
+    for (what, name), wanted in WANTED_RATES.items():
+        by_name = figures.get(what, {})
+        if name in by_name and REFERENCE in by_name:
+            ours, other = (statistics.median(pair[0] for pair in by_name[each]) for each in (name, REFERENCE))
+            reached = word(ours / other >= wanted)
+            yield f"  {what}: {name} {ours / other:.1f} × {REFERENCE}, wanted ≥ {wanted} ×: {reached}"
+    for what, by_name in figures.items():
+        if what not in ("round trip, 7 B", "round trip, 64 B"):
+            continue
+        for name, pairs in by_name.items():
+            bare = CARRIERS[name].bare
+            if name in ipc.KINDS and bare in by_name:
+                ours, other = (statistics.median(pair[1] for pair in each) for each in (pairs, by_name[bare]))
+                ratio = ours / other
+                reached = f"wanted ≤ {WANTED_ROUND_TRIP} ×: {word(ratio <= WANTED_ROUND_TRIP)}"
+                yield f"  {what}: {name} {ratio:.2f} × the CPU time of {bare}, {reached}"
+
+
+def word(reached: bool) -> str:
+    """How it is said."""
+    return "reached" if reached else "NOT REACHED"
+
+
 def main() -> None:
     """Measure what is there, and print or write it."""
 
@@ -239,6 +275,7 @@ def main() -> None:
         loads[title] = os.getloadavg()[0]
         print(f"\n== {title}; median of {options.rounds} rounds; load {loads[title]:.1f} ==")
         print("\n".join(table(results[title])))
+        print("\nwhat is wanted:", *goals(results[title]), sep="\n")
         os.sched_setaffinity(0, usable)
     if options.markdown:
         about = describe_machine()

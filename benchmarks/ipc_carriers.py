@@ -6,10 +6,13 @@ It knows how each is made and called at its quickest. It refuses to know how any
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import multiprocessing
 import os
+import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -255,6 +258,111 @@ def bare_tcp(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
         yield left.sendall, receive
 
 
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of the C library, that raises ``OSError`` where it says less than nothing."""
+
+    def checked(found: Any, *_: Any) -> Any:
+        if found < 0:
+            raise OSError(ctypes.get_errno(), name)
+        return found
+
+    made = ctypes.CDLL(None, use_errno=True)[name]
+    made.restype, made.argtypes, made.errcheck = result, arguments, checked
+    return made
+
+
+def _plain(function: Any) -> Any:
+    """The same, without the check, which is a call of Python's in each call."""
+    plain = ctypes.CDLL(None, use_errno=True)[function.__name__]
+    plain.restype, plain.argtypes = function.restype, function.argtypes
+    return plain
+
+
+_int, _long, _size, _bytes, _address = (
+    ctypes.c_int,
+    ctypes.c_long,
+    ctypes.c_size_t,
+    ctypes.c_char_p,
+    ctypes.c_void_p,
+)
+
+
+@contextlib.contextmanager
+def bare_mqueue(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
+    """mq_send(3) and mq_receive(3) through ctypes, which wait; Python has no words for them."""
+    name = f"/underlay-benchmark-{os.getpid()}-{os.urandom(4).hex()}".encode()
+    attributes = (_long * 8)(0, 10, size_bytes)  # struct mq_attr: flags, messages, bytes each
+    queue = _function("mq_open", _int, _bytes, _int, _int, _address)(
+        name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, ctypes.addressof(attributes)
+    )
+    _function("mq_unlink", _int, _bytes)(name)
+    put = _plain(_function("mq_send", _int, _int, _bytes, _size, ctypes.c_uint))
+    get = _plain(_function("mq_receive", ctypes.c_ssize_t, _int, _address, _size, _address))
+    room = ctypes.create_string_buffer(size_bytes)
+    at, view = ctypes.addressof(room), memoryview(room)
+    try:
+        yield (
+            lambda message: put(queue, message, size_bytes, 0),
+            lambda: view[: get(queue, at, size_bytes, None)].tobytes(),
+        )
+    finally:
+        os.close(queue)
+
+
+@contextlib.contextmanager
+def bare_sysv(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
+    """msgsnd(2) and msgrcv(2) through ctypes, which wait; Python has no words for them."""
+    queue = _function("msgget", _int, _int, _int)(0, 0o600)  # IPC_PRIVATE
+    put = _plain(_function("msgsnd", _int, _int, _bytes, _size, _int))
+    get = _plain(_function("msgrcv", ctypes.c_ssize_t, _int, _address, _size, _long, _int))
+    room = ctypes.create_string_buffer(8 + size_bytes)
+    at, view, kind = ctypes.addressof(room), memoryview(room)[8:], (1).to_bytes(8, sys.byteorder)
+    try:
+        yield (
+            lambda message: put(queue, kind + message, size_bytes, 0),
+            lambda: view[: get(queue, at, size_bytes, 0, 0)].tobytes(),
+        )
+    finally:
+        _function("msgctl", _int, _int, _int, _address)(queue, 0, None)  # IPC_RMID
+
+
+@contextlib.contextmanager
+def bare_signal(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
+    """sigqueue(3) through ctypes and read(2) of a signalfd(2), with a value of eight bytes."""
+    number = next(each for each in range(signal.SIGRTMIN, signal.SIGRTMAX) if each not in _signals_in_use)
+    _signals_in_use.add(number)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    signals = (ctypes.c_uint64 * 16)(1 << (number - 1))
+    reader = _function("signalfd", _int, _int, _address, _int)(-1, ctypes.addressof(signals), 0)
+    put = _plain(_function("sigqueue", _int, _int, _int, ctypes.c_uint64))
+    said_out, said_in = os.pipe()
+    receiver = 0
+
+    def send(message: bytes) -> None:
+        nonlocal receiver
+        receiver = receiver or int(os.read(said_out, 20))
+        while put(receiver, number, int.from_bytes(message, "little")):
+            os.sched_yield()  # as many are pending as there may be
+
+    def receive() -> None:
+        nonlocal receiver
+        if not receiver:
+            receiver = os.getpid()
+            os.write(said_in, str(receiver).encode())
+        int.from_bytes(os.read(reader, 128)[48 : 48 + size_bytes], "little")  # ssi_ptr of struct signalfd_siginfo
+
+    try:
+        yield send, receive
+    finally:
+        for each in (reader, said_out, said_in):
+            os.close(each)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _signals_in_use.discard(number)
+
+
+_signals_in_use: set[int] = set()
+
+
 # --- what people use instead ---
 
 
@@ -325,20 +433,26 @@ def pyzmq(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
         yield send, receive
 
 
+BARE_MQUEUE, BARE_SYSV, BARE_SIGNAL = "bare POSIX message queue", "bare System V queue", "bare signals"
 BARE_UNIX, BARE_PACKETS = "bare Unix stream socket", "bare Unix seqpacket socket"
 CARRIERS: dict[str, Carrier] = {
+    # Each reference right before what is held against it: so a noisy moment hurts both.
     "bare pipe": Carrier(bare_pipe),
-    BARE_UNIX: Carrier(bare_socket(socket.SOCK_STREAM)),
-    BARE_PACKETS: Carrier(bare_socket(socket.SOCK_SEQPACKET), max_message_bytes=4096),
-    "bare TCP": Carrier(bare_tcp),
-    "bare eventfd": Carrier(bare_eventfd, round_trip_only=True),
     "pipe": Carrier(channel("pipe"), "bare pipe"),
     "fifo": Carrier(channel("fifo"), "bare pipe"),
+    BARE_UNIX: Carrier(bare_socket(socket.SOCK_STREAM)),
     "unix": Carrier(channel("unix"), BARE_UNIX),
+    BARE_PACKETS: Carrier(bare_socket(socket.SOCK_SEQPACKET), max_message_bytes=4096),
     "seqpacket": Carrier(channel("seqpacket"), BARE_PACKETS, max_message_bytes=4096),
-    "mqueue": Carrier(channel("mqueue"), "bare pipe", max_message_bytes=4096),
-    "sysv": Carrier(channel("sysv"), "bare pipe", max_message_bytes=4096),
+    BARE_MQUEUE: Carrier(bare_mqueue, max_message_bytes=4096),
+    "mqueue": Carrier(channel("mqueue"), BARE_MQUEUE, max_message_bytes=4096),
+    BARE_SYSV: Carrier(bare_sysv, max_message_bytes=4096),
+    "sysv": Carrier(channel("sysv"), BARE_SYSV, max_message_bytes=4096),
+    BARE_SIGNAL: Carrier(bare_signal, max_message_bytes=7),
+    "signal": Carrier(channel("signal"), BARE_SIGNAL, max_message_bytes=7),
+    "bare TCP": Carrier(bare_tcp),
     "tcp": Carrier(channel("tcp"), "bare TCP"),
+    "bare eventfd": Carrier(bare_eventfd, round_trip_only=True),
     "ring": Carrier(channel("ring"), "bare eventfd"),
     "ring, futex": Carrier(channel("ring", wakeup="futex"), "bare eventfd"),
     "ring, spin": Carrier(channel("ring", wakeup="spin"), "bare eventfd"),

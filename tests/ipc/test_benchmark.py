@@ -53,3 +53,14 @@ def test_the_table_of_the_docs_has_a_row_for_each_carrier() -> None:
         "| pipe | 1,000,000 | 2.0 |  |  | 22.0 | 6.0 | 1.20 |",
         "| bare pipe |  |  |  |  | 10.0 | 5.0 |  |",
     ]
+
+
+def test_the_goals_say_whether_each_is_reached() -> None:
+    figures: benchmark.Figures = {
+        "one way, 64 B": {"ring": [(110.0, 1.0)], "multiprocessing.Queue": [(10.0, 9.0)]},
+        "round trip, 64 B": {"bare pipe": [(10.0, 5.0)], "pipe": [(12.0, 8.0)]},
+    }
+    assert list(benchmark.goals(figures)) == [
+        "  one way, 64 B: ring 11.0 × multiprocessing.Queue, wanted ≥ 10 ×: reached",
+        "  round trip, 64 B: pipe 1.60 × the CPU time of bare pipe, wanted ≤ 1.5 ×: NOT REACHED",
+    ]

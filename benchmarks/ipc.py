@@ -224,7 +224,7 @@ def goals(figures: Figures) -> Iterator[str]:
             continue
         for name, pairs in by_name.items():
             bare = CARRIERS[name].bare
-            if name in ipc.KINDS and bare in by_name:
+            if (name in ipc.KINDS or name == "slots, in place") and bare in by_name:
                 ours, other = (statistics.median(pair[1] for pair in each) for each in (pairs, by_name[bare]))
                 ratio = ours / other
                 reached = f"wanted ≤ {WANTED_ROUND_TRIP} ×: {word(ratio <= WANTED_ROUND_TRIP)}"

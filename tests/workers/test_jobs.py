@@ -302,12 +302,13 @@ def test_a_result_is_waited_for_polled_or_brought_by_a_callback(jobs: Jobs) -> N
 
 
 def test_a_callback_that_raises_is_logged_and_harms_no_other(jobs: Jobs, caplog: pytest.LogCaptureFixture) -> None:
-    heard = threading.Event()
+    heard = [threading.Event(), threading.Event()]
     one, two = jobs.submit_many("abs", [(1,), (2,)])
     one.add_done_callback(lambda receipt: 1 / 0)
-    two.add_done_callback(lambda receipt: heard.set())
+    one.add_done_callback(lambda receipt: heard[0].set())
+    two.add_done_callback(lambda receipt: heard[1].set())
     jobs.work(until_idle=True)
-    assert heard.wait(PATIENCE_S)
+    assert all(each.wait(PATIENCE_S) for each in heard)
     assert "a callback of job 1 raised" in caplog.text
 
 

@@ -151,7 +151,7 @@ def test_jobs_run_on_another_executor_where_asked(app: Jobs, underlay: Run) -> N
     assert receipt.result(0)
     done = underlay("jobs", "work", "app:jobs", "--executor", "nonsense", "--workers", "1")
     assert done.returncode == 2
-    assert done.stderr.startswith("underlay: no executor is called 'nonsense'; choose one of ")
+    assert done.stderr.startswith("underlay: there is no kind of executor 'nonsense'; choose one of ")
     assert done.stderr.count("\n") == 1
 
 

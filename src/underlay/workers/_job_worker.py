@@ -19,19 +19,17 @@ from concurrent.futures import (
     CancelledError,
     Executor,
     Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
 )
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final
 
-from ..errors import UsageError, nearest
+from ..errors import UsageError
 from ..probe import Probe
 from ._job_call import Call, CurrentJob, call
 from ._job_errors import JobError, JobsBusy
 from ._job_records import Claim, Ending, Outcome
 from ._job_watch import Pace
+from ._kinds import executor
 
 if TYPE_CHECKING:
     from ._jobs import Jobs
@@ -292,14 +290,7 @@ class Worker:
 
 def _of_kind(kind: str, at_once: int) -> Executor:
     """Make an executor by its name."""
-    match kind:
-        case "thread":
-            return ThreadPoolExecutor(at_once, "underlay-job")
-        case "process":
-            # A forked child of a process with threads may wait for ever for a lock that none of its threads holds.
-            return ProcessPoolExecutor(at_once, get_context("spawn"))
-        case _:
-            raise UsageError(f"no executor is called {kind!r}", remedy=nearest(kind, ["thread", "process"]))
+    return executor(kind) if kind == "inline" else executor(kind, max_workers=at_once)
 
 
 class _Lent(Executor):

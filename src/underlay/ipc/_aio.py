@@ -167,7 +167,7 @@ class AsyncChannel:
             self._unwatch(way)
         self._unwatch_life(self._watched_life)
         for way, future in self._waiting.items():
-            if way.ready is not None and not future.done():
+            if way.ready is not None and not future.done() and not future.get_loop().is_closed():
                 future.set_result(None)
         if self._threads is not None:
             self._threads.shutdown()  # a slice of waiting at most; then nothing looks at what is to be closed

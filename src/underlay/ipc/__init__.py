@@ -14,6 +14,7 @@
     _framed.py    messages over asyncio's streams
     _persistent.py  channels that outlive all processes
     _life.py      the other process: who it is, whether it closed or died
+    _deadline.py  when a wait is over
     _handover.py  an end on its way to another process
     _contract.py  what a kind offers
     _kinds.py     which kinds there are; _kinds_cli.py: the command that lists them; each is in a file of its own:

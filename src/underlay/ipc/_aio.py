@@ -108,6 +108,7 @@ class AsyncChannel:
                 await blocked
             finally:
                 del self._waiting[way]
+            self._channel.check_open()
             return
         if loop is not self._loop:
             self.forget()
@@ -126,6 +127,7 @@ class AsyncChannel:
             await future
         finally:
             del self._waiting[way]
+        self._channel.check_open()  # its descriptors may be somebody else's by now
 
     def _ready(self, way: Outgoing | Incoming) -> None:
         future = self._waiting.get(way)

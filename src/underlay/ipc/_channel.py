@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import UsageError
 from . import _life
 from ._contract import ChannelStatistics, Incoming, Message, Outgoing
+from ._deadline import deadline
 from ._door import answers_here
 from ._end import End
 from ._errors import ChannelClosed, EndOfMessages, MessageTooLong, PeerGone, SentInPart
@@ -174,7 +175,7 @@ class Channel:
         except ConnectionError as error:
             raise self.gone() from error
         if not done:
-            deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+            deadline_s = None if timeout_s is None else deadline(timeout_s)
             while True:
                 if not self._wait(outgoing, deadline_s):
                     raise self.send_is_late(timeout_s, taken)
@@ -199,7 +200,7 @@ class Channel:
         3
         ([b'one', b'two'], [b'three'])
         """
-        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline_s = None if timeout_s is None else deadline(timeout_s)
         outgoing, _ = self.begin_send(b"")
         most = self._max_message_bytes
         whole: list[Message] = [
@@ -287,7 +288,7 @@ class Channel:
         incoming = self._incoming
         if incoming is None or self._used_in is not _life.process:
             incoming = self.begin_receive()
-        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline_s = None if timeout_s is None else deadline(timeout_s)
         message = None
         try:
             if self._life.over is not None:  # who is over has no news any more
@@ -379,6 +380,7 @@ class Channel:
         self.count_wait(way)
         if way.ready is None:
             way.block(SLICE_S if left_s is None else min(left_s, SLICE_S))
+            self.check_open()
             return True
         self._poll(way, left_s)
         return True  # the time, if it is over, is seen after one more try
@@ -388,7 +390,9 @@ class Channel:
         poller = self._pollers.get(way)
         if poller is None:
             poller = self._pollers[way] = Poller(way, self._life)
-        return poller.wait(left_s)
+        way_alone = poller.wait(left_s)
+        self.check_open()  # its descriptors may be somebody else's by now
+        return way_alone
 
     def count_wait(self, way: Outgoing | Incoming) -> None:
         """A call begins to wait once more."""
@@ -504,6 +508,11 @@ class Channel:
         self._life.expect(meeting, other_end)
         answers_here(meeting, self._life.look)
         self.announce()
+
+    def check_open(self) -> None:
+        """Raise `ChannelClosed` where this end was closed, be it by another thread or task meanwhile."""
+        if self._closed:
+            raise self._is_closed()
 
     def _is_closed(self) -> ChannelClosed:
         return ChannelClosed(f"{self} is closed", remedy="it was closed here, by this process")

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from ._deadline import deadline
 from ._mutex import AsyncMutex, Mutex, settled
 from ._parties import Parties
 from ._shared import slices
@@ -73,7 +74,7 @@ class Condition(Mutex):
 
     def wait_for(self, predicate: Callable[[], bool], *, timeout_s: float | None = None) -> bool:
         """Wait until something is so; whether it is."""
-        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        until_s = None if timeout_s is None else deadline(timeout_s)
         while not (result := predicate()):
             left_s = None if until_s is None else until_s - time.monotonic()
             if left_s is not None and left_s <= 0:

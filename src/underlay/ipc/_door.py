@@ -22,6 +22,7 @@ from typing import Final, cast
 
 from ..errors import UnderlayError
 from . import _life
+from ._deadline import for_poll_ms
 from ._errors import HandshakeFailed
 from ._framing import LengthPrefix, LengthPrefixDecoder
 
@@ -189,7 +190,7 @@ def _wait(connection: socket.socket, deadline_s: float, pidfd: int) -> None:
     poller.register(connection, select.POLLIN)
     if pidfd >= 0:
         poller.register(pidfd, select.POLLIN)
-    ready = poller.poll(1000 * (min(left_s, _OWN_SLICE_S) if _of_this_thread() else left_s))
+    ready = poller.poll(for_poll_ms(min(left_s, _OWN_SLICE_S) if _of_this_thread() else left_s))
     if [descriptor for descriptor, _ in ready] == [pidfd]:
         raise ConnectionResetError("it died before it answered")
 

@@ -18,6 +18,7 @@ from ..errors import UsageError
 from . import _door, _life
 from ._channel import Channel
 from ._contract import Terms
+from ._deadline import deadline, for_poll_ms
 from ._end import End
 from ._errors import ChannelClosed
 from ._kinds import Reception, make_ends, module_of, network_module_of
@@ -133,7 +134,7 @@ class Listener:
 
         Raises ``TimeoutError``; `ChannelClosed`.
         """
-        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline_s = None if timeout_s is None else deadline(timeout_s)
         while (channel := self._next()) is None:
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
             if left_s is not None and left_s <= 0:
@@ -141,7 +142,7 @@ class Listener:
             poller = select.poll()
             for descriptor in self._reception.waits():
                 poller.register(descriptor, select.POLLIN)
-            poller.poll(None if left_s is None else left_s * 1000)
+            poller.poll(for_poll_ms(left_s))
         return channel
 
     async def _accept(self) -> Channel:

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Final
 
 from . import _door, _folder, _life
+from ._deadline import deadline
 from ._end import End, end_of
 from ._errors import HandshakeFailed, NoSuchName, StaleName
 
@@ -96,7 +97,7 @@ def come_for(name: str, timeout_s: float) -> End | str:
     """
     where = _folder.folder()
     path = _folder.path_of(name, where)
-    deadline_s = time.monotonic() + timeout_s
+    deadline_s = deadline(timeout_s)
     pause_s = _FIRST_PAUSE_S
     while True:
         late: Exception

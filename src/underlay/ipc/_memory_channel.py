@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from . import _life
 from ._channel import SLICE_S, Channel
 from ._contract import Incoming, Outgoing
+from ._deadline import deadline
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -51,7 +52,7 @@ class MemoryChannel(Channel):
         return message
 
     def _await_message(self, incoming: Incoming, timeout_s: float | None) -> bytes:
-        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline_s = None if timeout_s is None else deadline(timeout_s)
         if deadline_s is None and incoming.ready is not None and self._life.over is None:
             # What `wait_and_look` does is written out: it is what a question that waits for its answer does each time.
             self._receive_waits += 1
@@ -86,4 +87,5 @@ class MemoryChannel(Channel):
         slice_s = SLICE_S if left_s is None else min(left_s, SLICE_S)
         before_s = time.monotonic()
         way.block(slice_s)
+        self.check_open()
         return time.monotonic() - before_s < slice_s

@@ -14,6 +14,7 @@ from __future__ import annotations
 import select
 
 from ._contract import Incoming, Outgoing
+from ._deadline import for_epoll_s
 from ._life import Life
 
 
@@ -35,7 +36,7 @@ class Poller:
         if epoll is None or self._version != self._life.version or self._ready is not self._way.ready:
             epoll = self._registered()
         # Room for two events: more than one is all that matters.
-        news = epoll.poll(-1 if left_s is None else left_s if left_s > 0 else 0, 2)
+        news = epoll.poll(for_epoll_s(left_s), 2)
         return len(news) == 1 and news[0][0] == self._descriptor
 
     def _registered(self) -> select.epoll:

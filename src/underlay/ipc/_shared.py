@@ -23,6 +23,7 @@ from typing import Final, TypeVar
 
 from ..errors import UsageError
 from . import _futex, _memory
+from ._deadline import deadline
 from ._errors import ChannelClosed
 from ._handover import Duplicate
 
@@ -42,7 +43,7 @@ def slices(timeout_s: float | None) -> Iterator[float]:
     if timeout_s is None:
         while True:
             yield SLICE_S
-    until_s = time.monotonic() + timeout_s
+    until_s = deadline(timeout_s)
     while (left_s := until_s - time.monotonic()) > 0:
         yield min(left_s, SLICE_S)
 

@@ -18,6 +18,7 @@ from abc import abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from ._deadline import deadline
 from ._errors import ChannelClosed, MessageTooLong, ViewKept
 from ._memory_channel import MemoryChannel
 
@@ -133,7 +134,7 @@ class _View(Generic[_Way]):
         self._way = self._begin()
         view = self._take()
         if view is None:
-            deadline_s = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+            deadline_s = None if self._timeout_s is None else deadline(self._timeout_s)
             while view is None:
                 over = self._channel.wait_and_look(self._way, deadline_s)
                 view = self._take()

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import UsageError
 from . import _door
 from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
+from ._deadline import deadline, for_socket_s
 from ._end import End
 from ._errors import HandshakeFailed, MessageTooLong, NameTaken, NoSuchName
 from ._life import Life, Over
@@ -463,13 +464,13 @@ reception = TcpReception
 
 def open(name: str, timeout_s: float) -> End:
     """An end of a connection to who listens at an address."""
-    deadline_s = time.monotonic() + timeout_s
+    deadline_s = deadline(timeout_s)
     who = f"whoever listens at {name}"
     while True:
         for family, place in _places(name):
             connection = socket.socket(family, socket.SOCK_STREAM)
             with connection:
-                connection.settimeout(max(deadline_s - time.monotonic(), _PAUSE_S))
+                connection.settimeout(for_socket_s(max(deadline_s - time.monotonic(), _PAUSE_S)))
                 try:
                     connection.connect(place)
                     # Where nobody listens, a connection to this machine's own port may meet itself (RFC 9293, 3.5).

@@ -5,6 +5,7 @@ This file knows their names and modules. It refuses to know what any of them doe
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import socket
@@ -120,13 +121,26 @@ def parts_of(end: End) -> tuple[Incoming | None, Outgoing | None, _life.Life]:
     module, terms = module_of(end.terms.kind), end.terms
     if end.life is None and module.KIND.crosses_machines:
         return cast(NetworkModule, module).parts_of(end)
-    return (
-        None if end.ways_in is None else module.incoming(terms, *end.ways_in),
-        None if end.ways_out is None else module.outgoing(terms, *end.ways_out),
+    incoming: Incoming | None = None
+    left = dict.fromkeys(end.descriptors)  # what nobody but this call would give back
+    try:
+        if end.ways_in is not None:
+            incoming = module.incoming(terms, *end.ways_in)
+            left = {each: None for each in left if each not in end.ways_in}
+        outgoing = None if end.ways_out is None else module.outgoing(terms, *end.ways_out)
+    except OSError:  # no descriptor is left, or no memory
+        if incoming is not None:
+            incoming.close()
+        for each in left:
+            with contextlib.suppress(OSError):
+                os.close(each)
+        raise
+    life = (
         _life.Unattended()
         if end.life is None
-        else _life.LocalLife(socket.socket(fileno=end.life), many=module.KIND.many_senders),
+        else _life.LocalLife(socket.socket(fileno=end.life), many=module.KIND.many_senders)
     )
+    return incoming, outgoing, life
 
 
 def make_ends(terms: Terms, both_ways: bool) -> tuple[End, End]:

@@ -72,7 +72,16 @@ def pair(
     """
     terms = terms_for(kind, max_message_bytes, capacity, wakeup)
     here, there = make_ends(terms, both_ways)
-    return Channel(here), Channel(there)
+    try:
+        one = Channel(here)
+    except BaseException:
+        there.close()
+        raise
+    try:
+        return one, Channel(there)
+    except BaseException:
+        one.close()
+        raise
 
 
 @overload

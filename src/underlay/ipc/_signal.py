@@ -32,6 +32,7 @@ from typing import Final
 from ..errors import UsageError
 from . import _libc, _memory
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
+from ._end import copies
 from ._page import Page, make_bell, silence
 
 KIND: Final = Kind(
@@ -61,7 +62,7 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
         page = _memory.create("underlay.signal", _memory.PAGE_BYTES)
         made.append(page)
         made.append(make_bell())
-        made += [os.dup(each) for each in made]
+        made += copies(made)
         ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         made += [each.detach() for each in ends]
     except BaseException:

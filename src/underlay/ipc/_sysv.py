@@ -21,6 +21,7 @@ from typing import Final
 
 from . import _libc, _memory, _sysv_queue
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
+from ._end import copies
 from ._page import Page, make_bell, silence
 from ._sysv_kept import TYPE, TYPE_BYTES, KeptIncoming, KeptOutgoing
 from ._sysv_queue import QUEUE, RECEIVER_SLEEPS, SENDER_SLEEPS, Hold, refusal
@@ -41,8 +42,9 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
     made: list[int] = []
     try:
         made.append(_sysv_queue.make_page(queue))
-        made += make_bell(), make_bell()
-        made += [os.dup(each) for each in made]
+        made.append(make_bell())
+        made.append(make_bell())
+        made += copies(made)
     except BaseException:
         for each in made:
             os.close(each)

@@ -31,6 +31,8 @@ from ._page import Page
 _LIMITS: Final = Path("/proc/sys/kernel")
 # The defaults of Linux, where /proc says nothing: sysvipc(7), msgget(2).
 _USUAL_MSGMAX, _USUAL_MSGMNB = 8192, 16384
+# What says nothing of a queue, but that this process has no room to look after it.
+_SHORT_OF: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # The words of the page.
 QUEUE, CHANGED, RECEIVER_SLEEPS, SENDER_SLEEPS = range(4)
 
@@ -175,9 +177,10 @@ def _sweep(where: str) -> None:
             os.unlink(path)
         except BlockingIOError:
             pass  # somebody has it
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(path)  # its queue is gone
+        except OSError as error:
+            if error.errno not in _SHORT_OF:  # else the queue would have no record any more, and stay for ever
+                with contextlib.suppress(OSError):
+                    os.unlink(path)  # its queue is gone
         finally:
             os.close(page)
 

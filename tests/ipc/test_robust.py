@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
+import random
+import struct
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from underlay import ipc
 from underlay.ipc import _memory, _robust
 from underlay.ipc._robust import Got
 
@@ -85,3 +90,26 @@ def test_its_misuse_is_an_error(mutex: int) -> None:
         _robust.lock(mutex, 1)
     assert refused.value.errno in (errno.EDEADLK, errno.EBUSY)
     _robust.unlock(mutex)
+
+
+@pytest.mark.parametrize("kind", [-1, 0, 1, 0x7FFFFFFF, 0x192, 0x292])
+def test_a_mutex_that_another_program_wrote_over_is_not_locked(kind: int) -> None:
+    memory = ctypes.create_string_buffer(_robust.SIZE_BYTES)
+    address = ctypes.addressof(memory)
+    _robust.create(address)
+    assert _robust.lock(address, 0) is Got.LOCKED
+    _robust.unlock(address)
+    struct.pack_into("i", memory, 16, kind)
+    with pytest.raises(ipc.Damaged, match="another program wrote into the shared memory"):
+        _robust.lock(address, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_sender_survives_rubbish_in_the_memory_of_many(seed: int) -> None:
+    receiver, sender = ipc.pair("ring-many")
+    with receiver, sender:
+        sender.send(b"one")
+        with mmap.mmap(sender.descriptors[0], mmap.PAGESIZE) as memory:
+            memory[:] = random.Random(seed).randbytes(mmap.PAGESIZE)
+        with pytest.raises(ipc.Damaged):
+            sender.send(b"two", timeout_s=0)

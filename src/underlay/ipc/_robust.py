@@ -16,6 +16,7 @@ import os
 import time
 from typing import Final
 
+from ._errors import Damaged
 from ._libc import function
 
 SIZE_BYTES: Final = 64
@@ -72,8 +73,10 @@ def lock(address: int, timeout_s: float | None = None) -> Got:
     """Get the mutex; wait so long for it, or for ever.
 
     Raises ``OSError``: EDEADLK where this thread has it, ENOTRECOVERABLE where one gave it back after a holder's death
-    without `make_consistent`.
+    without `make_consistent`. Raises `Damaged` where there is no mutex any more.
     """
+    if _word_at(address + _KIND_AT).value != _KIND:
+        raise _damaged()
     number = _try_lock(address)
     if number == errno.EBUSY and timeout_s != 0:
         if timeout_s is None:
@@ -88,6 +91,8 @@ def lock(address: int, timeout_s: float | None = None) -> Got:
         return Got.HOLDER_DIED
     if number in (errno.EBUSY, errno.ETIMEDOUT):
         return Got.BUSY
+    if number == errno.EINVAL:
+        raise _damaged()
     raise OSError(number, f"pthread_mutex_lock: {os.strerror(number)}")
 
 
@@ -106,3 +111,25 @@ def make_consistent(address: int) -> None:
 def _checked(number: int, call: str) -> None:
     if number:
         raise OSError(number, f"{call}: {os.strerror(number)}")
+
+
+def _damaged() -> Damaged:
+    return Damaged(
+        "what was a mutex is none: another program wrote into the shared memory of it", remedy="make it anew"
+    )
+
+
+# Where pthread_mutex_t says of what kind it is: after four ints, where a pointer has 64 bits (bits/struct_mutex.h).
+# What glibc does with a kind that another program wrote there, it does without a check: with one, it runs instructions
+# that not every processor has, and the process is dead (SIGILL).
+_KIND_AT: Final = 16
+_word_at: Final = ctypes.c_int.from_address
+
+
+def _kind_of_ours() -> int:
+    own = ctypes.create_string_buffer(SIZE_BYTES)
+    create(ctypes.addressof(own))
+    return ctypes.c_int.from_buffer(own, _KIND_AT).value
+
+
+_KIND: Final = _kind_of_ours()

@@ -111,11 +111,15 @@ def locked(path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 def path_of(name: str, where: str) -> str:
     """The path of a name. Raises ``UsageError`` for one that cannot be."""
-    if _NAME.fullmatch(name) is None:
+    if not _is_name(name):
         raise UsageError(
-            f"{name[:80]!r} cannot be the name of a channel",
+            f"{str(name)[:80]!r} cannot be the name of a channel",
             remedy="take letters, digits, '-', '_' and '.', and begin with none of the last; host:port for tcp",
         )
     path = os.path.join(where, name)
@@ -314,7 +318,7 @@ def names() -> list[KnownName]:
     found = []
     for entry in sorted(os.listdir(where)):
         if _NAME.fullmatch(entry) is not None:
-            with contextlib.suppress(NameTaken):
+            with contextlib.suppress(NameTaken, OSError):  # what is none of ours, as a link in a circle, is no name
                 known = _look(entry, os.path.join(where, entry))
                 if known is not None:
                     found.append(known)

@@ -48,9 +48,9 @@ def end_from(word: str) -> End:
     """
     try:
         end = end_of(json.loads(word))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(
-            f"{word[:80]!r} names no end of a channel ({error})",
+            f"{str(word)[:80]!r} names no end of a channel ({error})",
             remedy="give what Channel.argument() gave; for others name the class, too: ipc.inherit(word, ipc.Mutex)",
         ) from None
     for descriptor in end.descriptors:

@@ -30,6 +30,8 @@ _MODULES: Final = {
     "ring-many": "_ring_many",
     "slots": "_slots",
 }
+# What the kernel takes for the size of a pipe's or a socket's buffer is an int: fcntl(2), socket(7).
+_MOST_CAPACITY: Final = 2**31 - 1
 WAKEUPS: Final = ("eventfd", "futex", "spin")
 
 
@@ -70,9 +72,9 @@ class NetworkModule(KindModule, Protocol):
 
 def module_of(kind: str) -> KindModule:
     """The file of a kind. Raises ``UsageError`` for a name that none has."""
-    name = _MODULES.get(kind)
+    name = _MODULES.get(str(kind))
     if name is None:
-        raise UsageError(f"there is no kind of channel {kind!r}", remedy=nearest(kind, _MODULES))
+        raise UsageError(f"there is no kind of channel {kind!r}", remedy=nearest(str(kind), _MODULES))
     return cast(KindModule, importlib.import_module(f"{__package__}.{name}"))
 
 
@@ -104,15 +106,21 @@ def terms_for(kind: str, max_message_bytes: int | None, capacity: int, wakeup: s
     most = module_of(kind).KIND.max_message_bytes
     if max_message_bytes is None:
         max_message_bytes = module_of(kind).KIND.usual_message_bytes or most
+    for asked, number in ("max_message_bytes", max_message_bytes), ("capacity", capacity):
+        if not isinstance(number, int):
+            raise UsageError(f"{asked}={number!r} is no whole number", remedy="give one, as 4096")
     if not 0 < max_message_bytes <= most:
         raise UsageError(
             f"the kind {kind} cannot take messages of up to {max_message_bytes:,} bytes",
             remedy=f"max_message_bytes is from 1 to {most:,} here",
         )
-    if capacity < 0:
-        raise UsageError(f"the kind {kind} cannot have room for {capacity}", remedy="0 leaves it to the kind")
+    if not 0 <= capacity <= _MOST_CAPACITY:
+        raise UsageError(
+            f"the kind {kind} cannot have room for {capacity}",
+            remedy=f"capacity is from 1 to {_MOST_CAPACITY:,}; 0 leaves it to the kind",
+        )
     if wakeup not in WAKEUPS:
-        raise UsageError(f"nobody is woken by {wakeup!r}", remedy=nearest(wakeup, WAKEUPS))
+        raise UsageError(f"nobody is woken by {wakeup!r}", remedy=nearest(str(wakeup), WAKEUPS))
     return Terms(kind, max_message_bytes, capacity, wakeup)
 
 

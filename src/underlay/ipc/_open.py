@@ -191,7 +191,7 @@ def open(name: str, *, role: Role | None = None, timeout_s: float = _OPEN_TIMEOU
     be reached.
     """
     _check_role(role)
-    network = network_module_of("tcp") if ":" in name else None
+    network = network_module_of("tcp") if ":" in str(name) else None
     found = come_for(name, timeout_s) if network is None else network.open(name, timeout_s)
     if isinstance(found, str):
         return Channel(_persistent.open(found, role), name)
@@ -214,7 +214,7 @@ def remove(name: str) -> None:
 
 def _check_role(role: str | None) -> None:
     if role is not None and role not in ROLES:
-        raise UsageError(f"there is no role {role!r}", remedy=nearest(role, ROLES))
+        raise UsageError(f"there is no role {role!r}", remedy=nearest(str(role), ROLES))
 
 
 def listen(

@@ -102,9 +102,10 @@ class Shared:
             if said["synchronisation"] != cls.__name__:
                 raise ValueError(f"it is of a {said['synchronisation']}")
             descriptor = int(said["memory"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UsageError(
-                f"{word[:80]!r} names no {cls.__name__} ({error})", remedy=f"give what {cls.__name__}.argument() gave"
+                f"{str(word)[:80]!r} names no {cls.__name__} ({error})",
+                remedy=f"give what {cls.__name__}.argument() gave",
             ) from None
         try:
             os.set_inheritable(descriptor, False)

@@ -6,12 +6,15 @@ import contextlib
 import gc
 import os
 import resource
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from underlay import ipc
 from underlay.errors import UsageError
+from underlay.ipc import _door
 
 _KINDS = [name for name in ipc.KINDS if name != "tcp"]
 
@@ -67,3 +70,14 @@ def test_a_queue_of_the_kernel_stays_on_record_where_no_descriptor_is_left() -> 
     for each in ipc.pair("sysv"):  # whoever makes the next one removes what is left
         each.close()
     assert not _queues() - before
+
+
+def test_who_is_given_an_end_and_has_no_room_for_it_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_door, "_MOST_DESCRIPTORS", 1)  # the kernel drops the others, as it does at the limit
+    before = os.listdir("/proc/self/fd")
+    visitor, host = socket.socketpair()
+    with visitor, host:
+        assert _door.answer(host, {"end": {}}, [0] * 5)
+        with pytest.raises(OSError, match="no room for the descriptors of a channel: Too many open files"):
+            _door.ask(visitor, "somebody", time.monotonic() + 5)
+    assert len(os.listdir("/proc/self/fd")) == len(before)

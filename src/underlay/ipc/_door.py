@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import json
 import os
 import select
@@ -164,7 +165,7 @@ def _read(connection: socket.socket, size_bytes: int, descriptors: list[int], de
     found = b""
     while len(found) < size_bytes:
         try:
-            data, ancillary, _, _ = connection.recvmsg(
+            data, ancillary, flags, _ = connection.recvmsg(
                 size_bytes - len(found), socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
@@ -175,6 +176,8 @@ def _read(connection: socket.socket, size_bytes: int, descriptors: list[int], de
                 came = array.array("i")
                 came.frombytes(content[: len(content) // 4 * 4])
                 descriptors += came
+        if flags & socket.MSG_CTRUNC:  # the kernel dropped some: recvmsg(2) says no more than that
+            raise OSError(errno.EMFILE, f"no room for the descriptors of a channel: {os.strerror(errno.EMFILE)}")
         if not data:
             raise ConnectionResetError("it closed the connection instead of an answer")
         found += data

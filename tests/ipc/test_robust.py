@@ -8,6 +8,8 @@ import mmap
 import os
 import random
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -113,3 +115,24 @@ def test_a_sender_survives_rubbish_in_the_memory_of_many(seed: int) -> None:
             memory[:] = random.Random(seed).randbytes(mmap.PAGESIZE)
         with pytest.raises(ipc.Damaged):
             sender.send(b"two", timeout_s=0)
+
+
+def test_a_program_that_ends_with_a_mutex_says_nothing_of_it() -> None:
+    program = "from underlay import ipc; mutex = ipc.Mutex(); mutex.acquire()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_mutex_that_is_forgotten_while_it_is_held_harms_no_other() -> None:
+    program = """
+from underlay import ipc
+for _ in range(20):
+    mutex = ipc.Mutex()
+    mutex.acquire()
+    del mutex
+with ipc.Mutex() as other:
+    pass
+other.close()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import os
 import threading
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from ._shared import Shared, slices
 from ._threads import SLICE_S
 
 Result = TypeVar("Result")
+_held_for_ever: list[mmap.mmap] = []
 # The words of the state.
 _DAMAGED, _HOLDER, _THREAD = 0, 1, 2
 
@@ -142,6 +144,18 @@ class Mutex(Shared):
         if self._aio is None:
             self._aio = AsyncMutex(self)
         return self._aio
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True):
+            return
+        if self.held:
+            # Nobody can release it any more: whoever waits is told when this process ends. Until then it stays mapped,
+            # for glibc's list of what this thread has goes through it, and the next mutex would be written beside it.
+            _held_for_ever.append(self._map)
+            self._closed = True
+            os.close(self._descriptor)
+        else:
+            super().__del__()
 
     def close(self) -> None:
         """Let go of it in this process. Raises ``UsageError`` where this thread has it."""

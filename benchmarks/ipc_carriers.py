@@ -329,6 +329,8 @@ def bare_sysv(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
 @contextlib.contextmanager
 def bare_signal(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
     """sigqueue(3) through ctypes and read(2) of a signalfd(2), with a value of eight bytes."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise RuntimeError("a signal would kill this process: it has threads that do not block it")
     number = next(each for each in range(signal.SIGRTMIN, signal.SIGRTMAX) if each not in _signals_in_use)
     _signals_in_use.add(number)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})

@@ -48,8 +48,11 @@ COMMAND_LIMIT_S = 60
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put last what waits for a command in the background, which then has the time of all others."""
-    items.sort(key=lambda item: item.get_closest_marker("background") is not None)
+    """Put last what waits for a command in the background, so that it has the time of others, and what leaves threads.
+
+    A thread that does not block a real-time signal lets it kill the process, so that channels over signals refuse one.
+    """
+    items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("threads", "background")])
 
 
 @pytest.hookimpl(trylast=True)

@@ -25,7 +25,8 @@ class Subject:
     kind: str
     options: dict[str, object] = field(default_factory=dict)
     knows_processes: bool = True
-    """A death is seen though other processes have the end, too; between machines there is only the connection."""
+    """A death is seen though other processes have the end, too; between machines there is only the connection, and of
+    many senders the others go on."""
 
     @property
     def can_have_a_name(self) -> bool:
@@ -57,8 +58,8 @@ SUBJECTS = [
     Subject("ring"),
     Subject("ring", {"wakeup": "futex"}),
     Subject("ring", {"wakeup": "spin"}),
-    Subject("ring-many"),
-    Subject("ring-many", {"wakeup": "futex"}),
+    Subject("ring-many", knows_processes=False),
+    Subject("ring-many", {"wakeup": "futex"}, knows_processes=False),
     Subject("slots"),
     Subject("slots", {"wakeup": "futex"}),
 ]

@@ -201,6 +201,8 @@ def test_an_echo_comes_back_from_another_process(carrier: Subject, method: str) 
 def test_a_process_that_exits_has_closed_its_end(carrier: Subject, method: str) -> None:
     receiver, sender = carrier.pair()
     with receiver, process(method, exit_early, sender):
+        if carrier.kind == "ring-many":
+            sender.close()  # as long as somebody has it, somebody may send
         assert list(receiver) == [b"goodbye"]  # though this process has the other end too, and it is open
     sender.close()
 

@@ -34,6 +34,8 @@ from tests.conformance.executor_subjects import MAX_WORKERS, PATIENCE_S, SUBJECT
 
 from underlay import workers
 
+pytestmark = pytest.mark.threads
+
 
 @pytest.fixture(scope="module", params=SUBJECTS, ids=str)
 def kind(request: pytest.FixtureRequest) -> Subject:

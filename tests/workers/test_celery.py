@@ -26,6 +26,8 @@ from underlay.workers._celery_folder import Folder
 from underlay.workers._pickling import pack_call
 from underlay.workers._signed import Forged, Seal, key_from
 
+pytestmark = pytest.mark.threads
+
 pytest.importorskip("celery", reason="Celery is not installed; remedy: pip install 'underlay[workers]'")
 
 # An app as people write them, on a broker that needs no server; ours, since kombu's own loses messages.

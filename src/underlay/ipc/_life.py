@@ -171,6 +171,7 @@ class LocalLife(Life):
         record_socket.setblocking(False)
         self._socket = record_socket
         self._many = many
+        self._one_died = False
         self._pidfds: dict[int, int] = {}
         self._meeting: Meeting | None = None
         self._other_end: End | None = None
@@ -278,7 +279,8 @@ class LocalLife(Life):
                 for pid, pidfd in list(self._pidfds.items()):
                     if pidfd in dead:
                         self._forget(pid)
-                        if self.over is None and not (self._many and self._others()):
+                        self._one_died = True
+                        if self.over is None and not self._many:
                             self.over = Over.DIED
 
     def _take_record(self) -> bool:
@@ -297,7 +299,7 @@ class LocalLife(Life):
                 descriptors.frombytes(content[: len(content) // 4 * 4])
         if len(data) < _RECORD.size:  # all who had the other end are gone
             if self.over is None:
-                self.over = Over.DIED if self._pidfds else Over.CLOSED
+                self.over = Over.DIED if self._pidfds or self._one_died else Over.CLOSED
             for descriptor in descriptors:
                 os.close(descriptor)
             return False
@@ -312,15 +314,12 @@ class LocalLife(Life):
             self._forget(pid)
         elif what == _CLOSED:
             self._forget(pid)
-            if not self._pidfds and not (self._many and self._others()):
+            # Of many, others may be about to begin, whom nobody knows yet: only the kernel knows when there are none.
+            if not self._pidfds and not self._many:
                 self.over = Over.CLOSED
         for descriptor in descriptors:
             os.close(descriptor)
         return self._many or self.over is None
-
-    def _others(self) -> bool:
-        # Of many, some are there, or may still come by the name.
-        return bool(self._pidfds) or self._meeting is not None
 
     def _forget(self, pid: int) -> None:
         pidfd = self._pidfds.pop(pid, None)

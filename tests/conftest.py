@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from tests._background import background
+from tests._beside import FOLDERS as BESIDE
+from tests._beside import plugin as beside
 
 # No test asserts how long something took; hypothesis would by default.
 settings.register_profile("house", deadline=None)
@@ -46,13 +48,20 @@ if _outdated:
 COMMAND_LIMIT_S = 60
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(beside(config), "beside")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put last what waits for a command in the background, so that it has the time of others, and what leaves threads.
 
     A thread that does not block a real-time signal lets it kill the process, so that channels over signals refuse one.
     """
-    items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("threads", "background")])
+    markers = ("threads", "background")
+    items.sort(
+        key=lambda item: (item.nodeid.startswith(BESIDE), *(item.get_closest_marker(m) is not None for m in markers))
+    )
 
 
 @pytest.hookimpl(trylast=True)

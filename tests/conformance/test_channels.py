@@ -107,6 +107,23 @@ def test_it_sends_what_is_like_bytes_and_no_objects(carrier: Subject) -> None:
             sender.send(memoryview(b"abcd")[::2])
 
 
+def test_a_priority_is_refused_where_there_are_none(carrier: Subject) -> None:
+    receiver, sender = carrier.pair()
+
+    async def main() -> None:
+        await sender.aio.send(b"1", priority="x")  # type: ignore[arg-type]
+
+    sentence = "a priority is a number" if ipc.KINDS[carrier.kind].priorities else "has no priorities; send without"
+    with receiver, sender:
+        with pytest.raises(UsageError, match=sentence):
+            sender.send(b"1", priority="x")  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=sentence):
+            asyncio.run(main())
+        if not ipc.KINDS[carrier.kind].priorities:
+            with pytest.raises(UsageError, match=sentence):
+                sender.send(b"1", priority=1)
+
+
 def test_a_sender_waits_for_a_slow_receiver_and_no_message_is_lost(carrier: Subject) -> None:
     receiver, sender = carrier.pair()
     with receiver, sender:

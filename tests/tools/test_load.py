@@ -441,7 +441,7 @@ def test_an_unknown_kind_of_load_is_an_error_of_the_caller() -> None:
 
 def test_an_interruption_waits_until_a_child_is_known() -> None:
     with pytest.raises(KeyboardInterrupt), uninterrupted():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # to this thread: of a process, any that does not block it would take it
         reached = True
     assert reached
 

@@ -21,6 +21,7 @@ from underlay.errors import UsageError
 distributed = pytest.importorskip(
     "distributed", reason="Dask is not installed; remedy: pip install 'underlay[workers]'"
 )
+pytestmark = pytest.mark.threads
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,6 @@ def test_equal_calls_are_not_merged_on_a_cluster_of_ones_own(cluster: Any, tmp_p
 CLUSTER_OF_ONE = """
 import asyncio, distributed
 
-pytestmark = pytest.mark.threads
 async def main():
     async with distributed.Scheduler(host="127.0.0.1", port=0, dashboard_address="127.0.0.1:0") as scheduler:
         async with distributed.Worker(scheduler.address, nthreads=1, dashboard_address="127.0.0.1:0"):

@@ -31,7 +31,7 @@ def work(number):
     # Whoever ran it, and how often, stands in a file that no kill can tear: one short write at its end.
     with open("runs", "ab", buffering=0) as runs:
         runs.write(b"%d\\n" % number)
-    time.sleep(random.random() * 0.02)
+    time.sleep(random.random() * 0.08)  # so that a kill comes in time
     return number * number
 
 if sys.argv[1] == "submit":

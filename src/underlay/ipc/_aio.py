@@ -56,6 +56,8 @@ class AsyncChannel:
         """Send one message, whole; wait while there is no room. Raises as `Channel.send` does."""
         channel = self._channel
         outgoing, what = channel.begin_send(message)
+        if priority != 0:
+            channel.check_priority(priority)
         taken = channel.try_send(outgoing, what, priority)
         while not taken or not channel.try_flush(outgoing):
             await self.wait_for(outgoing)

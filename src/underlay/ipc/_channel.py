@@ -159,6 +159,8 @@ class Channel:
         # What `begin_send`, `try_send` and `count_sent` do is written out: these calls are a third of its time here.
         outgoing = self._outgoing
         what: Message
+        if priority != 0:
+            self.check_priority(priority)
         if (
             type(message) is bytes
             and outgoing is not None
@@ -247,6 +249,13 @@ class Channel:
         if self._life.over is not None:
             raise self.gone()
         return outgoing, what
+
+    def check_priority(self, priority: int) -> None:
+        """Raise ``UsageError`` where the kind knows no priorities, or this is none."""
+        if not module_of(self.kind).KIND.priorities:
+            raise UsageError(f"{self} has no priorities", remedy='send without, or make an "mqueue"')
+        if not isinstance(priority, int):
+            raise UsageError(f"a priority is a number, and not {priority!r}", remedy="0 is the usual one")
 
     def try_send(self, outgoing: Outgoing, message: Message, priority: int) -> bool:
         """As the way out does it; a kernel that says that nobody is there says it in our words."""

@@ -28,6 +28,7 @@ class MemoryChannel(Channel):
         outgoing = self._outgoing
         if (
             type(message) is bytes
+            and priority == 0
             and outgoing is not None
             and self._used_in is _life.process
             and self._life.over is None

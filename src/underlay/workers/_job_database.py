@@ -210,6 +210,15 @@ class Database:
 
     def _is_ours(self, connection: sqlite3.Connection) -> bool:
         """Whether the tables are there; False for an empty file, ``UsageError`` for another's."""
+        if connection.in_transaction:
+            return self._is_ours_now(connection)
+        connection.execute("BEGIN")  # all that is read is of one moment: somebody may be making the tables
+        try:
+            return self._is_ours_now(connection)
+        finally:
+            connection.execute("ROLLBACK")
+
+    def _is_ours_now(self, connection: sqlite3.Connection) -> bool:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if application == APPLICATION:

@@ -58,15 +58,6 @@ def blocks_of(factory: LoopFactory, call: Callable[[], object], threshold_s: flo
     return blocks
 
 
-def functions_of(thread_ident: int) -> set[str]:
-    """The names of the functions that a thread is in."""
-    names, frame = set(), sys._current_frames().get(thread_ident)
-    while frame is not None:
-        names.add(frame.f_code.co_name)
-        frame = frame.f_back
-    return names
-
-
 def of(blocks: list[Block], function: str) -> Block:
     """The one block of this function; a loaded machine may show others."""
     found = [block for block in blocks if block.at.function == function]
@@ -136,17 +127,19 @@ def test_a_loop_that_only_waits_when_the_alarm_goes_off_is_not_blamed(factory: L
         with watchdog(NEVER_S, report=lambda block: pytest.fail(str(block))) as dog:
             sampler, ident = dog._sampler, threading.get_ident()
             assert sampler is not None
-            done = asyncio.Event()
+            done, left = asyncio.Event(), threading.Event()
 
             def ring(loop: asyncio.AbstractEventLoop) -> None:
-                # Nothing wakes the loop until we do: once it has left the task it waits, or is about to.
-                while functions_of(ident) & {"main", "_beat"}:
-                    time.sleep(0.001)
+                # Nothing wakes the loop until we do: once it has left the task it waits, or is about to. (To walk over
+                # the frames of a thread that runs may crash CPython 3.11.)
+                left.wait()
+                time.sleep(0.05)
                 signal.pthread_kill(ident, sampler._signo)
                 loop.call_soon_threadsafe(done.set)
 
             thread = threading.Thread(target=ring, args=(asyncio.get_running_loop(),))
             thread.start()
+            asyncio.get_running_loop().call_soon(left.set)
             await done.wait()
             thread.join()
             # In a beat's place: what a beat that is too late does.

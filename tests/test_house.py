@@ -133,6 +133,22 @@ def test_a_pure_room_reaches_no_operating_system_no_clock_and_no_chance() -> Non
             assert not reached & IMPURE, _name(file)
 
 
+def _rooms() -> list[str]:
+    """Name the root package and each room in it that has a public face."""
+    faces = (PACKAGE / "__init__.py", *PACKAGE.glob("*/__init__.py"))
+    return sorted(
+        ".".join(face.parent.relative_to(PACKAGE.parent).parts) for face in faces if "__all__" in face.read_text()
+    )
+
+
+@pytest.mark.parametrize("room", _rooms())
+def test_each_public_name_of_a_room_is_there(room: str) -> None:
+    # A face that opens its files late keeps a table of them, and nothing else asks for each name of it.
+    face = importlib.import_module(room)
+    assert face.__all__
+    assert [name for name in face.__all__ if not hasattr(face, name)] == []
+
+
 @pytest.mark.parametrize("name", sorted(HALLWAY))
 def test_the_hallway_imports_no_operating_system(name: str) -> None:
     reached = {module.split(".")[0] for _, module, _ in _imports(PACKAGE / f"{name}.py")}

@@ -88,6 +88,7 @@ _FILES: Final = {
     "._explore": ("Exploration", "Failure", "explore"),
     "._host": ("Host", "current_host"),
     "._internet": ("WayStatistics",),
+    "._lan": ("Lan",),
     "._test": ("SimTest", "test"),
     "._world": ("Stalled", "World"),
 }

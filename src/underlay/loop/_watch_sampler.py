@@ -38,6 +38,11 @@ _SIGEV_THREAD_ID: Final = 4
 _CLOCK_MONOTONIC: Final = 1
 _NS_PER_S: Final = 1_000_000_000
 
+# faulthandler writes one stack at a time in a process, and drops what is asked for meanwhile (``reentrant`` in
+# CPython's Modules/faulthandler.c). Timers that ran out together would do so for ever, each time to the loss of all but
+# one: so each repeats by a step of its own, longer by so much for each number its signal is above the lowest.
+_STAGGER: Final = 1 / 64
+
 
 class _SigEvent(ctypes.Structure):
     """``struct sigevent`` of timer_create(2): 64 bytes, with the thread in its union."""
@@ -136,8 +141,13 @@ class Sampler:
         self._unblocked = self._signo in signal.pthread_sigmask(signal.SIG_UNBLOCK, [self._signo])
 
     def specification(self, first_s: float, then_s: float) -> Any:
-        """What `arm` takes: run out after ``first_s``, and again each ``then_s``. Made once, as it costs 2 µs."""
-        first_ns, then_ns = round(first_s * _NS_PER_S), round(then_s * _NS_PER_S)
+        """What `arm` takes: run out after ``first_s``, and again each ``then_s`` or up to half as much more.
+
+        How much more is the sampler's own, so that two of them never run out together again and again. Made once, as it
+        costs 2 µs.
+        """
+        stagger = 1 + (self._signo - signal.SIGRTMIN) * _STAGGER
+        first_ns, then_ns = round(first_s * _NS_PER_S), round(then_s * stagger * _NS_PER_S)
         return ctypes.byref(_TimerSpec(*divmod(then_ns, _NS_PER_S), *divmod(first_ns, _NS_PER_S)))
 
     def arm(self, specification: Any) -> None:

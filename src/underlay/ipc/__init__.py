@@ -6,7 +6,7 @@
     _listen.py    a name that many processes open
     _meeting.py   two processes meet under a name, and one hands an end over
     _door.py      what they say to each other then
-    _folder.py    where names are kept, who has them, and which are stale
+    _folder.py    where names are kept, who has them, and which are stale; _folder_lock.py: one at a time changes them
     _channel.py   one end: waits, counts, knows whether the other process lives
     _aio.py       the same end for asyncio
     _objects.py   objects instead of bytes
@@ -45,6 +45,7 @@ from ._errors import (
     ChannelClosed,
     Damaged,
     EndOfMessages,
+    FolderLocked,
     HandshakeFailed,
     HolderDied,
     MessageTooLong,
@@ -83,6 +84,7 @@ __all__ = [
     "Delimiter",
     "EndOfMessages",
     "Event",
+    "FolderLocked",
     "FramedStream",
     "Framing",
     "HandshakeFailed",

@@ -75,6 +75,10 @@ class WrongOwner(UnderlayError, PermissionError):
     """What names are kept in, or who answers under one, is not this user's alone."""
 
 
+class FolderLocked(UnderlayError, TimeoutError):
+    """Another process keeps the folder of names locked: it was stopped just then, by Ctrl-Z or a debugger."""
+
+
 class HandshakeFailed(UnderlayError, ConnectionError):
     """Who answers under a name does not speak as this version of this library does."""
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from . import _folder
 from ._contract import MAX_MESSAGE_BYTES, Kind, Terms
+from ._folder_lock import locked
 from ._pipe import incoming, outgoing, set_capacity
 
 __all__ = ["KIND", "incoming", "make", "outgoing"]
@@ -30,7 +31,7 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
     where = _folder.folder()
     made: list[int] = []
     try:
-        with _folder.locked(where):
+        with locked(where):
             _folder.sweep(where)
             node = os.path.join(where, f".{os.getpid()}")
             os.mkfifo(node, 0o600)

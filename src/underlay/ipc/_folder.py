@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import select
@@ -20,12 +19,13 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from ..errors import UnderlayError, UsageError
-from ._errors import NameTaken, NoSuchName, StaleName, WrongOwner
+from ._errors import FolderLocked, NameTaken, NoSuchName, StaleName, WrongOwner
+from ._folder_lock import locked
 
 # A hidden name is one that is being made; a slash or a colon would be a path or an address.
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
@@ -33,6 +33,9 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 _MOST_PATH_BYTES: Final = 107
 # How many may knock at the same moment; who is refused tries again.
 _BACKLOG: Final = 64
+# Who sends, receives or closes does something else besides: it waits so long for the folder, and an event loop with it.
+# That is a hundred times what the lock is had for.
+_PATIENCE_AT_THE_DOOR_S: Final = 0.02
 # What a persistent name begins with, and how much is read of it: it is a line of JSON.
 _PERSISTENT: Final = "underlay.ipc 1\n"
 _MOST_KEPT_CHARACTERS: Final = 4096
@@ -96,19 +99,6 @@ def _check(path: str, remedy: str) -> None:
             f"{path}, which names are kept in, is open to others: its mode is {stat.S_IMODE(found.st_mode):o}",
             remedy=f"chmod 700 {path}",
         )
-
-
-@contextlib.contextmanager
-def locked(path: str) -> Iterator[None]:
-    """While nobody else makes, takes or removes a name. The kernel lets go of it when the process dies."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        # Not by closing it alone: a child that another thread forked meanwhile would keep the lock with its copy.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
 
 
 def _is_name(name: object) -> bool:
@@ -223,10 +213,10 @@ def give_away(path: str, inode: int, give: Callable[[], bool]) -> bool:
     """Free a name as somebody is given what it stands for; keep it where that fails.
 
     It goes first: a process that is killed when it has just given leaves no name behind, but a hidden one, which goes
-    with the next name that is made.
+    with the next name that is made. It waits for a moment only: raises `FolderLocked`.
     """
     where, _ = os.path.split(path)
-    with locked(where):
+    with locked(where, _PATIENCE_AT_THE_DOOR_S):
         if not _is(path, inode):
             return give()
         aside = os.path.join(where, f".{os.getpid()}")
@@ -245,10 +235,19 @@ def _is(path: str, inode: int) -> bool:
 
 
 def let_go(path: str, inode: int) -> None:
-    """Remove a name, unless it is another's by now."""
-    with contextlib.suppress(FileNotFoundError), locked(os.path.dirname(path)):
-        if _is(path, inode):
-            os.unlink(path)
+    """Remove a name that is still listened under, unless it is another's by now."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            with locked(os.path.dirname(path), _PATIENCE_AT_THE_DOOR_S):
+                _unlink(path, inode)
+        except FolderLocked:
+            # No program takes the name from who listens; the lock is for one whose file somebody removed by hand.
+            _unlink(path, inode)
+
+
+def _unlink(path: str, inode: int) -> None:
+    if _is(path, inode):
+        os.unlink(path)
 
 
 def reach(path: str) -> socket.socket:

@@ -18,7 +18,7 @@ from typing import Final
 from . import _door, _folder, _life
 from ._deadline import deadline
 from ._end import End, end_of
-from ._errors import HandshakeFailed, NoSuchName, StaleName
+from ._errors import FolderLocked, HandshakeFailed, NoSuchName, StaleName
 
 # A name that is not there yet is looked for after so long, and then after twice as long, up to the second.
 _FIRST_PAUSE_S: Final = 0.001
@@ -63,8 +63,13 @@ class Meeting:
             while (visitor := self._door.let_in()) is not None:
                 with visitor:
                     end = self._hand_out()
-                    if self._give(visitor, end):
-                        return end
+                    try:
+                        if self._give(visitor, end):
+                            return end
+                    except FolderLocked as error:
+                        # It is for who came to wait, as it wants: it will come again. Who answers here does not.
+                        _door.answer(visitor, {"later": str(error)})
+                        return None
         finally:
             self._lock.release()
         return None
@@ -99,6 +104,7 @@ def come_for(name: str, timeout_s: float) -> End | str:
     path = _folder.path_of(name, where)
     deadline_s = deadline(timeout_s)
     pause_s = _FIRST_PAUSE_S
+    put_off: TimeoutError | None = None
     while True:
         late: Exception
         try:
@@ -111,10 +117,12 @@ def come_for(name: str, timeout_s: float) -> End | str:
                 try:
                     said, descriptors = _door.ask(connection, who, deadline_s, process)
                 except TimeoutError:
-                    raise TimeoutError(
+                    raise put_off or TimeoutError(
                         f"{who} did not answer within {timeout_s:g} s: it does so while it sends or receives"
                     ) from None
-                return _end_from(said, descriptors, who)
+                if "later" not in said:
+                    return _end_from(said, descriptors, who)
+                late = put_off = TimeoutError(f"{who} cannot let anybody in: {said['later']}")
         except FileNotFoundError:
             late = NoSuchName(
                 f"nobody has made a channel {name!r} in {where} within {timeout_s:g} s",

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import UsageError
-from . import _folder, _libc
+from . import _folder, _folder_lock, _libc
 from ._contract import Terms
 from ._errors import NameTaken, NoSuchName
 from ._page import Page
@@ -140,7 +140,7 @@ def _folder_of_pages() -> str:
 def make_page(queue: int) -> int:
     """The descriptor of a new queue's page, locked."""
     where = _folder_of_pages()
-    with _folder.locked(where):
+    with _folder_lock.locked(where):
         _sweep(where)
         path = os.path.join(where, str(queue))
         page = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

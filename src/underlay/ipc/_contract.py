@@ -15,6 +15,11 @@ MAX_MESSAGE_BYTES: Final = 64 << 20
 """The longest message where nothing else limits it: a raw picture of 4K video has 33 MB, and a length that is read out
 of rubbish is nearly always more."""
 
+MOST_CAPACITY: Final = 2**31 - 1
+"""What the kernel takes for the size of a pipe's or a socket's buffer is an int: fcntl(2), socket(7)."""
+
+WAKEUPS: Final = ("eventfd", "futex", "spin")
+
 # What a channel hands down: bytes as they are, all else as a view of single bytes.
 Message: TypeAlias = bytes | memoryview
 

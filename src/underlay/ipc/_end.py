@@ -6,12 +6,14 @@ to know what any of them is.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ._contract import Terms
+from ._contract import MAX_MESSAGE_BYTES, MOST_CAPACITY, WAKEUPS, Terms
+from ._descriptors import number_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,7 @@ class End:
 
     def close(self) -> None:
         """Give back the descriptors of an end that nobody has made use of."""
-        for descriptor in self.descriptors:
-            os.close(descriptor)
+        close_all(self.descriptors)
 
 
 def end_of(said: object) -> End:
@@ -58,11 +59,32 @@ def end_of(said: object) -> End:
     fields = cast(dict[str, Any], said)
     ways_in, ways_out, life = fields["ways_in"], fields["ways_out"], fields["life"]
     return End(
-        Terms(**fields["terms"]),
-        None if ways_in is None else tuple(map(int, ways_in)),
-        None if ways_out is None else tuple(map(int, ways_out)),
-        None if life is None else int(life),
+        terms_of(fields["terms"]),
+        None if ways_in is None else tuple(map(number_of, ways_in)),
+        None if ways_out is None else tuple(map(number_of, ways_out)),
+        None if life is None else number_of(life),
     )
+
+
+def terms_of(said: object) -> Terms:
+    """The terms that a dictionary says, as JSON brings it. Raises ``ValueError`` or ``TypeError`` where it is none."""
+    terms = Terms(**cast(dict[str, Any], said))
+    for name, number, least, most in (
+        ("max_message_bytes", terms.max_message_bytes, 1, MAX_MESSAGE_BYTES),
+        ("capacity", terms.capacity, 0, MOST_CAPACITY),
+    ):
+        if type(number) is not int or not least <= number <= most:
+            raise ValueError(f"{name} is {str(number)[:40]}, and not from {least} to {most:,}")
+    if terms.wakeup not in WAKEUPS:
+        raise ValueError(f"nobody is woken by {str(terms.wakeup)[:40]!r}")
+    return terms
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close all of them, also where one is no more: somebody else has closed it, and that is raised at the end."""
+    with contextlib.ExitStack() as closing:
+        for each in descriptors:
+            closing.callback(os.close, each)
 
 
 def copies(descriptors: Sequence[int]) -> tuple[int, ...]:

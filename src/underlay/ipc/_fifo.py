@@ -14,9 +14,9 @@ from typing import Final
 from . import _folder
 from ._contract import MAX_MESSAGE_BYTES, Kind, Terms
 from ._folder_lock import locked
-from ._pipe import incoming, outgoing, set_capacity
+from ._pipe import check, incoming, outgoing, set_capacity
 
-__all__ = ["KIND", "incoming", "make", "outgoing"]
+__all__ = ["KIND", "check", "incoming", "make", "outgoing"]
 
 KIND: Final = Kind(
     name="fifo",

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from multiprocessing import context, reduction
 from typing import Protocol
 
 from ..errors import UsageError
 from ._end import End, end_of
+from ._kinds import check
 
 
 class Duplicate(Protocol):
@@ -44,20 +46,35 @@ def word_of(end: End) -> str:
 def end_from(word: str) -> End:
     """The end that this process inherited.
 
-    Raises ``UsageError`` where it says no such thing, or the descriptors did not come along.
+    Raises ``UsageError`` where it says no such thing, or the descriptors did not come along or are something else; they
+    are left as they are.
     """
     try:
         end = end_of(json.loads(word))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        must_be_here(end.descriptors)
+        check(end)
+    except NotAlong:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError, UsageError) as error:
         raise UsageError(
             f"{str(word)[:80]!r} names no end of a channel ({error})",
             remedy="give what Channel.argument() gave; for others name the class, too: ipc.inherit(word, ipc.Mutex)",
         ) from None
     for descriptor in end.descriptors:
-        try:
-            os.set_inheritable(descriptor, False)
-        except OSError:
-            raise UsageError(
-                f"descriptor {descriptor} did not come along", remedy="start it with pass_fds=channel.descriptors"
-            ) from None
+        os.set_inheritable(descriptor, False)
     return end
+
+
+class NotAlong(UsageError):
+    """A descriptor that was to be inherited is not there."""
+
+
+def must_be_here(descriptors: Iterable[int]) -> None:
+    """Raise ``UsageError`` where one of them was not inherited."""
+    for descriptor in descriptors:
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            raise NotAlong(
+                f"descriptor {descriptor} did not come along", remedy="start it with pass_fds=….descriptors"
+            ) from None

@@ -14,7 +14,8 @@ from typing import Final, Protocol, cast
 
 from ..errors import UsageError, nearest
 from . import _life
-from ._contract import Incoming, Kind, Outgoing, Terms
+from ._contract import MOST_CAPACITY, WAKEUPS, Incoming, Kind, Outgoing, Terms
+from ._descriptors import check_socket
 from ._end import End, copies
 
 _MODULES: Final = {
@@ -30,15 +31,13 @@ _MODULES: Final = {
     "ring-many": "_ring_many",
     "slots": "_slots",
 }
-# What the kernel takes for the size of a pipe's or a socket's buffer is an int: fcntl(2), socket(7).
-_MOST_CAPACITY: Final = 2**31 - 1
-WAKEUPS: Final = ("eventfd", "futex", "spin")
 
 
 class KindModule(Protocol):
     """What the file of a kind offers; functions, all of them."""
 
     KIND: Kind
+    check: Callable[[Terms, tuple[int, ...], bool], None]
     make: Callable[[Terms], tuple[tuple[int, ...], tuple[int, ...]]]
     outgoing: Callable[..., Outgoing]
     incoming: Callable[..., Incoming]
@@ -114,14 +113,33 @@ def terms_for(kind: str, max_message_bytes: int | None, capacity: int, wakeup: s
             f"the kind {kind} cannot take messages of up to {max_message_bytes:,} bytes",
             remedy=f"max_message_bytes is from 1 to {most:,} here",
         )
-    if not 0 <= capacity <= _MOST_CAPACITY:
+    if not 0 <= capacity <= MOST_CAPACITY:
         raise UsageError(
             f"the kind {kind} cannot have room for {capacity}",
-            remedy=f"capacity is from 1 to {_MOST_CAPACITY:,}; 0 leaves it to the kind",
+            remedy=f"capacity is from 1 to {MOST_CAPACITY:,}; 0 leaves it to the kind",
         )
     if wakeup not in WAKEUPS:
         raise UsageError(f"nobody is woken by {wakeup!r}", remedy=nearest(str(wakeup), WAKEUPS))
     return Terms(kind, max_message_bytes, capacity, wakeup)
+
+
+def check(end: End) -> None:
+    """Raise ``ValueError`` or ``UsageError`` where what came from elsewhere cannot be an end; it is left as it is."""
+    module = module_of(end.terms.kind)
+    ways = (*(end.ways_in or ()), *(end.ways_out or ()), *(() if end.life is None else (end.life,)))
+    if end.ways_in is None and end.ways_out is None:
+        raise ValueError("it has neither a way in nor a way out")
+    if len(set(ways)) < len(ways):
+        raise ValueError("it has a descriptor twice")
+    for way, writes in ((end.ways_in, False), (end.ways_out, True)):
+        if way is not None:
+            module.check(end.terms, way, writes)
+    if end.life is not None:
+        if module.KIND.crosses_machines:
+            raise ValueError(f"the kind {end.terms.kind} needs no descriptor for the other side's life")
+        check_socket(end.life, (socket.AF_UNIX,), socket.SOCK_SEQPACKET)
+    elif not module.KIND.crosses_machines and (len(ways) > 1 or not module.KIND.survives_process):
+        raise ValueError("it has no descriptor for the other side's life")
 
 
 def parts_of(end: End) -> tuple[Incoming | None, Outgoing | None, _life.Life]:

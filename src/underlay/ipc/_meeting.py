@@ -15,10 +15,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
+from ..errors import UsageError
 from . import _door, _folder, _life
 from ._deadline import deadline
 from ._end import End, end_of
 from ._errors import FolderLocked, HandshakeFailed, NoSuchName, StaleName
+from ._kinds import check
 
 # A name that is not there yet is looked for after so long, and then after twice as long, up to the second.
 _FIRST_PAUSE_S: Final = 0.001
@@ -149,8 +151,10 @@ def come_for(name: str, timeout_s: float) -> End | str:
 
 def _end_from(said: dict[str, object], descriptors: list[int], who: str) -> End:
     try:
-        return end_of(said["end"]).with_descriptors(descriptors)
-    except (KeyError, TypeError, ValueError) as error:
+        end = end_of(said["end"]).with_descriptors(descriptors)
+        check(end)
+        return end
+    except (KeyError, TypeError, ValueError, UsageError) as error:
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import secrets
 import select
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import UsageError
-from . import _libc
+from . import _descriptors, _libc
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
 from ._errors import NameTaken, NoSuchName
 
@@ -58,6 +59,23 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
     finally:
         _libc.mq_unlink(name)
     return (reader,), (writer,)
+
+
+def check(terms: Terms, descriptors: tuple[int, ...], writes: bool) -> None:
+    """Raise ``ValueError`` where a way cannot be made of these."""
+    _descriptors.check_number(descriptors, 1)
+    (descriptor,) = descriptors
+    attributes = _libc.MqAttr()
+    if _libc.mq_getattr(descriptor, attributes):
+        raise ValueError(f"descriptor {descriptor} is no message queue")
+    if attributes.mq_msgsize != terms.max_message_bytes:
+        raise ValueError(
+            f"descriptor {descriptor} is a message queue for messages of {attributes.mq_msgsize:,} bytes, "
+            f"and not of {terms.max_message_bytes:,}"
+        )
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != (os.O_WRONLY if writes else os.O_RDONLY):
+        raise ValueError(f"descriptor {descriptor} is not the {'sending' if writes else 'receiving'} end of a queue")
+    _descriptors.check_never_waits(descriptor)
 
 
 def outgoing(terms: Terms, descriptor: int) -> MqueueOutgoing:

@@ -100,7 +100,8 @@ def inherit(word: str, what: type[Channel | Shared] = Channel) -> Channel | Shar
     """What this process inherited: ``word`` is what ``argument()`` gave the process that started it.
 
     ``what`` is its class where that is not a `Channel`: ``ipc.inherit(word, ipc.Mutex)``. Raises ``UsageError`` where
-    the word says no such thing, or the descriptors did not come along.
+    the word says no such thing, or the descriptors did not come along, or are something else; they are left as they
+    are then.
 
     >>> import subprocess, sys
     >>> from underlay import ipc

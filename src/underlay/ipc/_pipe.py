@@ -10,6 +10,7 @@ import os
 from functools import partial
 from typing import Final
 
+from . import _descriptors
 from ._contract import MAX_MESSAGE_BYTES, Kind, Terms
 from ._stream import StreamIncoming, StreamOutgoing
 
@@ -37,6 +38,12 @@ def set_capacity(terms: Terms, descriptor: int) -> None:
     """Give a pipe room for as much as was asked for."""
     if terms.capacity:
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, terms.capacity)
+
+
+def check(terms: Terms, descriptors: tuple[int, ...], writes: bool) -> None:
+    """Raise ``ValueError`` where a way cannot be made of these."""
+    _descriptors.check_number(descriptors, 1)
+    _descriptors.check_pipe(descriptors[0], writes)
 
 
 def outgoing(terms: Terms, descriptor: int) -> StreamOutgoing:

@@ -31,7 +31,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from . import _memory, _wakeup
+from . import _descriptors, _memory, _wakeup
 from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
 from ._end import copies
 from ._errors import Damaged
@@ -73,6 +73,20 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
         for each in incoming:
             os.close(each)
         raise
+
+
+def check(terms: Terms, descriptors: tuple[int, ...], writes: bool) -> None:
+    """Raise ``ValueError`` where a way cannot be made of these."""
+    check_mapped(terms, descriptors, BASE + ring_bytes(terms))
+
+
+def check_mapped(terms: Terms, descriptors: tuple[int, ...], size_bytes: int) -> None:
+    """The same, for memory of this size and its bells."""
+    _descriptors.check_number(descriptors, 1 + _wakeup.descriptors_for(terms.wakeup, 2))
+    memory, *bells = descriptors
+    _descriptors.check_memory(memory, size_bytes)
+    for bell in bells:
+        _descriptors.check_eventfd(bell)
 
 
 def damaged(what: str) -> Damaged:

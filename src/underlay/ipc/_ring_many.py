@@ -20,7 +20,9 @@ from typing import Final
 from . import _life, _memory, _ring, _robust
 from ._contract import MAX_MESSAGE_BYTES, Kind, Message, Outgoing, Terms
 from ._memory_channel import MemoryChannel
-from ._ring import BASE, HEAD, READER_WAITS, TAIL, Mapped, RingIncoming, ring_bytes
+from ._ring import BASE, HEAD, READER_WAITS, TAIL, Mapped, RingIncoming, check, ring_bytes
+
+__all__ = ["KIND", "channel", "check", "incoming", "make", "outgoing"]
 
 BEGUN, DROPPED = _ring.OTHERS, _ring.OTHERS + 1
 # The process that receives, when it began, and whether it closed its end; on a line of its own.

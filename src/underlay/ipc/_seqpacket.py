@@ -20,7 +20,7 @@ from typing import Final
 
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
 from ._errors import MessageTooLong
-from ._sockets import MOMENT_S, receiving_socket_of, socket_of
+from ._sockets import MOMENT_S, check_unix, receiving_socket_of, socket_of
 
 # Drawn at random once; both ends have to have the same.
 _MARK: Final = bytes.fromhex("5f0ba4d9927e61c3")
@@ -55,6 +55,11 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, (wanted_bytes + 1) // 2)
     reader, writer = pair
     return (reader.detach(),), (writer.detach(),)
+
+
+def check(terms: Terms, descriptors: tuple[int, ...], writes: bool) -> None:
+    """Raise ``ValueError`` where a way cannot be made of these."""
+    check_unix(descriptors, socket.SOCK_SEQPACKET)
 
 
 class PacketOutgoing(Outgoing):

@@ -24,8 +24,9 @@ from typing import Final, TypeVar
 from ..errors import UsageError
 from . import _futex, _memory
 from ._deadline import deadline
+from ._descriptors import check_memory, number_of
 from ._errors import ChannelClosed
-from ._handover import Duplicate
+from ._handover import Duplicate, NotAlong, must_be_here
 
 # Short enough that two of them and a busy machine stay below a second.
 SLICE_S: Final = 0.2
@@ -101,18 +102,17 @@ class Shared:
             said = json.loads(word)
             if said["synchronisation"] != cls.__name__:
                 raise ValueError(f"it is of a {said['synchronisation']}")
-            descriptor = int(said["memory"])
+            descriptor = number_of(said["memory"])
+            must_be_here((descriptor,))
+            check_memory(descriptor, _memory.PAGE_BYTES)
+        except NotAlong:
+            raise
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UsageError(
                 f"{str(word)[:80]!r} names no {cls.__name__} ({error})",
                 remedy=f"give what {cls.__name__}.argument() gave",
             ) from None
-        try:
-            os.set_inheritable(descriptor, False)
-        except OSError:
-            raise UsageError(
-                f"descriptor {descriptor} did not come along", remedy="start it with pass_fds=….descriptors"
-            ) from None
+        os.set_inheritable(descriptor, False)
         return cls._rebuilt(descriptor)
 
     @classmethod

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import UsageError
-from . import _libc, _memory
+from . import _descriptors, _libc, _memory
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
 from ._end import copies
 from ._page import Page, make_bell, silence
@@ -70,6 +70,15 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
             os.close(each)
         raise
     return (made[0], made[4], made[1]), (made[2], made[5], made[3])
+
+
+def check(terms: Terms, descriptors: tuple[int, ...], writes: bool) -> None:
+    """Raise ``ValueError`` where a way cannot be made of these."""
+    _descriptors.check_number(descriptors, 3)
+    page, meeting, room_bell = descriptors
+    _descriptors.check_memory(page, _memory.PAGE_BYTES)
+    _descriptors.check_socket(meeting, (socket.AF_UNIX,), socket.SOCK_SEQPACKET)
+    _descriptors.check_eventfd(room_bell)
 
 
 def outgoing(terms: Terms, page: int, meeting: int, room_bell: int) -> SignalOutgoing:

@@ -76,6 +76,11 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
         raise
 
 
+def check(terms: Terms, descriptors: tuple[int, ...], writes: bool) -> None:
+    """Raise ``ValueError`` where a way cannot be made of these."""
+    _ring.check_mapped(terms, descriptors, Layout(terms).size_bytes)
+
+
 class SlotsOutgoing(Outgoing):
     """Fills slots and sends them."""
 

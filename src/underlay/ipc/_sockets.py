@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from . import _descriptors
 from ._contract import Terms
 from ._stream import StreamIncoming, StreamOutgoing
 
@@ -38,6 +39,12 @@ def receiving_socket_of(descriptor: int) -> socket.socket:
     found.setblocking(True)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(MOMENT_S * 1e6)))
     return found
+
+
+def check_unix(descriptors: tuple[int, ...], kind: int) -> None:
+    """Raise ``ValueError`` where these are not one Unix socket of this kind."""
+    _descriptors.check_number(descriptors, 1)
+    _descriptors.check_socket(descriptors[0], (socket.AF_UNIX,), kind)
 
 
 def stream_outgoing(terms: Terms, descriptor: int) -> StreamOutgoing:

@@ -19,7 +19,7 @@ import os
 import select
 from typing import Final
 
-from . import _libc, _memory, _sysv_queue
+from . import _descriptors, _libc, _memory, _sysv_queue
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
 from ._end import copies
 from ._page import Page, make_bell, silence
@@ -51,6 +51,18 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
         _sysv_queue.remove(queue)
         raise
     return tuple(made[:3]), tuple(made[3:])
+
+
+def check(terms: Terms, descriptors: tuple[int, ...], writes: bool) -> None:
+    """Raise ``ValueError`` where a way cannot be made of these."""
+    page, *bells = descriptors or (-1,)
+    if not bells:
+        _descriptors.check_memory(page, _memory.PAGE_BYTES)
+        return
+    _descriptors.check_number(descriptors, 3)
+    _sysv_queue.check_page(page)
+    for bell in bells:
+        _descriptors.check_eventfd(bell)
 
 
 def outgoing(terms: Terms, page: int, *bells: int) -> Outgoing:

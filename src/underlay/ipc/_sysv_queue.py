@@ -17,6 +17,8 @@ import fcntl
 import hashlib
 import mmap
 import os
+import stat
+import sys
 import weakref
 from multiprocessing.util import Finalize, register_after_fork
 from pathlib import Path
@@ -33,6 +35,9 @@ _LIMITS: Final = Path("/proc/sys/kernel")
 _USUAL_MSGMAX, _USUAL_MSGMNB = 8192, 16384
 # What says nothing of a queue, but that this process has no room to look after it.
 _SHORT_OF: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# The folder of pages, beside that of names.
+_PAGES: Final = "sysv"
+_WORD_BYTES: Final = 8
 # The words of the page.
 QUEUE, CHANGED, RECEIVER_SLEEPS, SENDER_SLEEPS = range(4)
 
@@ -131,7 +136,7 @@ def refusal(call: str) -> OSError:
 
 
 def _folder_of_pages() -> str:
-    where = os.path.join(os.path.dirname(_folder.folder()), "sysv")
+    where = os.path.join(os.path.dirname(_folder.folder()), _PAGES)
     with contextlib.suppress(FileExistsError):
         os.mkdir(where, 0o700)
     return where
@@ -155,6 +160,20 @@ def make_page(queue: int) -> int:
             os.unlink(path)
             raise
     return page
+
+
+def check_page(page: int) -> None:
+    """Raise ``ValueError`` where a descriptor is not a queue's page: a file of its own, named as the queue is numbered.
+
+    Nobody but us makes files in that folder shorter: it is this user's alone.
+    """
+    found = os.fstat(page)
+    if stat.S_ISREG(found.st_mode) and found.st_size == mmap.PAGESIZE and found.st_uid == os.geteuid():
+        queue = int.from_bytes(os.pread(page, _WORD_BYTES, QUEUE), sys.byteorder)
+        path = os.readlink(f"/proc/self/fd/{page}").removesuffix(" (deleted)")
+        if os.path.basename(path) == str(queue) and os.path.basename(os.path.dirname(path)) == _PAGES:
+            return
+    raise ValueError(f"descriptor {page} is no page of a System V message queue")
 
 
 def _sweep(where: str) -> None:

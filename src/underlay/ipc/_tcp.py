@@ -26,10 +26,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from ..errors import UsageError
-from . import _door
+from . import _descriptors, _door
 from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
 from ._deadline import deadline, for_socket_s
-from ._end import End
+from ._end import End, terms_of
 from ._errors import HandshakeFailed, MessageTooLong, NameTaken, NoSuchName
 from ._life import Life, Over
 from ._sockets import socket_of
@@ -395,6 +395,12 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
             raise
 
 
+def check(terms: Terms, descriptors: tuple[int, ...], writes: bool) -> None:
+    """Raise ``ValueError`` where a way cannot be made of these."""
+    _descriptors.check_number(descriptors, 1)
+    _descriptors.check_socket(descriptors[0], (socket.AF_INET, socket.AF_INET6), socket.SOCK_STREAM)
+
+
 def outgoing(terms: Terms, descriptor: int) -> TcpOutgoing:
     """The way out through a connection."""
     return TcpOutgoing(descriptor, awaits=False)
@@ -499,14 +505,9 @@ def open(name: str, timeout_s: float) -> End:
 
 def _terms_from(said: dict[str, object], who: str) -> Terms:
     try:
-        terms = Terms(**said["terms"])  # type: ignore[arg-type]
-        if (
-            terms.kind != KIND.name
-            or said["role"] not in _PEER_ROLES
-            or not 0 < int(terms.max_message_bytes) <= MAX_MESSAGE_BYTES
-            or int(terms.capacity) < 0
-        ):
-            raise ValueError("it is out of bounds")
+        terms = terms_of(said["terms"])
+        if terms.kind != KIND.name or said["role"] not in _PEER_ROLES:
+            raise ValueError(f"a {str(said['role'])[:40]} of the kind {str(terms.kind)[:40]}")
         return terms
     except (KeyError, TypeError, ValueError) as error:
         raise HandshakeFailed(

@@ -9,10 +9,11 @@ import socket
 from typing import Final
 
 from ._contract import MAX_MESSAGE_BYTES, Kind, Terms
+from ._sockets import check_unix
 from ._sockets import stream_incoming as incoming
 from ._sockets import stream_outgoing as outgoing
 
-__all__ = ["KIND", "incoming", "make", "outgoing"]
+__all__ = ["KIND", "check", "incoming", "make", "outgoing"]
 
 KIND: Final = Kind(
     name="unix",
@@ -32,3 +33,8 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(terms.capacity, 1 << 30))
     reader, writer = pair
     return (reader.detach(),), (writer.detach(),)
+
+
+def check(terms: Terms, descriptors: tuple[int, ...], writes: bool) -> None:
+    """Raise ``ValueError`` where a way cannot be made of these."""
+    check_unix(descriptors, socket.SOCK_STREAM)

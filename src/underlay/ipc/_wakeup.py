@@ -200,13 +200,16 @@ class SpinBell(Bell):
                 return
 
 
+def descriptors_for(wakeup: str, how_many: int) -> int:
+    """How many descriptors so many bells need."""
+    return how_many if wakeup == "eventfd" else 0
+
+
 def new_descriptors(wakeup: str, how_many: int) -> tuple[int, ...]:
     """The descriptors that so many bells need."""
-    if wakeup != "eventfd":
-        return ()
     made: list[int] = []
     try:
-        for _ in range(how_many):
+        for _ in range(descriptors_for(wakeup, how_many)):
             made.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
     except OSError:
         for each in made:

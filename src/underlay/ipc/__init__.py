@@ -15,7 +15,7 @@
     _persistent.py  channels that outlive all processes
     _life.py      the other process: who it is, whether it closed or died
     _deadline.py  when a wait is over
-    _handover.py  an end on its way to another process
+    _handover.py  an end on its way to another process; _descriptors.py: whether what came is what was said
     _contract.py  what a kind offers
     _kinds.py     which kinds there are; _kinds_cli.py: the command that lists them; each is in a file of its own:
     _pipe.py, _unix.py, _seqpacket.py, _fifo.py, _tcp.py

@@ -31,9 +31,7 @@ class Guarded(Shared):
             while (got := _robust.lock(self._at, SLICE_S)) is _robust.Got.BUSY:
                 pass  # in slices, so that Ctrl-C comes through
         except BaseException:
-            # It may come when the call has just got it; it refuses to unlock what this thread does not have.
-            with contextlib.suppress(OSError):
-                _robust.unlock(self._at)
+            _robust.let_go(self._at)
             raise
         if got is _robust.Got.HOLDER_DIED:
             _robust.make_consistent(self._at)

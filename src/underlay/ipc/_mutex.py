@@ -6,7 +6,6 @@ This file knows who has it and what follows from a death. It refuses to know wha
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import mmap
 import os
 import threading
@@ -82,9 +81,7 @@ class Mutex(Shared):
                 else:
                     return False
         except BaseException:
-            # Ctrl-C may come when the call has just got it; it refuses to unlock what this thread does not have.
-            with contextlib.suppress(OSError):
-                _robust.unlock(self._at)
+            _robust.let_go(self._at)
             raise
         state = self._state
         if got is _robust.Got.HOLDER_DIED:

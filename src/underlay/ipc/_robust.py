@@ -76,7 +76,7 @@ def lock(address: int, timeout_s: float | None = None) -> Got:
     without `make_consistent`. Raises `Damaged` where there is no mutex any more.
     """
     if _word_at(address + _KIND_AT).value != _KIND:
-        raise _damaged()
+        raise damaged("mutex")
     number = _try_lock(address)
     if number == errno.EBUSY and timeout_s != 0:
         if timeout_s is None:
@@ -92,7 +92,7 @@ def lock(address: int, timeout_s: float | None = None) -> Got:
     if number in (errno.EBUSY, errno.ETIMEDOUT):
         return Got.BUSY
     if number == errno.EINVAL:
-        raise _damaged()
+        raise damaged("mutex")
     raise OSError(number, f"pthread_mutex_lock: {os.strerror(number)}")
 
 
@@ -101,6 +101,12 @@ def unlock(address: int) -> None:
     number = _unlock(address)
     if number:
         raise OSError(number, f"pthread_mutex_unlock: {os.strerror(number)}")
+
+
+def let_go(address: int) -> None:
+    """Give it back where this thread has it after all: Ctrl-C may come when a call has just got it."""
+    if _word_at(address + _KIND_AT).value == _KIND:
+        _unlock(address)  # it refuses what this thread does not have
 
 
 def make_consistent(address: int) -> None:
@@ -113,9 +119,10 @@ def _checked(number: int, call: str) -> None:
         raise OSError(number, f"{call}: {os.strerror(number)}")
 
 
-def _damaged() -> Damaged:
+def damaged(what: str) -> Damaged:
+    """What is raised where the C library would find rubbish."""
     return Damaged(
-        "what was a mutex is none: another program wrote into the shared memory of it", remedy="make it anew"
+        f"what was a {what} is none: another program wrote into the shared memory of it", remedy="make it anew"
     )
 
 

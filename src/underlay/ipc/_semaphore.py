@@ -13,7 +13,7 @@ from typing import Final
 
 from ..errors import UsageError
 from ._libc import failure, function
-from ._robust import Timespec
+from ._robust import Timespec, damaged
 from ._shared import Shared, slices
 from ._threads import awaited
 
@@ -24,7 +24,22 @@ _try_wait: Final = function("sem_trywait", ctypes.c_int, _POINTER)  # sem_wait(3
 _clock_wait: Final = function("sem_clockwait", ctypes.c_int, _POINTER, ctypes.c_int, ctypes.POINTER(Timespec))
 _post: Final = function("sem_post", ctypes.c_int, _POINTER)  # sem_post(3)
 _get_value: Final = function("sem_getvalue", ctypes.c_int, _POINTER, ctypes.POINTER(ctypes.c_int))  # sem_getvalue(3)
+# Where sem_t says that it is for several processes: after the value and who waits, where a pointer has 64 bits (struct
+# new_sem, internaltypes.h of glibc). What another program wrote there goes to futex(2); glibc aborts if that complains.
+_SHARED_AT: Final = 8
+_BYTES: Final = 32  # sizeof(sem_t)
 _MOST: Final = 0x7FFFFFFF  # SEM_VALUE_MAX: sem_init(3)
+
+
+def _shared_of_ours() -> int:
+    own = ctypes.create_string_buffer(_BYTES)
+    if _init(own, 1, 0):
+        raise failure("sem_init")
+    return ctypes.c_int.from_buffer(own, _SHARED_AT).value
+
+
+_word_at: Final = ctypes.c_int.from_address
+_SHARED: Final = _shared_of_ours()
 
 
 class Semaphore(Shared):
@@ -57,9 +72,14 @@ class Semaphore(Shared):
             raise failure("sem_getvalue")
         return value.value
 
+    def _check_whole(self) -> None:
+        self._check()
+        if _word_at(self._at + _SHARED_AT).value != _SHARED:
+            raise damaged("semaphore")
+
     def acquire(self, *, timeout_s: float | None = None) -> bool:
         """Take one; wait while there is none. False when the time was over."""
-        self._check()
+        self._check_whole()
         if not _try_wait(self._at):
             return True
         for slice_s in slices(timeout_s):
@@ -74,7 +94,7 @@ class Semaphore(Shared):
 
     def release(self, number: int = 1) -> None:
         """Give so many back, and wake as many. Raises ``OSError`` (EOVERFLOW) where it cannot count so far."""
-        self._check()
+        self._check_whole()
         for _ in range(number):
             if _post(self._at):
                 raise failure("sem_post")

@@ -6,6 +6,7 @@ to know how a message is carried: that is an `Outgoing` and an `Incoming`, whate
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -419,22 +420,31 @@ class Channel:
         self._closed = True
         used = self._life.announced
         self._used_in = None  # so that the next call sees it
-        try:
-            if self._outgoing is not None:
-                self._outgoing.flush()
-        except OSError:
-            pass  # nobody is there for the rest
-        finally:
-            if self._aio is not None:
-                self._aio.forget()
-            self._close_pollers()
-            alone = used and (self.look() or self._life.alone)
-            self._life.close()
-            for way in (self._outgoing, self._incoming):
+        alone = False
+
+        def look() -> None:
+            nonlocal alone
+            alone = self.look() or self._life.alone
+
+        def finish(way: Outgoing | Incoming) -> None:
+            way.finish(alone)
+
+        # From the last to the first, and all of them: one raises where somebody else has closed a descriptor of ours.
+        with contextlib.ExitStack() as closing:
+            for way in (self._incoming, self._outgoing):
                 if way is not None:
+                    closing.callback(way.close)
                     if used:
-                        way.finish(alone)
-                    way.close()
+                        closing.callback(finish, way)
+            closing.callback(self._life.close)
+            if used:
+                closing.callback(look)
+            closing.callback(self._close_pollers)
+            if self._aio is not None:
+                closing.callback(self._aio.forget)
+            if self._outgoing is not None:
+                with contextlib.suppress(OSError):  # nobody is there for the rest
+                    self._outgoing.flush()
 
     def __enter__(self) -> Channel:
         return self
@@ -508,8 +518,9 @@ class Channel:
             self._life.announce()
 
     def _close_pollers(self) -> None:
-        for each in self._pollers.values():
-            each.close()
+        with contextlib.ExitStack() as closing:
+            for each in self._pollers.values():
+                closing.callback(each.close)
 
     def expect(self, meeting: Meeting, other_end: End) -> None:
         """The other end is for who comes for it to a meeting."""

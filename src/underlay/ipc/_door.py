@@ -106,11 +106,12 @@ class Door:
 
     def close(self) -> None:
         """Let nobody in any more."""
-        for visitor in list(self._silent):
-            self._refuse(visitor)
-        if self.before_close is not None:
-            self.before_close(self._listening.fileno())
-        self._listening.close()
+        with contextlib.closing(self._listening):
+            if self.before_close is not None:
+                self.before_close(self._listening.fileno())
+            with contextlib.ExitStack() as refusing:
+                for visitor in list(self._silent):
+                    refusing.callback(self._refuse, visitor)
 
 
 def answer(visitor: socket.socket, said: dict[str, object], descriptors: Sequence[int] = ()) -> bool:

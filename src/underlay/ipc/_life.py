@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import array
 import atexit
+import contextlib
 import enum
 import os
 import select
@@ -51,8 +52,9 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def _exits() -> None:
-    for each in list(_used_here):
-        each.say_closed()
+    with contextlib.ExitStack() as telling:  # all of them, whatever one of them raises
+        for each in list(_used_here):
+            telling.callback(each.say_closed)
 
 
 class SaysClosed(Protocol):
@@ -204,10 +206,11 @@ class LocalLife(Life):
         self.version += 1
         meeting, self._meeting = self._meeting, None
         other_end, self._other_end = self._other_end, None
-        if meeting is not None:
-            meeting.close()
-        if other_end is not None:
-            other_end.close()
+        with contextlib.ExitStack() as closing:
+            if other_end is not None:
+                closing.callback(other_end.close)
+            if meeting is not None:
+                closing.callback(meeting.close)
 
     # --- this side ---
 
@@ -219,21 +222,23 @@ class LocalLife(Life):
             os.close(own)
 
     def _say_closed(self) -> None:
-        self._meet()  # who knocks already gets what was sent
-        self._expect_no_more()
-        self._say(_CLOSED)
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._say, _CLOSED)
+            closing.callback(self._expect_no_more)
+            self._meet()  # who knocks already gets what was sent
 
     def _say_lent(self) -> None:
         self._say(_LENT)
 
     def close(self) -> None:
         """Say that the end is closed, where it was used here; give back what the kernel gave."""
-        self.say_closed()
-        self._expect_no_more()
-        self._socket.close()
-        for pidfd in self._pidfds.values():
-            os.close(pidfd)
-        self._pidfds.clear()
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._pidfds.clear)
+            for pidfd in self._pidfds.values():
+                closing.callback(os.close, pidfd)
+            closing.callback(self._socket.close)
+            closing.callback(self._expect_no_more)
+            self.say_closed()
 
     def _say(self, what: bytes, *descriptors: int) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []

@@ -7,6 +7,7 @@ refuses to know how a visitor gets its end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import time
 from collections import deque
@@ -186,9 +187,10 @@ class Listener:
         if self._wake is not None:
             self._wake()
         _door.answers_no_more(self)
-        self._reception.close()
-        while self._came:
-            self._came.popleft().close()
+        with contextlib.ExitStack() as closing:
+            while self._came:
+                closing.callback(self._came.popleft().close)
+            closing.callback(self._reception.close)
 
     def say_closed(self) -> None:
         """This process ends."""

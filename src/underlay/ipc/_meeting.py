@@ -87,9 +87,9 @@ class Meeting:
         door, self._door = self._door, None
         if door is not None:
             _door.answers_no_more(self)
-            if self._made_in is _life.process:
-                _folder.let_go(self._path, self._inode)
-            door.close()
+            with contextlib.closing(door):
+                if self._made_in is _life.process:
+                    _folder.let_go(self._path, self._inode)
 
 
 def _is_trusted(visitor: socket.socket) -> bool:

@@ -33,7 +33,7 @@ from typing import Final
 
 from . import _descriptors, _memory, _wakeup
 from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
-from ._end import copies
+from ._end import close_all, copies
 from ._errors import Damaged
 from ._memory import PAGE_BYTES
 from ._memory_channel import MemoryChannel
@@ -109,8 +109,7 @@ class Mapped:
     def close(self) -> None:
         """Unmap it, and close the descriptors."""
         _memory.detach(self.memory, self.words)
-        for each in self.descriptors_of_it:
-            os.close(each)
+        close_all(self.descriptors_of_it)
 
 
 class RingOutgoing(Outgoing):

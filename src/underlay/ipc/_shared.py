@@ -135,13 +135,15 @@ class Shared:
         """Let go of it in this process; the last process to do so, or to die, frees it."""
         if self._closed:
             return
-        self._leave()
-        self._closed = True
-        _open_here.discard(self)
-        for view in (self._state, self._parties, self._watched, self._words):
-            view.release()
-        self._map.close()
-        os.close(self._descriptor)
+        try:
+            self._leave()
+        finally:
+            self._closed = True
+            _open_here.discard(self)
+            for view in (self._state, self._parties, self._watched, self._words):
+                view.release()
+            self._map.close()
+            os.close(self._descriptor)
 
     @property
     def closed(self) -> bool:

@@ -17,6 +17,7 @@ for a number of its own, and both ends count in a page that they share.
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import os
 import secrets
@@ -32,7 +33,7 @@ from typing import Final
 from ..errors import UsageError
 from . import _descriptors, _libc, _memory
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
-from ._end import copies
+from ._end import close_all, copies
 from ._page import Page, make_bell, silence
 
 KIND: Final = Kind(
@@ -182,10 +183,8 @@ class SignalOutgoing(Outgoing):
         """Close what it has."""
         page, _, room_bell = self._descriptors
         self._page.close()
-        self._meeting.close()
-        for each in (page, room_bell, self._pidfd):
-            if each >= 0:
-                os.close(each)
+        with contextlib.closing(self._meeting):
+            close_all(each for each in (page, room_bell, self._pidfd) if each >= 0)
 
 
 class SignalIncoming(Incoming):
@@ -278,19 +277,19 @@ class SignalIncoming(Incoming):
 
     def close(self) -> None:
         """Close what it has. The signal stays blocked: one that is on its way must not kill."""
-        if self._signals >= 0:
-            self._read.clear()
-            self._read_signals()
-            while self._read:
-                self._read.clear()
-                self._read_signals()
-            os.close(self._signals)
+        _in_use.discard(self._signal)
         page, _, room_bell = self._descriptors
         self._page.close()
-        self._meeting.close()
-        os.close(page)
-        os.close(room_bell)
-        _in_use.discard(self._signal)
+        try:
+            if self._signals >= 0:
+                self._read.clear()
+                self._read_signals()
+                while self._read:
+                    self._read.clear()
+                    self._read_signals()
+        finally:
+            with contextlib.closing(self._meeting):
+                close_all(each for each in (page, room_bell, self._signals) if each >= 0)
 
 
 # --- signals of this process ---

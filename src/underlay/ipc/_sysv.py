@@ -21,7 +21,7 @@ from typing import Final
 
 from . import _descriptors, _libc, _memory, _sysv_queue
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
-from ._end import copies
+from ._end import close_all, copies
 from ._page import Page, make_bell, silence
 from ._sysv_kept import TYPE, TYPE_BYTES, KeptIncoming, KeptOutgoing
 from ._sysv_queue import QUEUE, RECEIVER_SLEEPS, SENDER_SLEEPS, Hold, refusal
@@ -156,9 +156,10 @@ class SysvOutgoing(Outgoing):
 
     def close(self) -> None:
         """Close what it has of the queue; remove it, where nobody else has it."""
-        self._hold.give_up()
-        for bell in self._bells:
-            os.close(bell)
+        try:
+            self._hold.give_up()
+        finally:
+            close_all(self._bells)
 
 
 class SysvIncoming(Incoming):
@@ -223,6 +224,7 @@ class SysvIncoming(Incoming):
 
     def close(self) -> None:
         """Close what it has of the queue; remove it, where nobody else has it."""
-        self._hold.give_up()
-        for bell in self._bells:
-            os.close(bell)
+        try:
+            self._hold.give_up()
+        finally:
+            close_all(self._bells)

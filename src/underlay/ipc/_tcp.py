@@ -158,9 +158,11 @@ class TcpOutgoing(StreamOutgoing):
             raise
 
     def _close_all(self) -> None:
-        self._connection.close()
-        if self._listened is not None:
-            self._listened.close()
+        try:
+            self._connection.close()
+        finally:
+            if self._listened is not None:
+                self._listened.close()
 
 
 class TcpIncoming(StreamIncoming):
@@ -219,9 +221,11 @@ class TcpIncoming(StreamIncoming):
             raise
 
     def _close_all(self) -> None:
-        self._connection.close()
-        if self._listened is not None:
-            self._listened.close()
+        try:
+            self._connection.close()
+        finally:
+            if self._listened is not None:
+                self._listened.close()
 
 
 # --- the other side's life ---
@@ -328,14 +332,18 @@ class TcpLife(Life):
 
     def close(self) -> None:
         """Say that the end is closed, where it was used here; give back what the kernel gave."""
-        self.say_closed()
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._socket.close)
+            if self._back is not None:
+                closing.callback(self._back.close)
+                closing.callback(self._about_to_close, self._back.descriptors[0])
+            closing.callback(self._close_door)
+            self.say_closed()
+
+    def _close_door(self) -> None:
         if self._door is not None:  # in a process that was forked from the one that listens
             _door.answers_no_more(self)
             self._door.close()
-        if self._back is not None:
-            self._about_to_close(self._back.descriptors[0])
-            self._back.close()
-        self._socket.close()
 
     def waits(self) -> tuple[int, ...]:
         """The descriptors that become readable when there is something to `look` at."""

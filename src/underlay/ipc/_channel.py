@@ -527,7 +527,6 @@ class Channel:
         assert isinstance(self._life, _life.LocalLife)  # others have no name of this kind
         self._life.expect(meeting, other_end)
         answers_here(meeting, self._life.look)
-        self.announce()
 
     def check_open(self) -> None:
         """Raise `ChannelClosed` where this end was closed, be it by another thread or task meanwhile."""
@@ -575,6 +574,16 @@ class Channel:
     def __repr__(self) -> str:
         ways = "".join(word for word, can in (("<", self.can_receive), (">", self.can_send)) if can)
         return f"<Channel {self.kind} {ways}{' closed' if self._closed else ''}>"
+
+
+def announced(channel: Channel) -> Channel:
+    """A new end, once the other side was told that this process uses it; where it cannot be, it is closed."""
+    try:
+        channel.announce()
+    except BaseException:
+        channel.close()
+        raise
+    return channel
 
 
 def _rebuild(end: End, descriptors: tuple[Duplicate, ...], name: str | None) -> Channel:

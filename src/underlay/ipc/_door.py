@@ -24,6 +24,7 @@ from typing import Final, cast
 from ..errors import UnderlayError
 from . import _life
 from ._deadline import for_poll_ms
+from ._end import close_all
 from ._errors import HandshakeFailed
 from ._framing import LengthPrefix, LengthPrefixDecoder
 
@@ -153,8 +154,7 @@ def ask(
             )
         return said, descriptors
     except BaseException:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        close_all(descriptors)
         raise
     finally:
         if pidfd >= 0:

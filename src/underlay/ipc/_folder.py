@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..errors import UnderlayError, UsageError
-from ._errors import FolderLocked, NameTaken, NoSuchName, StaleName, WrongOwner
+from ._errors import NameTaken, NoSuchName, StaleName, WrongOwner
 from ._folder_lock import locked
 
 # A hidden name is one that is being made; a slash or a colon would be a path or an address.
@@ -240,7 +240,9 @@ def let_go(path: str, inode: int) -> None:
         try:
             with locked(os.path.dirname(path), _PATIENCE_AT_THE_DOOR_S):
                 _unlink(path, inode)
-        except FolderLocked:
+        except FileNotFoundError:
+            raise
+        except OSError:  # it is locked, or no descriptor is left for the lock
             # No program takes the name from who listens; the lock is for one whose file somebody removed by hand.
             _unlink(path, inode)
 

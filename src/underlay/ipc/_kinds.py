@@ -154,7 +154,7 @@ def parts_of(end: End) -> tuple[Incoming | None, Outgoing | None, _life.Life]:
             incoming = module.incoming(terms, *end.ways_in)
             left = {each: None for each in left if each not in end.ways_in}
         outgoing = None if end.ways_out is None else module.outgoing(terms, *end.ways_out)
-    except OSError:  # no descriptor is left, or no memory
+    except BaseException:  # no descriptor is left, no memory, or no signal
         if incoming is not None:
             incoming.close()
         for each in left:
@@ -185,7 +185,8 @@ def make_ends(terms: Terms, both_ways: bool) -> tuple[End, End]:
             return End(terms, incoming, None, here), End(terms, None, outgoing, there)
         if not module.KIND.one_way:
             # Each way owns its descriptors, or one would close the other's.
-            incoming_too, outgoing_too = copies(incoming), copies(outgoing)
+            made += (incoming_too := copies(incoming))
+            outgoing_too = copies(outgoing)
             return End(terms, incoming, incoming_too, here), End(terms, outgoing, outgoing_too, there)
         back_incoming, back_outgoing = module.make(terms)
         return End(terms, incoming, back_outgoing, here), End(terms, back_incoming, outgoing, there)

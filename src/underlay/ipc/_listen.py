@@ -17,7 +17,7 @@ from typing import Final
 
 from ..errors import UsageError
 from . import _door, _life
-from ._channel import Channel
+from ._channel import Channel, announced
 from ._contract import Terms
 from ._deadline import deadline, for_poll_ms
 from ._end import End
@@ -41,8 +41,11 @@ class _LocalReception:
         self._forget()
         here, there = make_ends(self._terms, self._both_ways)
         # It is said before the visitor has its end: should this process be killed then, it is known that it was.
-        self._here = Channel(here, self._meeting.name)
-        self._here.announce()
+        try:
+            self._here = announced(Channel(here, self._meeting.name))
+        except BaseException:
+            there.close()
+            raise
         return there
 
     def _forget(self) -> None:
@@ -80,9 +83,7 @@ class _NetworkReception:
         end = self._reception.admit()
         if end is None:
             return None
-        channel = Channel(end, self._name)
-        channel.announce()
-        return channel
+        return announced(Channel(end, self._name))
 
 
 class Listener:
@@ -127,7 +128,11 @@ class Listener:
     def _next(self) -> Channel | None:
         if self._closed:
             raise ChannelClosed(f"{self} is closed", remedy="it was closed here, by this process")
-        self._let_in()
+        try:
+            self._let_in()
+        except OSError:
+            if not self._came:  # one that was let in before it is of use all the same
+                raise
         return self._came.popleft() if self._came else None
 
     def accept(self, *, timeout_s: float | None = None) -> Channel:

@@ -18,7 +18,7 @@ from typing import Final
 from ..errors import UsageError
 from . import _door, _folder, _life
 from ._deadline import deadline
-from ._end import End, end_of
+from ._end import End, close_all, end_of
 from ._errors import FolderLocked, HandshakeFailed, NoSuchName, StaleName
 from ._kinds import check
 
@@ -155,9 +155,7 @@ def _end_from(said: dict[str, object], descriptors: list[int], who: str) -> End:
         check(end)
         return end
     except (KeyError, TypeError, ValueError, UsageError) as error:
-        for descriptor in descriptors:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        close_all(descriptors)
         raise HandshakeFailed(
             f"{who} handed over what is no end of a channel ({error})",
             remedy="run both with the same version of underlay",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, overload
 
 from ..errors import UsageError, nearest
 from . import _folder, _persistent
-from ._channel import Channel
+from ._channel import Channel, announced
 from ._handover import end_from
 from ._kinds import make_ends, module_of, network_module_of, terms_for
 from ._listen import Listener
@@ -161,9 +161,7 @@ def create(
         return Channel(_persistent.create(terms, name, role, replace=replace), name)
     network = network_module_of(kind)
     if network is not None:
-        channel = Channel(network.create(terms, name, role), name)
-        channel.announce()
-        return channel
+        return announced(Channel(network.create(terms, name, role), name))
     if not module_of(kind).KIND.unrelated_processes:
         raise UsageError(f"the kind {kind} cannot have a name", remedy="make both ends with ipc.pair()")
     many = module_of(kind).KIND.many_senders and role == "receiver"
@@ -175,9 +173,14 @@ def create(
         here.close()
         there.close()
         raise
-    channel = Channel(here, name)
+    try:
+        channel = Channel(here, name)
+    except BaseException:
+        meeting.close()
+        there.close()
+        raise
     channel.expect(meeting, there)
-    return channel
+    return announced(channel)
 
 
 def open(name: str, *, role: Role | None = None, timeout_s: float = _OPEN_TIMEOUT_S) -> Channel:
@@ -196,9 +199,8 @@ def open(name: str, *, role: Role | None = None, timeout_s: float = _OPEN_TIMEOU
     found = come_for(name, timeout_s) if network is None else network.open(name, timeout_s)
     if isinstance(found, str):
         return Channel(_persistent.open(found, role), name)
-    channel = Channel(found, name)
+    channel = announced(Channel(found, name))
     can = "both" if channel.can_send and channel.can_receive else "sender" if channel.can_send else "receiver"
-    channel.announce()
     if role not in (None, can):
         channel.close()
         raise UsageError(f"the end of {channel} that is handed out is a {can}, not a {role}", remedy="open it as that")

@@ -191,6 +191,7 @@ class SignalIncoming(Incoming):
     """Receives messages as signals, through a signalfd."""
 
     def __init__(self, page: int, meeting: int, room_bell: int) -> None:
+        self._signal = _take_signal()  # first: where there is none, no socket object has the descriptor yet
         self._descriptors = page, meeting, room_bell
         self._page = Page(page)
         self._taken = self._page.word(_TAKEN)
@@ -198,7 +199,6 @@ class SignalIncoming(Incoming):
         self._meeting = socket.socket(fileno=meeting)
         self._meeting.setblocking(False)
         self._room_bell = room_bell
-        self._signal = _take_signal()
         self._mark = secrets.randbits(31)
         self._signals = -1
         self._by_signals = False

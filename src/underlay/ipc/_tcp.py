@@ -29,7 +29,7 @@ from ..errors import UsageError
 from . import _descriptors, _door
 from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
 from ._deadline import deadline, for_socket_s
-from ._end import End, terms_of
+from ._end import End, copies, terms_of
 from ._errors import HandshakeFailed, MessageTooLong, NameTaken, NoSuchName
 from ._life import Life, Over
 from ._sockets import socket_of
@@ -235,22 +235,25 @@ class TcpLife(Life):
     """What a connection tells of the other side; before there is one, who comes for it."""
 
     def __init__(
-        self, terms: Terms, incoming: TcpIncoming | None, outgoing: TcpOutgoing | None, descriptor: int
+        self,
+        terms: Terms,
+        incoming: TcpIncoming | None,
+        outgoing: TcpOutgoing | None,
+        own: socket.socket,
+        back: TcpIncoming | None,
     ) -> None:
         super().__init__()
         self._terms = terms
         self._incoming = incoming
         self._outgoing = outgoing
-        self._socket = socket_of(descriptor)
-        self._back: TcpIncoming | None = None  # of an end that only sends: nothing comes there but the end
+        self._socket = own
+        self._back = back  # of an end that only sends: nothing comes there but the end
         self._door: _door.Door | None = None
-        if is_listening(self._socket):
+        self._address = _said(own.getsockname())
+        if is_listening(own):
             self._door = _door.Door(self._socket, _anybody)
             self._door.before_close = self._about_to_close
-            self._address = _said(self._socket.getsockname())
             _door.answers_here(self, self.look)
-        else:
-            self._connected()
 
     @property
     def descriptor(self) -> int | None:
@@ -267,11 +270,6 @@ class TcpLife(Life):
         """The host and the port on this machine."""
         return self._address
 
-    def _connected(self) -> None:
-        self._address = _said(self._socket.getsockname())
-        if self._incoming is None:
-            self._back = TcpIncoming(self._terms, os.dup(self._socket.fileno()), awaits=False)
-
     def _meet(self, door: _door.Door) -> None:
         before = door.waits()
         self._let_in(door)
@@ -280,19 +278,23 @@ class TcpLife(Life):
 
     def _let_in(self, door: _door.Door) -> None:
         while (visitor := door.let_in()) is not None:
-            role = (
-                "both" if None not in (self._incoming, self._outgoing) else "receiver" if self._incoming else "sender"
-            )
-            if not _door.answer(visitor, {"terms": asdict(self._terms), "role": _PEER_ROLES[role]}):
-                visitor.close()
-                continue
-            _tune(self._terms, visitor)
+            ways = [each for each in (self._incoming, self._outgoing) if each is not None]
+            with contextlib.ExitStack() as undoing:
+                undoing.callback(visitor.close)
+                # All that may fail, for want of a descriptor, is done before the visitor is told that it is in.
+                _tune(self._terms, visitor)
+                connections = [undoing.enter_context(visitor.dup()) for _ in ways]
+                back = None
+                if self._incoming is None:
+                    back = _back(self._terms, visitor)
+                    undoing.callback(back.close)
+                if not _door.answer(visitor, {"terms": asdict(self._terms), "role": self._peer_role()}):
+                    continue
+                undoing.pop_all()
             self._stop_listening()
-            for way in (self._incoming, self._outgoing):
-                if way is not None:
-                    way.connect(visitor.dup())
-            self._socket = visitor
-            self._connected()
+            for way, connection in zip(ways, connections, strict=True):
+                way.connect(connection)
+            self._socket, self._back, self._address = visitor, back, _said(visitor.getsockname())
             return
 
     def _peer_role(self) -> str:
@@ -377,6 +379,10 @@ def is_listening(each: socket.socket) -> bool:
     return each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
 
 
+def _back(terms: Terms, connection: socket.socket) -> TcpIncoming:
+    return TcpIncoming(terms, os.dup(connection.fileno()), awaits=False)
+
+
 def _anybody(visitor: socket.socket) -> bool:
     return True
 
@@ -386,21 +392,19 @@ def _anybody(visitor: socket.socket) -> bool:
 
 def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The descriptors of the way in, and of the way out: a connection of this machine to itself."""
-    with _listen("127.0.0.1:0") as listening:
-        here = socket.create_connection(listening.getsockname())
-        try:
-            while True:
-                select.select([listening], [], [])
-                there, address = listening.accept()
-                if address == here.getsockname():
-                    break
-                there.close()  # somebody else was faster
-            for each in (here, there):
-                _tune(terms, each)
-            return (here.detach(),), (there.detach(),)
-        except BaseException:
-            here.close()
-            raise
+    with _listen("127.0.0.1:0") as listening, contextlib.ExitStack() as undoing:
+        here = undoing.enter_context(socket.create_connection(listening.getsockname()))
+        while True:
+            select.select([listening], [], [])
+            there, address = listening.accept()
+            if address == here.getsockname():
+                break
+            there.close()  # somebody else was faster
+        undoing.enter_context(there)
+        for each in (here, there):
+            _tune(terms, each)
+        undoing.pop_all()
+        return (here.detach(),), (there.detach(),)
 
 
 def check(terms: Terms, descriptors: tuple[int, ...], writes: bool) -> None:
@@ -420,23 +424,25 @@ def incoming(terms: Terms, descriptor: int) -> TcpIncoming:
 
 
 def parts_of(end: End) -> tuple[Incoming | None, Outgoing | None, Life]:
-    """The ways of an end, and what is known of the other side: of a connection, or of a socket that awaits one."""
+    """The ways of an end, and what is known of the other side: of a connection, or of a socket that awaits one.
+
+    Where no descriptor is left for another, those of the end are given back.
+    """
     (descriptor,) = end.ways_in or end.ways_out or ()
-    third = os.dup(descriptor)
-    with socket.socket(fileno=os.dup(descriptor)) as asked:
-        awaits = is_listening(asked)
+    with contextlib.ExitStack() as undoing:
+        undoing.callback(end.close)
+        own = undoing.enter_context(socket_of(os.dup(descriptor)))
+        awaits = is_listening(own)
+        back = None if awaits or end.ways_in is not None else _back(end.terms, own)
+        undoing.pop_all()
     way_in = None if end.ways_in is None else TcpIncoming(end.terms, *end.ways_in, awaits=awaits)
     way_out = None if end.ways_out is None else TcpOutgoing(*end.ways_out, awaits=awaits)
-    return way_in, way_out, TcpLife(end.terms, way_in, way_out, third)
+    return way_in, way_out, TcpLife(end.terms, way_in, way_out, own, back)
 
 
 def _end_of(terms: Terms, each: socket.socket, role: str) -> End:
-    return End(
-        terms,
-        None if role == "sender" else (os.dup(each.fileno()),),
-        None if role == "receiver" else (os.dup(each.fileno()),),
-        None,
-    )
+    made = copies([each.fileno()] * (2 if role == "both" else 1))
+    return End(terms, None if role == "sender" else made[:1], None if role == "receiver" else made[-1:], None)
 
 
 def create(terms: Terms, name: str, role: str) -> End:
@@ -463,9 +469,12 @@ class TcpReception:
         """This side's end for the next visitor, or None where there is none now."""
         while (visitor := self._door.let_in()) is not None:
             with visitor:
+                # What may fail, for want of a descriptor, is done before the visitor is told that it is in.
+                _tune(self._terms, visitor)
+                end = _end_of(self._terms, visitor, self._role)
                 if _door.answer(visitor, {"terms": asdict(self._terms), "role": _PEER_ROLES[self._role]}):
-                    _tune(self._terms, visitor)
-                    return _end_of(self._terms, visitor, self._role)
+                    return end
+                end.close()
         return None
 
     def close(self) -> None:

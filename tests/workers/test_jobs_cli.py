@@ -44,6 +44,14 @@ def wait_for(path):
     while not os.path.exists(path):
         time.sleep(0.01)
     return os.getpid()
+
+@jobs.task(losses=1)
+def end_the_process(status):
+    os._exit(status)
+
+@jobs.task(retries=0)
+def say(what):
+    raise ValueError(what)
 """
 
 
@@ -51,8 +59,9 @@ def wait_for(path):
 def app(tmp_path: Path) -> Iterator[Jobs]:
     (tmp_path / "app.py").write_text(APP)
     with Jobs(tmp_path / "jobs.db") as jobs:
-        for name in ("double", "fail", "process", "wait_for"):
+        for name in ("double", "fail", "process", "wait_for", "say"):
             jobs.task(name=name, retries=0)(lambda *unused: None)
+        jobs.task(name="end_the_process", losses=1)(lambda *unused: None)
         yield jobs
 
 
@@ -94,7 +103,7 @@ def test_workers_run_all_jobs_and_end_when_idle(app: Jobs, underlay: Run) -> Non
     receipts = app.submit_many("double", [(number,) for number in range(20)])
     done = underlay("jobs", "work", "app:jobs", "--workers", "2", "--until-idle")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "2 workers for jobs.db: double, fail, process, wait_for\n"
+    assert done.stdout == "2 workers for jobs.db: double, end_the_process, fail, process, say, wait_for\n"
     assert [receipt.result(0) for receipt in receipts] == [2 * number for number in range(20)]
 
 
@@ -115,6 +124,21 @@ def test_a_killed_workers_job_is_run_again_at_once_by_a_new_one(
         assert "was killed by SIGKILL; 1 jobs go back, another starts at once" in said
     assert receipt.job.losses == 1
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_job_that_ends_its_process_counts_as_lost_and_the_others_are_run_whatever_the_status(
+    app: Jobs, underlay: Run, status: int
+) -> None:
+    # 0 is how a worker that is idle ends, and 2 one that cannot work at all: neither is believed of one with a job.
+    poison = app.submit("end_the_process", status)
+    other = app.submit("double", 4)
+    done = underlay("jobs", "work", "app:jobs", "--workers", "1", "--until-idle")
+    assert done.returncode == 0
+    assert f"ended with status {status}; 1 jobs go back" in done.stderr
+    assert poison.job.state is JobState.DEAD
+    assert str(poison.job.error) == "WorkerLost: its worker died; it was lost 2 times"
+    assert other.result(timeout_s=0) == 8
 
 
 def _child_of(process: int) -> int:

@@ -106,11 +106,12 @@ class WorkerProcesses:
         assert place.process is not None and place.process.stdin is not None
         place.process.stdin.close()
         place.process = None
-        if code == 0 and until_idle:
+        lost = self._take_back(place.name)
+        # Both are a worker's own only where it ran nothing: a job, too, can end the process with any status.
+        if code == 0 and until_idle and not lost:
             place.due = float("inf")
             return 0
-        lost = self._take_back(place.name)
-        if code == 2:  # a mistake that the worker has told, and that each new one would repeat
+        if code == 2 and not lost:  # a mistake that the worker has told, and that each new one would repeat
             return code
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         good = time.monotonic() - place.began >= _GOOD_LIFE_S

@@ -110,6 +110,16 @@ def test_a_connection_that_outlasts_the_drain_is_ended_and_a_worker_that_does_no
         assert len(pids(group, 1)) == 1
 
 
+def test_a_worker_that_is_killed_by_a_further_signal_is_not_said_to_have_been_slow(tmp_path: Path) -> None:
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    write(tmp_path, "app.py", deaf + MAIN)
+    with Group(tmp_path, "app:main", "--workers", "1", "--kill-after", "600", "--drain", "0") as group:
+        (worker,) = pids(group, 1)
+        group.process.send_signal(signal.SIGTERM)
+        group.until(lambda s: [row["state"] for row in s["workers"]] == ["stopping"])
+        assert group.stops() == (0, f"underlay: worker {worker} was told to stop once more and is killed\n")
+
+
 def test_a_killed_worker_is_replaced_and_its_address_stays_open(tmp_path: Path) -> None:
     write(tmp_path, "app.py", MAIN)
     with Group(tmp_path, "app:main", "--workers", "1", "--backoff", "0.1") as group:
@@ -299,14 +309,61 @@ def test_the_control_socket_is_its_owners_and_the_table_fits_80_columns(tmp_path
         table = group.command("status").stdout
         assert max(map(len, table.splitlines())) <= 80
         assert all(str(pid) in table for pid in workers)
-        with socket.socket(socket.AF_UNIX) as stranger:  # who talks nonsense is shown the door, and harms nobody
-            stranger.connect(str(group.control))
-            stranger.sendall(b"\xff" * 100)
-            assert stranger.recv(100) == b""
+        for nonsense in (b"\xff" * 100, b"[" * 1000, b"[]", b'{"ask": []}', b'{"ask": {"status": 1}}'):
+            with socket.socket(socket.AF_UNIX) as stranger:  # is shown the door, and harms nobody
+                stranger.connect(str(group.control))
+                stranger.sendall(nonsense)
+                assert stranger.recv(100) == b""
         assert json.loads(group.command("status", "--json").stdout)["schema"] == "underlay.serve/1"
         second = subprocess.run(group.words, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert second.returncode == 2
         assert second.stderr.startswith("underlay: another group is controlled at ")
+
+
+RAVING = """
+import json, os, socket
+
+def rave():
+    channels = []
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        try:
+            found = socket.socket(fileno=os.dup(descriptor))
+        except OSError:
+            continue
+        if (found.family, found.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            channels.append(found)
+    assert channels
+    for channel in channels:
+        channel.send(os.environ["NONSENSE"].encode())
+
+async def main():
+    rave()
+    await asyncio.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "[" * 1000,
+        "[1]",
+        '{"say": "nothing"}',
+        '{"say": []}',
+        '{"say": "ceased"}',
+        '{"say": "bind", "family": 2, "proto": 0, "address": [[1], 2], "turn": 0}',
+        '{"say": "bind", "family": 2, "proto": 0, "address": ["127.0.0.1", 0], "turn": 0}',
+    ],
+)
+def test_a_program_that_writes_to_descriptors_of_others_does_not_end_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nonsense: str
+) -> None:
+    monkeypatch.setenv("NONSENSE", nonsense)
+    write(tmp_path, "app.py", "import asyncio\n" + RAVING)
+    with Group(tmp_path, "app:main", "--workers", "1", "--kill-after", "1", "--start-timeout", "1") as group:
+        # That the worker which raved is too slow to start is seen by a group that still lives.
+        group.until(lambda s: s["crashes"] >= 1)
+        assert group.stops(signal.SIGINT)[0] == 0
+        assert "Traceback" not in group.errors.read_text()
 
 
 BROKEN = "from nowhere_at_all import x\n"
@@ -320,6 +377,7 @@ BROKEN = "from nowhere_at_all import x\n"
         (["app:PORT"], "app:PORT is 'int', which cannot be called; name a coroutine function"),
         (["app:one"], "app:one cannot be called without arguments (missing a required argument: 'x')"),
         (["app"], "'app' names no program; say module:function, as in app:main, or a script, as in app.py"),
+        (["..app:main"], "'..app:main' names no program; say module:function, as in app:main, or a script, as"),
         (["missing.py"], "there is no script missing.py; check the path"),
         (["statsu"], "'statsu' names no program, and no word for a running group; did you mean 'status'?"),
         (["status"], "status needs the control socket of a running group; say --control PATH"),

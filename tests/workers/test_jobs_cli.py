@@ -183,6 +183,7 @@ def test_jobs_run_on_another_executor_where_asked(app: Jobs, underlay: Run) -> N
     ("target", "why"),
     [
         ("app", "'app' names no Jobs; write MODULE:NAME, like app:jobs"),
+        ("..app:jobs", "'..app:jobs' names no Jobs; write MODULE:NAME, like app:jobs"),
         ("nowhere:jobs", "there is no module nowhere here"),
         ("app:nothing", "app:nothing has no such name"),
         ("app:double", "app:double is of the type function"),

@@ -7,6 +7,8 @@ import os
 import socket
 from pathlib import Path
 
+import pytest
+
 from underlay.workers._serve._channel import Call
 from underlay.workers._serve._listeners import Listeners
 
@@ -78,3 +80,13 @@ def test_the_end_removes_the_path_of_a_unix_socket_but_not_one_that_another_put_
             path.write_text("another's")
         listeners.close()
         assert path.exists() == is_replaced
+
+
+def test_a_descriptor_that_is_no_socket_is_refused_and_closed() -> None:
+    listeners = Listeners("inherit")
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    reply, lent = listeners.bind(call(["127.0.0.1", 0]), descriptor)
+    assert (reply["outcome"], reply["errno"], lent) == ("error", errno.ENOTSOCK, None)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    assert listeners.places() == []

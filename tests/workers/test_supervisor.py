@@ -155,7 +155,7 @@ def test_a_second_stop_does_not_wait_for_connections_and_a_third_kills() -> None
     supervisor = begun()
     supervisor.on(Stop(), 20)
     assert supervisor.on(Stop(), 21) == [Ask(1), Ask(2)]
-    assert supervisor.on(Stop(), 22) == [Kill(1), Kill(2)]
+    assert supervisor.on(Stop(), 22) == [Kill(1, at_once=True), Kill(2, at_once=True)]
 
 
 def test_a_loop_without_a_sign_of_life_is_replaced() -> None:

@@ -176,7 +176,7 @@ def _load(target: str) -> Jobs:
     from ._jobs import Jobs
 
     module, colon, name = target.partition(":")
-    if not colon or not module or not name:
+    if not colon or not module or module.startswith(".") or not name:
         raise UsageError(f"{target!r} names no Jobs", remedy="write MODULE:NAME, like app:jobs")
     sys.path.insert(0, os.getcwd())
     try:

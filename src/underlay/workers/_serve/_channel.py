@@ -13,7 +13,7 @@ import socket
 import threading
 from typing import TypedDict
 
-__all__ = ["MOST_SENTENCE_CHARACTERS", "Call", "Calls", "Command", "Reply", "pair", "receive", "send"]
+__all__ = ["MOST_SENTENCE_CHARACTERS", "Call", "Calls", "Command", "Reply", "is_call", "pair", "receive", "send"]
 
 # A message holds one address and a few words; a Unix path has at most 108 bytes (unix(7)).
 MOST_BYTES = 4096
@@ -32,6 +32,34 @@ class Call(TypedDict, total=False):
     path: str
     completely: bool
     sentence: str
+
+
+# What each call brings, and of which type.
+_Fields = dict[str, type | tuple[type, ...]]
+_BIND: _Fields = {"family": int, "proto": int, "address": (str, list), "turn": int}
+_FIELDS: dict[str, _Fields] = {
+    "bind": _BIND,
+    "give_back": _BIND,
+    "is_kept": {"path": str},
+    "ready": {},
+    "beat": {},
+    "ceased": {"completely": bool},
+    "failing": {},
+    "unusable": {"sentence": str},
+}
+
+
+def is_call(message: dict[str, object]) -> bool:
+    """Whether a message is one that a worker sends. The program has the descriptor too, and may write what it likes.
+
+    >>> is_call({"say": "ceased", "completely": True}), is_call({"say": "ceased"}), is_call({"say": ["ready"]})
+    (True, False, False)
+    """
+    say, address = message.get("say"), message.get("address")
+    fields = _FIELDS.get(say) if isinstance(say, str) else None
+    if fields is None or not all(isinstance(message.get(name), kind) for name, kind in fields.items()):
+        return False
+    return not isinstance(address, list) or all(isinstance(part, (str, int)) for part in address)
 
 
 class Reply(TypedDict, total=False):
@@ -73,9 +101,13 @@ def receive(end: socket.socket) -> tuple[dict[str, object] | None, list[int]]:
     """Receive one message and its descriptors; None where the other side is gone, or raves. Raises BlockingIOError."""
     try:
         data, descriptors, _, _ = socket.recv_fds(end, MOST_BYTES, 1)
-        return (json.loads(data) if data else None), descriptors
-    except (ConnectionError, ValueError):  # ValueError: the program wrote to a descriptor that isn't its own
+    except ConnectionError:
         return None, []
+    try:
+        message = json.loads(data) if data else None
+    except (ValueError, RecursionError):  # the program wrote to a descriptor that isn't its own
+        message = None
+    return (message if isinstance(message, dict) else None), descriptors
 
 
 class Calls:

@@ -57,7 +57,7 @@ class Control:
         try:
             data = client.recv(_MOST_BYTES)
             word = json.loads(data)["ask"] if data else None
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             word = None
         return word if word in WORDS else None
 

@@ -8,6 +8,7 @@ so that it has nothing that could block or crash it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import signal
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from ._channel import Call, Reply, receive, send
+from ._channel import Call, Reply, is_call, receive, send
 from ._child import Child
 from ._control import Control
 from ._listeners import Listeners
@@ -218,13 +219,17 @@ class Group:
                 call, descriptors = receive(child.calls)
             except BlockingIOError:
                 return
-            if call is None:
+            if call is None or not is_call(call):
                 self._listen_no_more(child)
+                for descriptor in descriptors:
+                    os.close(descriptor)
                 return
             self._answer_worker(number, child, cast("Call", call), descriptors)
 
     def _answer_worker(self, number: int, child: Child, call: Call, descriptors: list[int]) -> None:
         match call["say"]:
+            case "bind" if not descriptors:  # the kernel found no number for it in this process: recvmsg(2), MSG_CTRUNC
+                send(child.calls, Reply(outcome="error", errno=errno.EMFILE, words=os.strerror(errno.EMFILE)))
             case "bind":
                 reply, lent = self._listeners.bind(call, descriptors.pop())
                 self._places = self._listeners.places()
@@ -264,9 +269,11 @@ class Group:
                 self._children[number].command({"do": "drain", "is_last": bool(self._supervisor.stopping)})
             case Ask(number):
                 self._children[number].signal(signal.SIGTERM)
-            case Kill(number):
+            case Kill(number, at_once):
                 child = self._children[number]
-                _say(f"worker {child.pid} did not stop in {self._options.policy.kill_after_s:g} s and is killed")
+                patience_s = self._options.policy.kill_after_s
+                why = "was told to stop once more" if at_once else f"did not stop in {patience_s:g} s"
+                _say(f"worker {child.pid} {why} and is killed")
                 child.signal(signal.SIGKILL)
             case Finish(status):
                 self._status = status

@@ -42,7 +42,11 @@ class Listeners:
 
     def bind(self, call: Call, descriptor: int) -> tuple[Reply, int | None]:
         """Bind the worker's socket, or lend it the one that is held; takes ``descriptor`` over."""
-        theirs = socket.socket(fileno=descriptor)
+        try:
+            theirs = socket.socket(fileno=descriptor)
+        except OSError as error:  # it is no socket
+            os.close(descriptor)
+            return Reply(outcome="error", errno=error.errno or errno.ENOTSOCK, words=os.strerror(errno.ENOTSOCK)), None
         key = _key(call)
         if key in self._kept:
             theirs.close()

@@ -79,7 +79,7 @@ def parse(name: str, arguments: Sequence[str]) -> Program:
             raise UsageError(f"there is no script {name}", remedy="check the path")
         return program
     module, colon, attribute = name.partition(":")
-    if not colon or not module or not attribute:
+    if not colon or not module or module.startswith(".") or not attribute:
         raise UsageError(
             f"{name!r} names no program", remedy="say module:function, as in app:main, or a script, as in app.py"
         )

@@ -205,9 +205,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Kill:
-    """Send it SIGKILL."""
+    """Send it SIGKILL: it took too long to stop, or, ``at_once``, a second stop doesn't wait for it."""
 
     number: int
+    at_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -413,7 +414,7 @@ class Supervisor:
             elif worker.state in _ACTIVE or (worker.state is State.DRAINING and (is_second or not gently)):
                 actions += self._ask(worker, now)
             elif worker.state is State.ASKED and is_second:
-                actions += self._kill(worker, now)
+                actions += self._kill(worker, now, at_once=True)
         return actions
 
     def _deadline(self, worker: Worker) -> float | None:
@@ -451,9 +452,9 @@ class Supervisor:
         self._enter(worker, State.ASKED, now)
         return [Ask(worker.number)]
 
-    def _kill(self, worker: Worker, now: float) -> list[Action]:
+    def _kill(self, worker: Worker, now: float, *, at_once: bool = False) -> list[Action]:
         self._enter(worker, State.KILLED, now)
-        return [Kill(worker.number)]
+        return [Kill(worker.number, at_once)]
 
     def _enter(self, worker: Worker, state: State, now: float) -> None:
         worker.state = state

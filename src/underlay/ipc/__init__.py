@@ -18,10 +18,11 @@
     _handover.py  an end on its way to another process; _descriptors.py: whether what came is what was said
     _contract.py  what a kind offers
     _kinds.py     which kinds there are; _kinds_cli.py: the command that lists them; each is in a file of its own:
-    _pipe.py, _unix.py, _seqpacket.py, _fifo.py, _tcp.py
+    _pipe.py, _unix.py, _seqpacket.py, _fifo.py, _tcp.py with _tcp_ways.py
     _mqueue.py, _sysv.py, _signal.py
     _ring.py, _ring_many.py, _slots.py: in shared memory, with ends of their own, _memory_channel.py, _slot_channel.py
     _memory.py    memory that cannot become shorter; _wakeup.py: how who waits for it is woken
+    _patience.py  whether who waits offers the core to others before it sleeps
     _page.py      words that the ends of a queue of the kernel share; _libc.py: what Python has no words for
 
 and what lets processes wait for each other, each in a file of its own: _mutex.py, _semaphore.py, _event.py,

@@ -127,6 +127,9 @@ class Channel:
 
             self._aio = AsyncChannel(self, self._life)
             self._life.before_close = self._aio.before_close
+            for way in (self._incoming, self._outgoing):
+                if way is not None:
+                    way.patience = None  # an event loop has others who could use the time
         return self._aio
 
     def objects(self, serialiser: Serialiser) -> ObjectChannel:
@@ -324,7 +327,8 @@ class Channel:
                 if over:
                     raise self.end()
                 if incoming.ready is not None:
-                    incoming.hungry = _HUNGRY
+                    patience = incoming.patience
+                    incoming.hungry = _HUNGRY if patience is None else patience.forgo(_HUNGRY)
                 if not self._wait(incoming, deadline_s):
                     raise TimeoutError(f"{self} brought no message within {timeout_s:g} s")
         self._received += 1

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from ._patience import Patience
+
 MAX_MESSAGE_BYTES: Final = 64 << 20
 """The longest message where nothing else limits it: a raw picture of 4K video has 33 MB, and a length that is read out
 of rubbish is nearly always more."""
@@ -87,6 +89,8 @@ class Outgoing(ABC):
     is_rung: bool = False
     """Whether that is an eventfd that nobody has to read: each write is news, and it stays readable."""
 
+    patience: Patience | None = None
+    """Whether a try that has no room offers the core to others first; None where none does, and for event loops."""
     rest: memoryview | None = None
     """What is still to `flush` of a message that was taken."""
 
@@ -130,6 +134,8 @@ class Incoming(ABC):
     """For how many messages more who receives waits before it tries; a try that finds nothing costs a system call."""
     moment_s: float = 0.0
     """How long `receive_soon` may sleep; 0 where it does not."""
+    patience: Patience | None = None
+    """Whether a try that finds nothing offers the core to others first; None where none does, and for event loops."""
     dropped: int = 0
     """How many messages came torn."""
 

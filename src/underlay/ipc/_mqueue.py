@@ -195,10 +195,9 @@ class MqueueOutgoing(Outgoing):
             message = bytes(message)
         if not self._send(self._descriptor, message, len(message), priority):
             return True
-        error = _libc.failure("mq_send")
-        if error.errno in (errno.EAGAIN, errno.EINTR):
+        if ctypes.get_errno() in (errno.EAGAIN, errno.EINTR):
             return False
-        raise error
+        raise _libc.failure("mq_send")
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -227,10 +226,9 @@ class MqueueIncoming(Incoming):
         size = self._receive(self._descriptor, self._at, self._size, None)
         if size >= 0:
             return self._view[:size].tobytes()
-        error = _libc.failure("mq_receive")
-        if error.errno in (errno.EAGAIN, errno.EINTR):
+        if ctypes.get_errno() in (errno.EAGAIN, errno.EINTR):
             return None
-        raise error
+        raise _libc.failure("mq_receive")
 
     def close(self) -> None:
         """Close the descriptor."""

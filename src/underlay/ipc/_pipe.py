@@ -12,6 +12,7 @@ from typing import Final
 
 from . import _descriptors
 from ._contract import MAX_MESSAGE_BYTES, Kind, Terms
+from ._patience import Patience
 from ._stream import StreamIncoming, StreamOutgoing
 
 KIND: Final = Kind(
@@ -59,4 +60,6 @@ def incoming(terms: Terms, descriptor: int) -> StreamIncoming:
     def read_into(buffer: memoryview) -> int:
         return os.readv(descriptor, (buffer,))
 
-    return StreamIncoming(terms, descriptor, partial(os.read, descriptor), read_into, partial(os.close, descriptor))
+    way = StreamIncoming(terms, descriptor, partial(os.read, descriptor), read_into, partial(os.close, descriptor))
+    way.patience = Patience()
+    return way

@@ -37,6 +37,7 @@ from ._end import close_all, copies
 from ._errors import Damaged
 from ._memory import PAGE_BYTES
 from ._memory_channel import MemoryChannel
+from ._patience import patience_for
 
 # Words of eight bytes in the first page, by their index.
 TAIL, ROOM_WAITS, HEAD, READER_WAITS, OTHERS = 16, 17, 32, 33, 128
@@ -254,6 +255,7 @@ class RingIncoming(Incoming):
         self._fence = _wakeup.new_fence()
         self._limit = BASE + self._size
         self._portion = self._size // (_PORTIONS + 1)
+        self.patience = patience_for(terms.wakeup)
         self._seen = self._words[HEAD]  # the tail, as it was last seen
         self._at = BASE + self._seen % self._size
         self._left = 0  # between there and the tail that was seen
@@ -300,7 +302,9 @@ class RingIncoming(Incoming):
     def _look_for_message(self) -> bool:
         # Nothing is left of what was seen.
         words = self._words
-        if words[TAIL] == self._seen:
+        if words[TAIL] == self._seen and not (
+            self.patience is not None and self.patience.offer(words, TAIL, self._seen)
+        ):
             if not _wakeup.ORDERED:
                 _wakeup.order()
             self._publish_at = -self._portion

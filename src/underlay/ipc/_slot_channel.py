@@ -146,6 +146,7 @@ class _View(Generic[_Way]):
         return view
 
     async def __aenter__(self) -> memoryview:
+        aio = self._channel.aio
         self._way = self._begin()
         view = self._take()
         while view is None:
@@ -154,7 +155,7 @@ class _View(Generic[_Way]):
             if view is None:
                 if over:
                     raise self._gone()
-                await self._channel.aio.wait_for(self._way)
+                await aio.wait_for(self._way)
                 view = self._take()
         return view
 

@@ -22,6 +22,7 @@ from . import _memory, _ring, _wakeup
 from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
 from ._end import copies
 from ._memory import PAGE_BYTES
+from ._patience import patience_for
 from ._ring import HEAD, READER_WAITS, ROOM_WAITS, TAIL, Mapped, order_writes
 from ._slot_channel import SlotChannel
 
@@ -93,6 +94,7 @@ class SlotsOutgoing(Outgoing):
         self.is_rung = self.ready is not None
         self._taken = self._words[_TAKEN_FREE]
         self._sent = self._words[TAIL]
+        self.patience = patience_for(terms.wakeup)
         self._unsent: deque[int] = deque()  # slots that were taken and not sent
         self._mapped_bytes = [0] * layout.slots  # how much of each is known to be in this process's page table
 
@@ -109,7 +111,9 @@ class SlotsOutgoing(Outgoing):
         if self._unsent:
             return self._unsent.popleft()
         words, layout = self._words, self._layout
-        if words[HEAD] == self._taken:
+        if words[HEAD] == self._taken and not (
+            self.patience is not None and self.patience.offer(words, HEAD, self._taken)
+        ):
             self._mapped.room_bell.arm()
             if words[HEAD] == self._taken:
                 return None
@@ -176,6 +180,7 @@ class SlotsIncoming(Incoming):
         self.is_rung = self.ready is not None
         self._taken = self._words[_TAKEN_SENT]
         self._returned = self._words[HEAD]
+        self.patience = patience_for(terms.wakeup)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -185,7 +190,9 @@ class SlotsIncoming(Incoming):
     def take(self) -> tuple[int, int] | None:
         """Where the next message begins and its size, or None where there is none: then whoever sends will ring."""
         words, layout = self._words, self._layout
-        if words[TAIL] == self._taken:
+        if words[TAIL] == self._taken and not (
+            self.patience is not None and self.patience.offer(words, TAIL, self._taken)
+        ):
             self._mapped.message_bell.arm()
             if words[TAIL] == self._taken:
                 return None

@@ -35,6 +35,8 @@ _READ_BYTES: Final = 65536
 # new buffer, that live beside the message make the heap grow and shrink with each one, and the kernel clear its pages
 # anew: that costs ten times the copy (measured at 1 MiB).
 _LONG_BYTES: Final = 65536
+# After an offer of the core that brought a message, so many reads come after one: a vain read costs more than it.
+_OFFERS_FIRST: Final = 64
 # A buffer for longer ones is given back after its message.
 _KEPT_BYTES: Final = 4 << 20
 
@@ -134,6 +136,7 @@ class StreamIncoming(Incoming):
         # Pages of a map that nothing was read into take no memory: a length that is a lie costs none.
         self._long: mmap.mmap | None = None
         self._long_at = self._long_bytes = 0
+        self._offers_first = 0
         self.dropped = 0
         self.ready = (descriptor, select.POLLIN)
 
@@ -144,7 +147,25 @@ class StreamIncoming(Incoming):
 
     def try_receive(self) -> bytes | None:
         """The next message, or None where it is not there whole."""
-        return self._receive(self._read)
+        patience = self.patience
+        if patience is None or self._messages:
+            return self._receive(self._read)
+        offered = False
+        if self._offers_first:
+            self._offers_first -= 1
+            offered = patience.offer_once()
+        message = self._receive(self._read)
+        if message is None:
+            if offered or not patience.offer_once():
+                return None
+            message = self._receive(self._read)
+            if message is None:
+                return None
+            offered = True
+            self._offers_first = _OFFERS_FIRST
+        if offered:
+            patience.paid()
+        return message
 
     def receive_soon(self) -> bytes | None:
         """The same, and the first read waits a moment."""

@@ -23,6 +23,7 @@ from . import _descriptors, _libc, _memory, _sysv_queue
 from ._contract import Incoming, Kind, Message, Outgoing, Terms
 from ._end import close_all, copies
 from ._page import Page, make_bell, silence
+from ._patience import Patience
 from ._sysv_kept import TYPE, TYPE_BYTES, KeptIncoming, KeptOutgoing
 from ._sysv_queue import QUEUE, RECEIVER_SLEEPS, SENDER_SLEEPS, Hold, refusal
 
@@ -178,6 +179,7 @@ class SysvIncoming(Incoming):
         buffer = ctypes.create_string_buffer(TYPE_BYTES + max_message_bytes)
         self._at = ctypes.addressof(buffer)
         self._view = memoryview(buffer).cast("B")[TYPE_BYTES:]  # keeps the buffer
+        self.patience = Patience()
         self.ready = (message_bell, select.POLLIN)
 
     @property
@@ -197,6 +199,12 @@ class SysvIncoming(Incoming):
             except BlockingIOError:
                 pass
         size = self._receive(self._queue, self._at, self._size, 0, _libc.IPC_NOWAIT)
+        patience = self.patience
+        if size < 0 and patience is not None and patience.offer_once():
+            self._must_be_empty()
+            size = self._receive(self._queue, self._at, self._size, 0, _libc.IPC_NOWAIT)
+            if size >= 0:
+                patience.paid()
         if size < 0:
             self._must_be_empty()
             silence(self._message_bell)

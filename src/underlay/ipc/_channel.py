@@ -73,11 +73,6 @@ class Channel:
         "terms",
     )
 
-    def __new__(cls, end: End, name: str | None = None) -> Channel:
-        # A kind may have an end of its own, with a quicker way or more words.
-        kind: type[Channel] = getattr(module_of(end.terms.kind), "channel", cls)
-        return object.__new__(kind if issubclass(kind, cls) else cls)
-
     def __init__(self, end: End, name: str | None = None) -> None:
         terms = end.terms
         self.terms: Final = terms
@@ -590,5 +585,11 @@ def announced(channel: Channel) -> Channel:
     return channel
 
 
+def channel_of(end: End, name: str | None = None) -> Channel:
+    """The channel of an end: a kind may have one of its own, with a quicker way or more words."""
+    kind: type[Channel] = getattr(module_of(end.terms.kind), "channel", Channel)
+    return kind(end, name)
+
+
 def _rebuild(end: End, descriptors: tuple[Duplicate, ...], name: str | None) -> Channel:
-    return Channel(end.with_descriptors([each.detach() for each in descriptors]), name)
+    return channel_of(end.with_descriptors([each.detach() for each in descriptors]), name)

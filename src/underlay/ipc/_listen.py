@@ -17,7 +17,7 @@ from typing import Final
 
 from ..errors import UsageError
 from . import _door, _life
-from ._channel import Channel, announced
+from ._channel import Channel, announced, channel_of
 from ._contract import Terms
 from ._deadline import deadline, for_poll_ms
 from ._end import End
@@ -42,7 +42,7 @@ class _LocalReception:
         here, there = make_ends(self._terms, self._both_ways)
         # It is said before the visitor has its end: should this process be killed then, it is known that it was.
         try:
-            self._here = announced(Channel(here, self._meeting.name))
+            self._here = announced(channel_of(here, self._meeting.name))
         except BaseException:
             there.close()
             raise
@@ -83,7 +83,7 @@ class _NetworkReception:
         end = self._reception.admit()
         if end is None:
             return None
-        return announced(Channel(end, self._name))
+        return announced(channel_of(end, self._name))
 
 
 class Listener:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, overload
 
 from ..errors import UsageError, nearest
 from . import _folder, _persistent
-from ._channel import Channel, announced
+from ._channel import Channel, announced, channel_of
 from ._handover import end_from
 from ._kinds import make_ends, module_of, network_module_of, terms_for
 from ._listen import Listener
@@ -73,12 +73,12 @@ def pair(
     terms = terms_for(kind, max_message_bytes, capacity, wakeup)
     here, there = make_ends(terms, both_ways)
     try:
-        one = Channel(here)
+        one = channel_of(here)
     except BaseException:
         there.close()
         raise
     try:
-        return one, Channel(there)
+        return one, channel_of(there)
     except BaseException:
         one.close()
         raise
@@ -115,7 +115,7 @@ def inherit(word: str, what: type[Channel | Shared] = Channel) -> Channel | Shar
     """
     if issubclass(what, Shared):
         return what.inherited(word)
-    channel = Channel(end_from(word))
+    channel = channel_of(end_from(word))
     if not isinstance(channel, what):
         channel.close()
         raise UsageError(f"{channel} is no {what.__name__}", remedy="inherit it as what it is")
@@ -158,10 +158,10 @@ def create(
     _check_role(role)
     terms = terms_for(kind, max_message_bytes, capacity, wakeup)
     if persistent:
-        return Channel(_persistent.create(terms, name, role, replace=replace), name)
+        return channel_of(_persistent.create(terms, name, role, replace=replace), name)
     network = network_module_of(kind)
     if network is not None:
-        return announced(Channel(network.create(terms, name, role), name))
+        return announced(channel_of(network.create(terms, name, role), name))
     if not module_of(kind).KIND.unrelated_processes:
         raise UsageError(f"the kind {kind} cannot have a name", remedy="make both ends with ipc.pair()")
     many = module_of(kind).KIND.many_senders and role == "receiver"
@@ -174,7 +174,7 @@ def create(
         there.close()
         raise
     try:
-        channel = Channel(here, name)
+        channel = channel_of(here, name)
     except BaseException:
         meeting.close()
         there.close()
@@ -198,8 +198,8 @@ def open(name: str, *, role: Role | None = None, timeout_s: float = _OPEN_TIMEOU
     network = network_module_of("tcp") if ":" in str(name) else None
     found = come_for(name, timeout_s) if network is None else network.open(name, timeout_s)
     if isinstance(found, str):
-        return Channel(_persistent.open(found, role), name)
-    channel = announced(Channel(found, name))
+        return channel_of(_persistent.open(found, role), name)
+    channel = announced(channel_of(found, name))
     can = "both" if channel.can_send and channel.can_receive else "sender" if channel.can_send else "receiver"
     if role not in (None, can):
         channel.close()

@@ -52,12 +52,11 @@ class _Pauses:
 class KeptOutgoing(Outgoing):
     """Puts messages into a queue that stays."""
 
-    ready = None
-
     def __init__(self, page: int) -> None:
         self._page = page
         self._queue = _queue_of(page)
         self._pauses = _Pauses()
+        self.ready = None
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -85,12 +84,11 @@ class KeptOutgoing(Outgoing):
 class KeptIncoming(Incoming):
     """Takes messages out of a queue that stays; they may be as long as any queue takes, whoever sent them."""
 
-    ready = None
-
     def __init__(self, page: int) -> None:
         self._page = page
         self._queue = _queue_of(page)
         self._pauses = _Pauses()
+        self.ready = None
         buffer = ctypes.create_string_buffer(TYPE_BYTES + MAX_MESSAGE_BYTES)
         self._at = ctypes.addressof(buffer)
         self._view = memoryview(buffer).cast("B")[TYPE_BYTES:]  # keeps the buffer

@@ -21,22 +21,18 @@ import re
 import select
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..errors import UsageError
 from . import _descriptors, _door
-from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
+from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Outgoing, Terms
 from ._deadline import deadline, for_socket_s
 from ._end import End, copies, terms_of
-from ._errors import HandshakeFailed, MessageTooLong, NameTaken, NoSuchName
+from ._errors import HandshakeFailed, NameTaken, NoSuchName
 from ._life import Life, Over
 from ._sockets import socket_of
-from ._stream import LENGTH, StreamIncoming, StreamOutgoing
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from ._tcp_ways import GOODBYE, TcpIncoming, TcpOutgoing
 
 KIND: Final = Kind(
     name="tcp",
@@ -45,8 +41,6 @@ KIND: Final = Kind(
     one_way=False,
     crosses_machines=True,
 )
-_GOODBYE_LENGTH: Final = (1 << 32) - 1
-_GOODBYE: Final = LENGTH.pack(_GOODBYE_LENGTH)
 # A vanished machine is noticed after 10 + 3 * 5 seconds of silence: a wireless network may need some to come back.
 KEEPALIVE_IDLE_S: Final = 10
 KEEPALIVE_INTERVAL_S: Final = 5
@@ -59,8 +53,6 @@ _ADDRESS: Final = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+)):(?P<p
 # A name may be taken, and not yet be listened on: see `open`.
 _PAUSE_S: Final = 0.02
 _PEER_ROLES: Final = {"receiver": "sender", "sender": "receiver", "both": "both"}
-# What the kernel says of who cannot be reached any more, besides the connection errors.
-_UNREACHABLE: Final = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
 
 
 # --- addresses ---
@@ -113,119 +105,6 @@ def _tune(terms: Terms, connection: socket.socket) -> None:
         connection.setsockopt(*option)
     with contextlib.suppress(OSError):  # an older kernel, which takes longer to notice
         connection.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, RTO_MAX_MS)
-
-
-# --- the ways ---
-
-
-def _raise_if_unreachable(error: OSError) -> None:
-    if error.errno in _UNREACHABLE:
-        raise ConnectionAbortedError(error.errno, error.strerror) from error
-
-
-class TcpOutgoing(StreamOutgoing):
-    """Writes messages into a connection. While that is awaited, there is no room."""
-
-    def __init__(self, descriptor: int, *, awaits: bool) -> None:
-        self._connection = socket_of(descriptor)
-        self._awaits = awaits
-        self._listened: socket.socket | None = None
-        super().__init__(descriptor, self._write_connection, self._gather_connection, self._close_all)
-
-    def connect(self, connection: socket.socket) -> None:
-        """Go on with the connection that was awaited."""
-        # What listened stays open beside it: an event loop may still watch its number.
-        self._listened, self._connection, self._awaits = self._connection, connection, False
-        self._descriptor = connection.fileno()
-        self.ready = (self._descriptor, select.POLLOUT)
-
-    def try_send(self, message: Message, priority: int) -> bool:
-        """Take a message whole, or say that there is no room."""
-        return not self._awaits and super().try_send(message, priority)
-
-    def _write_connection(self, data: Buffer) -> int:
-        try:
-            return self._connection.send(data, socket.MSG_NOSIGNAL)
-        except OSError as error:
-            _raise_if_unreachable(error)
-            raise
-
-    def _gather_connection(self, buffers: Sequence[Buffer]) -> int:
-        try:
-            return self._connection.sendmsg(buffers, (), socket.MSG_NOSIGNAL)
-        except OSError as error:
-            _raise_if_unreachable(error)
-            raise
-
-    def _close_all(self) -> None:
-        try:
-            self._connection.close()
-        finally:
-            if self._listened is not None:
-                self._listened.close()
-
-
-class TcpIncoming(StreamIncoming):
-    """Reads messages from a connection, and at its end whether there was a goodbye."""
-
-    def __init__(self, terms: Terms, descriptor: int, *, awaits: bool) -> None:
-        self._connection = socket_of(descriptor)
-        self._awaits = awaits
-        self._listened: socket.socket | None = None
-        self.over: Over | None = None
-        """How the other side ended, when all before it is read."""
-        super().__init__(terms, descriptor, self._read_connection, self._read_connection_into, self._close_all)
-
-    def connect(self, connection: socket.socket) -> None:
-        """Go on with the connection that was awaited."""
-        self._listened, self._connection, self._awaits = self._connection, connection, False
-        self._descriptor = connection.fileno()
-        self.ready = (self._descriptor, select.POLLIN)
-
-    def try_receive(self) -> bytes | None:
-        """The next message, or None where it is not there whole. Raises ``EOFError`` after the goodbye."""
-        if self._awaits:
-            return None
-        try:
-            return super().try_receive()
-        except MessageTooLong as error:
-            if error.size_bytes != _GOODBYE_LENGTH:
-                raise
-            self.over = Over.CLOSED
-            raise EOFError from None
-        except (EOFError, ConnectionError):
-            self.over = Over.DIED
-            raise
-
-    def read_ahead(self) -> None:
-        """Read all that has come, so that ``over`` is known; it is received as if this had not been."""
-        ahead = []
-        with contextlib.suppress(EOFError, OSError):
-            while (message := self.try_receive()) is not None:
-                ahead.append(message)
-        self._messages += ahead
-        self.hungry = 0
-
-    def _read_connection(self, most_bytes: int) -> bytes:
-        try:
-            return self._connection.recv(most_bytes)
-        except OSError as error:
-            _raise_if_unreachable(error)
-            raise
-
-    def _read_connection_into(self, buffer: memoryview) -> int:
-        try:
-            return self._connection.recv_into(buffer)
-        except OSError as error:
-            _raise_if_unreachable(error)
-            raise
-
-    def _close_all(self) -> None:
-        try:
-            self._connection.close()
-        finally:
-            if self._listened is not None:
-                self._listened.close()
 
 
 # --- the other side's life ---
@@ -326,7 +205,7 @@ class TcpLife(Life):
             self._stop_listening()
         with contextlib.suppress(OSError):
             if self._outgoing is None or self._outgoing.flush():
-                self._socket.send(_GOODBYE, socket.MSG_NOSIGNAL)
+                self._socket.send(GOODBYE, socket.MSG_NOSIGNAL)
             self._socket.shutdown(socket.SHUT_WR)
             # What comes and is not read makes the kernel break the connection off, and what we sent last is lost.
             while self._socket.recv(1 << 16):

@@ -30,12 +30,43 @@ def test_a_capacity_that_no_kernel_has_is_refused(kind: str) -> None:
             ipc.pair(kind, capacity=capacity)
 
 
+@pytest.mark.parametrize("wakeup", ["eventfd", "futex", "spin"])
+@pytest.mark.parametrize("kind", ipc.KINDS)
+def test_a_way_to_be_woken_is_only_for_what_lies_in_shared_memory(kind: str, wakeup: str) -> None:
+    if ipc.KINDS[kind].wakeups:
+        for each in ipc.pair(kind, wakeup=wakeup):
+            assert each.terms.wakeup == wakeup
+            each.close()
+        return
+    says = f"the kind {kind} has no wake-ups to choose from; leave wakeup out, or take ring, ring-many or slots"
+    for call in (
+        lambda: ipc.pair(kind, wakeup=wakeup),
+        lambda: ipc.create(kind, "example", wakeup=wakeup),
+        lambda: ipc.listen(kind, "example", wakeup=wakeup),
+    ):
+        with pytest.raises(UsageError, match=says):
+            call()
+
+
+def test_more_slots_than_there_can_be_are_refused() -> None:
+    with pytest.raises(UsageError, match="the kind slots cannot have room for 4,097; capacity is from 1 to 4,096; 0"):
+        ipc.pair("slots", capacity=4097)
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in ipc.KINDS.items() if not kind.priorities])
+def test_a_priority_is_only_for_kinds_that_have_some(kind: str) -> None:
+    receiver, sender = ipc.pair(kind)
+    with receiver, sender, pytest.raises(UsageError, match=f"the {kind} channel has no priorities"):
+        sender.send(b"on", priority=1)
+
+
 @pytest.mark.parametrize("what", [None, 5, b"pipe", ["pipe"]])
 def test_what_is_no_string_names_nothing(what: Any) -> None:
     with pytest.raises(UsageError, match="there is no kind of channel"):
         ipc.pair(what)
-    with pytest.raises(UsageError, match="nobody is woken by"):
-        ipc.pair("ring", wakeup=what)
+    if what is not None:
+        with pytest.raises(UsageError, match="nobody is woken by"):
+            ipc.pair("ring", wakeup=what)
     for call in (lambda: ipc.create("pipe", what), lambda: ipc.open(what), lambda: ipc.remove(what)):
         with pytest.raises(UsageError, match="cannot be the name of a channel"):
             call()

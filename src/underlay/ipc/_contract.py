@@ -34,7 +34,8 @@ class Kind:
     asks (0: the most), and ``limited_by`` what of this machine limits it, as sysctl(8) names it;
     ``survives_process`` that what was sent outlives all processes, where it is made ``persistent``;
     ``unrelated_processes`` that it can have a name; ``many_senders`` that several processes may send on it;
-    ``zero_copy`` that a message can be written and read where it is.
+    ``zero_copy`` that a message can be written and read where it is; ``wakeups`` are how who waits can be woken, the
+    usual one first, and none where the kernel does that; ``max_capacity`` is the most room that it can be made with.
     """
 
     name: str
@@ -49,6 +50,8 @@ class Kind:
     many_senders: bool = False
     priorities: bool = False
     zero_copy: bool = False
+    wakeups: tuple[str, ...] = ()
+    max_capacity: int = MOST_CAPACITY
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 
 from ..errors import UsageError, nearest
 from . import _life
-from ._contract import MOST_CAPACITY, WAKEUPS, Incoming, Kind, Outgoing, Terms
+from ._contract import WAKEUPS, Incoming, Kind, Outgoing, Terms
 from ._descriptors import check_socket
 from ._end import End, copies
 
@@ -100,11 +100,12 @@ def network_module_of(kind: str) -> NetworkModule | None:
     return cast(NetworkModule, module) if module.KIND.crosses_machines else None
 
 
-def terms_for(kind: str, max_message_bytes: int | None, capacity: int, wakeup: str) -> Terms:
+def terms_for(kind: str, max_message_bytes: int | None, capacity: int, wakeup: str | None) -> Terms:
     """What both ends agree on. Raises ``UsageError`` for what the kind cannot do."""
-    most = module_of(kind).KIND.max_message_bytes
+    can = module_of(kind).KIND
+    most = can.max_message_bytes
     if max_message_bytes is None:
-        max_message_bytes = module_of(kind).KIND.usual_message_bytes or most
+        max_message_bytes = can.usual_message_bytes or most
     for asked, number in ("max_message_bytes", max_message_bytes), ("capacity", capacity):
         if not isinstance(number, int):
             raise UsageError(f"{asked}={number!r} is no whole number", remedy="give one, as 4096")
@@ -113,13 +114,20 @@ def terms_for(kind: str, max_message_bytes: int | None, capacity: int, wakeup: s
             f"the kind {kind} cannot take messages of up to {max_message_bytes:,} bytes",
             remedy=f"max_message_bytes is from 1 to {most:,} here",
         )
-    if not 0 <= capacity <= MOST_CAPACITY:
+    if not 0 <= capacity <= can.max_capacity:
         raise UsageError(
-            f"the kind {kind} cannot have room for {capacity}",
-            remedy=f"capacity is from 1 to {MOST_CAPACITY:,}; 0 leaves it to the kind",
+            f"the kind {kind} cannot have room for {capacity:,}",
+            remedy=f"capacity is from 1 to {can.max_capacity:,}; 0 leaves it to the kind",
         )
+    if wakeup is None:
+        return Terms(kind, max_message_bytes, capacity)
     if wakeup not in WAKEUPS:
         raise UsageError(f"nobody is woken by {wakeup!r}", remedy=nearest(str(wakeup), WAKEUPS))
+    if wakeup not in can.wakeups:
+        raise UsageError(
+            f"the kind {kind} has no wake-ups to choose from",
+            remedy="leave wakeup out, or take ring, ring-many or slots",
+        )
     return Terms(kind, max_message_bytes, capacity, wakeup)
 
 

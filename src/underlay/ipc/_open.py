@@ -34,7 +34,7 @@ def pair(
     both_ways: bool = False,
     max_message_bytes: int | None = None,
     capacity: int = 0,
-    wakeup: str = "eventfd",
+    wakeup: str | None = None,
 ) -> tuple[SlotChannel, SlotChannel]: ...
 
 
@@ -45,7 +45,7 @@ def pair(
     both_ways: bool = False,
     max_message_bytes: int | None = None,
     capacity: int = 0,
-    wakeup: str = "eventfd",
+    wakeup: str | None = None,
 ) -> tuple[Channel, Channel]: ...
 
 
@@ -55,12 +55,12 @@ def pair(
     both_ways: bool = False,
     max_message_bytes: int | None = None,
     capacity: int = 0,
-    wakeup: str = "eventfd",
+    wakeup: str | None = None,
 ) -> tuple[Channel, Channel]:
     """The two ends of a new channel without a name: the receiver and the sender, or two that do both.
 
-    ``max_message_bytes`` and ``capacity`` are the kind's own where they are not given. Raises ``UsageError`` for what
-    the kind cannot do.
+    ``max_message_bytes``, ``capacity`` and ``wakeup`` are the kind's own where they are not given. Raises
+    ``UsageError`` for what the kind cannot do.
 
     >>> from underlay import ipc
     >>> left, right = ipc.pair("pipe", both_ways=True)
@@ -129,7 +129,7 @@ def create(
     role: Role = "receiver",
     max_message_bytes: int | None = None,
     capacity: int = 0,
-    wakeup: str = "eventfd",
+    wakeup: str | None = None,
     replace: bool = False,
     persistent: bool = False,
 ) -> Channel:
@@ -227,7 +227,7 @@ def listen(
     both_ways: bool = True,
     max_message_bytes: int | None = None,
     capacity: int = 0,
-    wakeup: str = "eventfd",
+    wakeup: str | None = None,
     replace: bool = False,
 ) -> Listener:
     """A name that many processes open, each of which gets a channel of its own.

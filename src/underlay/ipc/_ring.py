@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from . import _descriptors, _memory, _wakeup
-from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
+from ._contract import MAX_MESSAGE_BYTES, WAKEUPS, Incoming, Kind, Message, Outgoing, Terms
 from ._end import close_all, copies
 from ._errors import Damaged
 from ._memory import PAGE_BYTES
@@ -55,6 +55,7 @@ KIND: Final = Kind(
     max_message_bytes=MAX_MESSAGE_BYTES,
     usual_message_bytes=_USUAL_CAPACITY,
     one_way=True,
+    wakeups=WAKEUPS,
 )
 
 

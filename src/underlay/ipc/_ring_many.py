@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from . import _life, _memory, _ring, _robust
-from ._contract import MAX_MESSAGE_BYTES, Kind, Message, Outgoing, Terms
+from ._contract import MAX_MESSAGE_BYTES, WAKEUPS, Kind, Message, Outgoing, Terms
 from ._memory_channel import MemoryChannel
 from ._ring import BASE, HEAD, READER_WAITS, TAIL, Mapped, RingIncoming, check, ring_bytes
 
@@ -38,6 +38,7 @@ KIND: Final = Kind(
     usual_message_bytes=_ring.KIND.usual_message_bytes,
     one_way=True,
     many_senders=True,
+    wakeups=WAKEUPS,
 )
 
 

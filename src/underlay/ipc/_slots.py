@@ -19,7 +19,7 @@ from collections import deque
 from typing import Final
 
 from . import _memory, _ring, _wakeup
-from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Message, Outgoing, Terms
+from ._contract import MAX_MESSAGE_BYTES, WAKEUPS, Incoming, Kind, Message, Outgoing, Terms
 from ._end import copies
 from ._memory import PAGE_BYTES
 from ._patience import patience_for
@@ -43,6 +43,8 @@ KIND: Final = Kind(
     usual_message_bytes=_USUAL_SLOT_BYTES,
     one_way=True,
     zero_copy=True,
+    wakeups=WAKEUPS,
+    max_capacity=_MOST_SLOTS,
 )
 
 

@@ -91,6 +91,9 @@ def test_a_client_that_lost_its_connection_goes_on_after_the_last_event_it_saw(c
     with worker(), client.stream("GET", "/jobs/1/events", headers={"Last-Event-ID": first["id"]}) as stream:
         told = list(messages(stream.iter_lines()))
     assert [message["event"] for message in told] == ["running", "done"]
+    # No event has so high a number, and the job has ended: nothing is to come.
+    far = client.get("/jobs/1/events", headers={"Last-Event-ID": str(10**30)})
+    assert (far.status_code, far.content) == (204, b"")
     # A browser comes again after the end as well, until it is told that there is nothing more.
     again = client.get("/jobs/1/events", headers={"Last-Event-ID": told[-1]["id"]})
     assert (again.status_code, again.content) == (204, b"")

@@ -24,6 +24,7 @@ from underlay.workers import (
     JobState,
     JobsUnavailable,
     Limits,
+    NoSuchJob,
     NotSerialisable,
     QueueFull,
 )
@@ -166,6 +167,27 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     newer.close()
     with pytest.raises(UsageError, match="is of version 2, and this underlay knows version 1"):
         Jobs(path)
+
+
+def test_a_database_that_lacks_a_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    Jobs(path).close()
+    with sqlite3.connect(path) as lacking:
+        lacking.execute("DROP TABLE events")
+    lacking.close()
+    with pytest.raises(UsageError, match="lacks tables that jobs have"):
+        Jobs(path)
+
+
+@pytest.mark.parametrize("number", [1 << 63, -(1 << 63) - 1, 10**30])
+def test_a_number_that_sqlite_cannot_count_to_is_no_jobs_and_has_no_events_after_it(jobs: Jobs, number: int) -> None:
+    receipt = jobs.submit("abs", 1)
+    for ask in (jobs.job, jobs.retry, jobs.receipt):
+        with pytest.raises(NoSuchJob, match=f"has no job {number}"):
+            ask(number)
+    assert receipt.cancel()
+    after = [event.event for event in receipt.events(after=number)]
+    assert after == ([] if number > 0 else ["submitted", "cancelled"])
 
 
 def test_a_damaged_database_is_one_clear_error(tmp_path: Path) -> None:

@@ -218,6 +218,19 @@ def test_status_shows_counts_and_dead_letters_in_80_columns(app: Jobs, underlay:
     assert 'raise ValueError(f"no {word}")' in one
 
 
+def test_status_shows_what_a_terminal_would_obey_or_cannot_show_as_escapes(
+    app: Jobs, underlay: Run, child_environment: dict[str, str]
+) -> None:
+    app.submit("say", "red \x1b[31m bell \x07 half \udc80")
+    underlay("jobs", "work", "app:jobs", "--workers", "1", "--until-idle")
+    child_environment["PYTHONIOENCODING"] = "utf-8:strict"
+    for words in (("jobs.db",), ("jobs.db", "1")):
+        done = underlay("jobs", "status", *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert all(letter.isprintable() or letter == "\n" for letter in done.stdout)
+    assert done.stdout.endswith("ValueError: red \\x1b[31m bell \\x07 half \\udc80\n")
+
+
 def test_status_as_json_has_a_schema(app: Jobs, underlay: Run) -> None:
     app.submit("double", 1, key="k")
     told = json.loads(underlay("jobs", "status", "jobs.db", "--json").stdout)
@@ -244,6 +257,8 @@ def test_retry_and_purge_say_what_they_did(app: Jobs, underlay: Run) -> None:
         (["status", "nowhere.db"], "there is no file nowhere.db"),
         (["status", "app.py"], "app.py is no database"),
         (["status", "jobs.db", "99"], "jobs.db has no job 99"),
+        (["status", "jobs.db", str(10**30)], f"jobs.db has no job {10**30}"),
+        (["retry", "jobs.db", str(10**30)], f"jobs.db has no job {10**30}"),
         (["retry", "jobs.db"], "retry: which jobs?"),
         (["retry", "jobs.db", "99"], "jobs.db has no job 99"),
         (["purge", "jobs.db", "--older-than", "soon"], "jobs purge: argument --older-than: 'soon' is no time"),

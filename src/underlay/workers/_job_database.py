@@ -227,6 +227,9 @@ class Database:
                     f"{self.path} is of version {version}, and this underlay knows version {VERSION}",
                     remedy="use the underlay that made it, or one that is newer",
                 )
+            tables = "SELECT count(*) FROM sqlite_master WHERE name IN ('jobs', 'counts', 'events')"
+            if connection.execute(tables).fetchone()[0] != 3:
+                raise UsageError(f"{self.path} lacks tables that jobs have", remedy="name another file for the jobs")
             return True
         if application or version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise UsageError(f"{self.path} is another program's database", remedy="name a file of its own for the jobs")

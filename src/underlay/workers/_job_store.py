@@ -30,6 +30,9 @@ _EVENT: Final = "SELECT id, job, at, event, state, detail FROM events"
 _Standing = tuple[int, str, int, int, int, int, int, str]
 _STANDING: Final = "SELECT id, state, claims, failures, losses, retries, most_losses, backoff FROM jobs"
 
+# SQLite's integers have 64 bits (sqlite.org/datatype3.html): no job or event has a higher number.
+_HIGHEST: Final = (1 << 63) - 1
+
 # Rows that one transaction of a purge or a retry of all takes, so that it holds up no worker: some 20 ms.
 _AT_ONCE: Final = 1000
 
@@ -292,6 +295,8 @@ class Store:
 
     def job(self, number: int) -> Job:
         """Tell how a job stands."""
+        if not -_HIGHEST <= number <= _HIGHEST:
+            raise self._no_such_job(number)
         with self.database.reading() as connection:
             row = connection.execute(f"{_JOB} WHERE id = ?", (number,)).fetchone()
         if row is None:
@@ -329,6 +334,7 @@ class Store:
 
     def events(self, after: int, job: int | None, limit: int) -> list[StoredEvent]:
         """Give the events after one, of a job or of all; those that were dropped are not among them."""
+        after = max(-1, min(after, _HIGHEST))
         with self.database.reading() as connection:
             if job is None:
                 rows = connection.execute(f"{_EVENT} WHERE id > ? ORDER BY id LIMIT ?", (after, limit)).fetchall()
@@ -352,6 +358,8 @@ class Store:
         return NoSuchJob(f"{self.path} has no job {number}", remedy="it never had, or the job was purged")
 
     def _standing(self, connection: sqlite3.Connection, number: int) -> _Standing:
+        if not -_HIGHEST <= number <= _HIGHEST:
+            raise self._no_such_job(number)
         row = connection.execute(f"{_STANDING} WHERE id = ?", (number,)).fetchone()
         if row is None:
             raise self._no_such_job(number)

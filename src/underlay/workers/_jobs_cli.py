@@ -246,7 +246,7 @@ def _one(jobs: Jobs, number: int, *, as_json: bool) -> int:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.at))
         print(_clip(f"  {when}  {each.event:<10} {each.detail}"))
     if job.error is not None:
-        print(f"\n{job.error.traceback.rstrip() or job.error}")
+        print(f"\n{_plain(job.error.traceback.rstrip() or str(job.error))}")
     return 0
 
 
@@ -281,6 +281,18 @@ def _as_json(job: Job) -> dict[str, object]:
 def _clip(line: str) -> str:
     printable = "".join(letter if letter.isprintable() else " " for letter in line)
     return printable if len(printable) <= _WIDTH else f"{printable[: _WIDTH - 1]}…"
+
+
+def _plain(text: str) -> str:
+    """A text of the job's without what a terminal would obey, or cannot be given.
+
+    >>> print(_plain("a red " + chr(27) + "[31m, half of " + chr(0xD83D)))
+    a red \\x1b[31m, half of \\ud83d
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
 
 
 def _age(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import errno
 import importlib
 import os
 import signal
@@ -143,6 +145,38 @@ def test_a_broker_that_is_not_there_is_one_clear_error(broker: str, shown: str) 
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("broker", "why"),
+    [
+        ("nonsense://x", "the broker's URL names none that Celery can use: No such transport: nonsense; write it as"),
+        ("amqp://user:secret@[::1", "the broker's URL names none that Celery can use: it cannot be read; write it as"),
+        ("amqp://user:secret/x@host//", "the broker's URL names none that Celery can use: it cannot be read; write"),
+        ("", "'' is no URL of a broker; write it as in redis://host/0"),
+        (5, "5 is no URL of a broker; write it as in redis://host/0"),
+        ("memory://", "the broker memory:// is in the memory of this process, so the workers would not see it; leave"),
+        ("filesystem://", "the broker filesystem:// is of folders that both ends must be told by other options, so"),
+        ("underlay-folder://", "the broker underlay-folder:// is what the executor makes itself, so the workers would"),
+    ],
+)
+def test_a_broker_that_cannot_be_is_one_sentence_without_the_password(broker: Any, why: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        workers.executor("celery", broker=broker)
+    assert str(caught.value).startswith(why)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_an_answer_that_is_none_does_not_end_the_executor() -> None:
+    with workers.executor("celery", max_workers=1) as executor:
+        assert executor.submit(abs, -1).result(PATIENCE_S) == 1
+        engine: Any = vars(executor)["_pool"]._engine
+        bodies: list[object] = [[], {"id": "\ud800", "answer": "\ud800"}, {"id": {}, "answer": 5}, "text"]
+        for body in bodies:
+            with engine._app.producer_or_acquire() as producer:
+                producer.publish(body, exchange="", routing_key=engine._replies, serializer="json")
+        assert executor.submit(abs, -2).result(PATIENCE_S) == 2
+
+
 def test_options_that_do_not_go_together_are_refused(app: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no key"):
         workers.executor("celery", app=app)
@@ -159,12 +193,18 @@ def test_a_message_opens_only_for_what_it_was_closed_for() -> None:
     seal = Seal(b"k" * 32)
     closed = seal.close("call", "7", b"content")
     assert seal.open("call", "7", closed) == b"content"
+    whole = base64.b64decode(closed)
+    # The same bytes parted elsewhere: after the signature, what was content is now of the id.
+    parted = base64.b64encode(whole[:32] + b"tent").decode()
+    zero = base64.b64decode(seal.close("call", "7", b"con\0tent"))
     changed = closed[:-2] + ("A" if closed[-2] != "A" else "B") + closed[-1]
     for purpose, call_id, text, key in [
         ("answer", "7", closed, b"k" * 32),
         ("call", "8", closed, b"k" * 32),
         ("call", "7", closed, b"o" * 32),
         ("call", "7", changed, b"k" * 32),
+        ("call", "7con", parted, b"k" * 32),
+        ("call", "7\0con", base64.b64encode(zero[:32] + b"tent").decode(), b"k" * 32),
         ("call", "7", "", b"k" * 32),
         ("call", "7", "no base64", b"k" * 32),
         ("call", "7", "é", b"k" * 32),
@@ -186,6 +226,16 @@ def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     file.write_bytes(b"short")
     with pytest.raises(UsageError, match="holds 5 bytes, and a key has 32"):
         key_from(file)
+
+
+def test_a_key_that_finds_no_room_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(size: int) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("underlay.workers._signed.secrets.token_bytes", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        key_from(tmp_path / "key")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- a folder as a broker ---

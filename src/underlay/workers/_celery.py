@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ._celery_folder import NAME as FOLDER_SCHEME
 from ._celery_task import TASK, make_app, reply_queue
 from ._contract import EngineUnavailable, Kind
 from ._letters import Letters
@@ -43,6 +44,12 @@ KIND = Kind(
     sees_death=True,
     needs="celery, cloudpickle",
 )
+# Schemes of kombu's that need no server, and therefore don't reach a worker that this executor starts.
+_UNREACHABLE = {
+    "memory": "is in the memory of this process",
+    "filesystem": "is of folders that both ends must be told by other options",
+    FOLDER_SCHEME: "is what the executor makes itself",
+}
 # A broker answers its greeting within a round trip; who needs longer is not there.
 _CONNECT_TIMEOUT_S = 4.0
 # How long the thread that brings answers waits in one go: only the end of the executor waits for it.
@@ -124,7 +131,9 @@ class _CeleryEngine:
         except Exception as error:
             self._letters.fail_all(f"the way to the broker broke: {error}")
 
-    def _on_reply(self, body: dict[str, str], message: object) -> None:
+    def _on_reply(self, body: object, message: object) -> None:
+        if not isinstance(body, dict):
+            return  # a stranger's
         call_id = str(body.get("id"))
         try:
             content = self._seal.open("answer", call_id, str(body.get("answer")))
@@ -153,8 +162,16 @@ class _CeleryEngine:
 
 def _require_broker(app: App) -> None:
     """Raise ``EngineUnavailable`` where nobody answers."""
-    connection = app.connection_for_write(connect_timeout=_CONNECT_TIMEOUT_S)
-    shown = connection.as_uri()  # without the password
+    try:
+        connection = app.connection_for_write(connect_timeout=_CONNECT_TIMEOUT_S)
+        shown = connection.as_uri()  # without the password
+    except Exception as error:
+        # What is wrong with a URL is told with a part of it, which may be the password's; a scheme is none.
+        what = str(error.args[0]) if isinstance(error, (KeyError, ImportError)) else "it cannot be read"
+        raise UsageError(
+            f"the broker's URL names none that Celery can use: {what}",
+            remedy="write it as in amqp://user@host// or redis://host/0, and install what its scheme needs",
+        ) from None
     try:
         with connection:
             connection.connect()
@@ -164,6 +181,18 @@ def _require_broker(app: App) -> None:
             f"no broker answers at {shown}: {error}",
             remedy="start it, or leave broker= out for a folder of this machine",
         ) from error
+
+
+def _require_url(broker: object) -> None:
+    """Raise ``UsageError`` for what is no URL, or one of a broker that no other process reaches."""
+    scheme = broker.partition("://")[0] if isinstance(broker, str) else ""
+    if not scheme:
+        raise UsageError(f"{broker!r:.40} is no URL of a broker", remedy="write it as in redis://host/0")
+    if scheme in _UNREACHABLE:
+        raise UsageError(
+            f"the broker {scheme}:// {_UNREACHABLE[scheme]}, so the workers would not see it",
+            remedy="leave broker= out for a folder of this machine",
+        )
 
 
 def require() -> None:
@@ -203,6 +232,8 @@ def make(
     if key_file is not None or queue is not None:
         raise UsageError("key_file= and queue= are for the workers of an app=", remedy="leave them out")
     folder = None
+    if broker is not None:
+        _require_url(broker)
     if broker is None:
         folder = Path(tempfile.mkdtemp(prefix="underlay-celery-"))  # mode 0700
     queue = f"underlay.{uuid.uuid4().hex}"

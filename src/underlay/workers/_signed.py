@@ -52,7 +52,10 @@ class Seal:
         return raw[size:]
 
     def _signature(self, purpose: str, call_id: str, content: bytes) -> bytes:
-        return hmac.digest(self._key, b"%b\0%b\0%b" % (purpose.encode(), call_id.encode(), content), "sha256")
+        # Each part with its length: else what is signed as one call's could be parted anew, and opened as another's.
+        words = [part.encode("utf-8", "surrogatepass") for part in (purpose, call_id)]
+        message = b"".join(len(part).to_bytes(8) + part for part in (*words, content))
+        return hmac.digest(self._key, message, "sha256")
 
 
 def key_from(file: str | os.PathLike[str]) -> bytes:
@@ -64,9 +67,10 @@ def key_from(file: str | os.PathLike[str]) -> bytes:
     if not path.exists():
         # Written aside, and then given its name where nobody else has done so meanwhile: no one reads half a key.
         aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
-            new.write(secrets.token_bytes(_KEY_BYTES))
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
+            with os.fdopen(descriptor, "wb") as new:  # which may find no room
+                new.write(secrets.token_bytes(_KEY_BYTES))
             os.link(aside, path)
         except FileExistsError:
             pass

@@ -263,7 +263,7 @@ def test_retry_and_purge_say_what_they_did(app: Jobs, underlay: Run) -> None:
         (["retry", "jobs.db", "99"], "jobs.db has no job 99"),
         (["purge", "jobs.db", "--older-than", "soon"], "jobs purge: argument --older-than: 'soon' is no time"),
         (["work", "app:jobs", "--workers", "0"], "jobs work: argument --workers: '0' is no count"),
-        (["work", "app:jobs", "--lease", "0"], "work: a lease of 0 s"),
+        (["work", "app:jobs", "--lease", "0.001"], "work: a lease of 0.001 s ends before it can be prolonged"),
     ],
 )
 def test_a_mistake_is_one_sentence(app: Jobs, underlay: Run, words: list[str], why: str) -> None:

@@ -186,7 +186,7 @@ class Store:
                     connection, standing, moved, now, detail=str(outcome.error)[:200], failures=failures, error=error
                 )
             case Ending.LOST:
-                self._lose(connection, standing, now, "its executor broke")
+                self._lose(connection, standing, now, str(outcome.error or "its executor broke"))
             case Ending.RELEASED:
                 moved = Move(JobEvent.RELEASED, move(JobState.RUNNING, JobEvent.RELEASED), now)
                 self._move(connection, standing, moved, now)

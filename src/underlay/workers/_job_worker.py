@@ -34,7 +34,7 @@ from ._kinds import executor
 if TYPE_CHECKING:
     from ._jobs import Jobs
 
-__all__ = ["Worker", "WorkerStatistics", "worker_name"]
+__all__ = ["LEAST_LEASE_S", "Worker", "WorkerStatistics", "worker_name"]
 
 _log = logging.getLogger("underlay.workers.jobs")
 
@@ -42,6 +42,9 @@ TRIED: Probe[[int, str, str]] = Probe("jobs.tried", "a worker recorded a try: jo
 
 # Two chances to prolong a lease before it runs out.
 _RENEWALS: Final = 3
+# A third of it is longer than the sleep between two looks (20 ms, see _job_watch.py) and a slow disk's write (5 ms): of
+# a shorter one a worker would do nothing but prolong it.
+LEAST_LEASE_S: Final = 0.1
 # At the end, how soon a job that ended is seen without its bell.
 _LOOK_S: Final = 0.02
 # How often a worker looks for old jobs to remove, and for jobs that it has no function for.
@@ -83,8 +86,8 @@ class Worker:
     ) -> None:
         if at_once < 1:
             raise UsageError(f"at_once is a count of 1 or more, not {at_once}")
-        if not 0 < lease_s < float("inf"):
-            raise UsageError(f"lease_s is seconds, more than 0, not {lease_s}")
+        if not LEAST_LEASE_S <= lease_s < float("inf"):
+            raise UsageError(f"lease_s is seconds, {LEAST_LEASE_S} or more, not {lease_s}")
         self.name = name or worker_name()
         self._jobs = jobs
         self._store = jobs.store
@@ -95,6 +98,7 @@ class Worker:
         self._executor: Executor | None = None
         self._running: dict[Future[Outcome], Claim] = {}
         self._ended: deque[tuple[Claim, Outcome]] = deque()
+        self._leased_until = 0.0  # by the time of day: when the first lease of those that run ends
         self._bell = threading.Event()
         self._counts = dict.fromkeys(WorkerStatistics.__slots__, 0)
         self._warned: set[str] = set()
@@ -142,13 +146,17 @@ class Worker:
         recorded: list[bool] = []
         claims: list[Claim] = []
         jobs, now = self._jobs, self._jobs.now()
+        # One that ended a moment ago may still be among those that run.
+        running = [each for each in list(self._running.values()) if all(each is not known for known, _ in ended)]
         room = self._at_once - len(self._running)
+        # A clock that was put forward ends our leases, too: what runs here is not to be taken for lost by ourselves.
+        renew = renew or (bool(running) and now > self._leased_until)
         try:
             with self._store.transaction() as connection:
                 for claimed, outcome in ended:
                     recorded.append(self._store.record(connection, claimed, outcome, now, jobs.chance()))
                 if renew:
-                    for claimed in self._store.renew(connection, list(self._running.values()), now, self._lease_s):
+                    for claimed in self._store.renew(connection, running, now, self._lease_s):
                         _log.warning("job %d (%s) went to another worker meanwhile", claimed.job, claimed.task)
                 if claim:
                     self._store.expire(connection, now)
@@ -157,14 +165,17 @@ class Worker:
         except JobsBusy as error:
             _log.warning("%s; trying again", error)
             return False
+        if renew or not running:
+            self._leased_until = now + self._lease_s
         for (claimed, outcome), kept in zip(ended, recorded, strict=True):
             self._ended.popleft()
             self._count(claimed, outcome, kept)
         for index, claimed in enumerate(claims):
             try:
                 self._begin(claimed)
-            except BaseException:
-                self._ended.extend((left, Outcome(Ending.RELEASED)) for left in claims[index:])
+            except BaseException as error:
+                self._ended.append((claimed, _unbegun(error)))
+                self._ended.extend((left, Outcome(Ending.RELEASED)) for left in claims[index + 1 :])
                 raise
         return True
 
@@ -219,7 +230,9 @@ class Worker:
 
     def _end(self, future: Future[Outcome]) -> None:
         """Take what came of a try, in whatever thread the executor says so."""
-        self._ended.append((self._running.pop(future), self._outcome(future)))
+        # In this order: a worker that drains, and found it in neither, would end without what came of it.
+        self._ended.append((self._running[future], self._outcome(future)))
+        del self._running[future]
         self._bell.set()
 
     def _outcome(self, future: Future[Outcome]) -> Outcome:
@@ -286,6 +299,15 @@ class Worker:
                     )
         except JobsBusy as error:
             _log.warning("%s; trying again", error)
+
+
+def _unbegun(error: BaseException) -> Outcome:
+    """What came of a job whose executor raised an error instead of taking it."""
+    if isinstance(error, Exception):
+        return Outcome(Ending.RELEASED)
+    # It came out of the job, which ran here and now: Ctrl-C, or something that the job raises each time, and that would
+    # end one worker after the other if it didn't count.
+    return Outcome(Ending.LOST, error=JobError(type(error).__qualname__, "it ended its worker"))
 
 
 def _of_kind(kind: str, at_once: int) -> Executor:

@@ -125,9 +125,13 @@ def main(args: argparse.Namespace) -> int:
 
 def _work(args: argparse.Namespace) -> int:
     from ._job_processes import WorkerProcesses, ending_with_parent, stopping_on_signals
+    from ._job_worker import LEAST_LEASE_S
 
-    if args.lease == 0:
-        raise UsageError("work: a lease of 0 s ends before any job does", remedy="leave out --lease")
+    if args.lease < LEAST_LEASE_S:
+        raise UsageError(
+            f"work: a lease of {args.lease:g} s ends before it can be prolonged",
+            remedy=f"the least is {LEAST_LEASE_S} s; leave out --lease",
+        )
     jobs = _load(args.target)
     if not jobs.tasks:
         raise UsageError(f"{args.target} has no task", remedy="register functions with @jobs.task")

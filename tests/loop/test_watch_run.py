@@ -161,7 +161,7 @@ def test_a_program_that_has_no_loop_may_block_under_watch_raise(tmp_path: Path) 
     ("options", "said"),
     [
         (["--watch=rise"], "--watch has no way 'rise'; say --watch, or --watch=raise"),
-        (["--watch", "--watch-threshold", "50"], "--watch-threshold is a time of at least 1ms, and not '50'; "),
+        (["--watch", "--watch-threshold", "50"], "--watch-threshold is a time of at least 1ms and at most a day, and"),
         (["--watch-threshold", "50ms"], "--watch-threshold is for --watch, which isn't there; say --watch too"),
     ],
 )
@@ -176,7 +176,9 @@ def test_a_program_without_watch_has_nothing_of_it(tmp_path: Path) -> None:
     assert watched(tmp_path, program).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("text", ["", "50", "ms", "-1ms", "0ms", "0.5ms", "1 ms", "1m", "infs", "nans", "1e3ms"])
+@pytest.mark.parametrize(
+    "text", ["", "50", "ms", "-1ms", "0ms", "0.5ms", "1 ms", "1m", "infs", "nans", "1e3ms", "9" * 400 + "s"]
+)
 def test_a_threshold_that_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="an example: --watch-threshold 50ms"):
         threshold_of(text)

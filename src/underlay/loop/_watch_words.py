@@ -23,9 +23,9 @@ def threshold_of(text: str) -> float:
     """
     found = _QUANTITY.fullmatch(text.strip())
     seconds = float(found[1]) / (1000 if found[2] == "ms" else 1) if found else 0.0
-    if seconds < 0.001:
+    if not 0.001 <= seconds <= 86400:
         raise UsageError(
-            f"--watch-threshold is a time of at least 1ms, and not {text!r}",
+            f"--watch-threshold is a time of at least 1ms and at most a day, and not {text!r:.40}",
             remedy="an example: --watch-threshold 50ms",
         )
     return seconds

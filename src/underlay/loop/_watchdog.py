@@ -49,6 +49,8 @@ _BEATS: Final = 4
 _REPEAT: Final = 4
 # Below this the beats alone would cost 2 % of a core: about 5 µs each.
 _LEAST_THRESHOLD_S: Final = 0.001
+# As many seconds as a day has: what holds a loop for longer needs no watchdog, and the kernel's seconds have 63 bits.
+_MOST_THRESHOLD_S: Final = 86400.0
 
 # Ways to run one loop that are remembered, for loops in C: asyncio.run() alone has four.
 _MOST_BASES: Final = 8
@@ -87,10 +89,10 @@ class Watchdog:
         *,
         raise_at_blocking_calls: bool = False,
     ) -> None:
-        if not threshold_s >= _LEAST_THRESHOLD_S:  # so that NaN is refused too
+        if not _LEAST_THRESHOLD_S <= threshold_s <= _MOST_THRESHOLD_S:  # so that NaN is refused too
             raise UsageError(
-                f"a watchdog can't tell blocks of {threshold_s!r} s",
-                remedy=f"the least threshold is {_LEAST_THRESHOLD_S} s",
+                f"a watchdog can't tell blocks of {threshold_s!r:.40} s",
+                remedy=f"the threshold is from {_LEAST_THRESHOLD_S} to {_MOST_THRESHOLD_S:g} s",
             )
         self._loop = loop
         self._threshold_s = threshold_s

@@ -21,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PATIENCE_S = 60
 
 APP = """
-import os, sys, time
+import os, signal, sys, time
 from underlay import workers
 
 jobs = workers.Jobs("jobs.db")
@@ -49,6 +49,10 @@ def wait_for(path):
 def end_the_process(status):
     os._exit(status)
 
+@jobs.task(losses=1)
+def stop_the_process():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
 @jobs.task(retries=0)
 def say(what):
     raise ValueError(what)
@@ -61,7 +65,8 @@ def app(tmp_path: Path) -> Iterator[Jobs]:
     with Jobs(tmp_path / "jobs.db") as jobs:
         for name in ("double", "fail", "process", "wait_for", "say"):
             jobs.task(name=name, retries=0)(lambda *unused: None)
-        jobs.task(name="end_the_process", losses=1)(lambda *unused: None)
+        for name in ("end_the_process", "stop_the_process"):
+            jobs.task(name=name, losses=1)(lambda *unused: None)
         yield jobs
 
 
@@ -103,7 +108,8 @@ def test_workers_run_all_jobs_and_end_when_idle(app: Jobs, underlay: Run) -> Non
     receipts = app.submit_many("double", [(number,) for number in range(20)])
     done = underlay("jobs", "work", "app:jobs", "--workers", "2", "--until-idle")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "2 workers for jobs.db: double, end_the_process, fail, process, say, wait_for\n"
+    tasks = "double, end_the_process, fail, process, say, stop_the_process, wait_for"
+    assert done.stdout == f"2 workers for jobs.db: {tasks}\n"
     assert [receipt.result(0) for receipt in receipts] == [2 * number for number in range(20)]
 
 
@@ -139,6 +145,32 @@ def test_a_job_that_ends_its_process_counts_as_lost_and_the_others_are_run_whate
     assert poison.job.state is JobState.DEAD
     assert str(poison.job.error) == "WorkerLost: its worker died; it was lost 2 times"
     assert other.result(timeout_s=0) == 8
+
+
+def test_a_worker_that_is_stopped_for_as_long_as_its_lease_is_killed_and_replaced(app: Jobs, underlay: Run) -> None:
+    poison, other = app.submit("stop_the_process"), app.submit("double", 4)
+    done = underlay("jobs", "work", "app:jobs", "--workers", "1", "--until-idle", "--lease", "0.3s")
+    assert done.returncode == 0
+    assert done.stderr.count(" has been stopped for 0.3 s, as long as its lease, and is killed\n") == 2
+    assert poison.job.state is JobState.DEAD
+    assert poison.job.losses == 2
+    assert other.result(timeout_s=0) == 8
+
+
+def test_a_worker_that_is_stopped_and_continued_goes_on(
+    app: Jobs, tmp_path: Path, child_environment: dict[str, str]
+) -> None:
+    with working(tmp_path, child_environment, "--workers", "1", "--lease", "3s") as process:
+        first = app.submit("process").result(PATIENCE_S)
+        assert isinstance(first, int)
+        os.kill(first, signal.SIGSTOP)
+        time.sleep(0.2)
+        os.kill(first, signal.SIGCONT)
+        time.sleep(3.2)  # more than the lease after the stop, in which it was not stopped for as long
+        assert app.submit("process").result(PATIENCE_S) == first
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=PATIENCE_S)
+    assert errors == ""
 
 
 def _child_of(process: int) -> int:

@@ -48,6 +48,7 @@ class _Place:
     began: float = 0.0
     deaths: int = 0
     due: float = 0.0
+    stopped_at: float | None = None
 
 
 class WorkerProcesses:
@@ -59,6 +60,7 @@ class WorkerProcesses:
         command: Sequence[str],
         count: int,
         *,
+        lease_s: float,
         drain_s: float,
         now: Callable[[], float],
         chance: Callable[[], float],
@@ -67,6 +69,7 @@ class WorkerProcesses:
         self._store = store
         self._command = command
         self._places = [_Place() for _ in range(count)]
+        self._lease_s = lease_s
         self._drain_s = drain_s
         self._now = now
         self._chance = chance
@@ -85,6 +88,8 @@ class WorkerProcesses:
                         status = self._ended(place, code, until_idle) or status
                         if status == 2:
                             return status
+                    elif place.process is not None:
+                        self._look_whether_stopped(place, place.process)
                 if all(place.due == float("inf") for place in self._places):
                     return status
                 stop.wait(_LOOK_S)
@@ -95,12 +100,28 @@ class WorkerProcesses:
     def _start(self, place: _Place) -> None:
         place.name = worker_name()
         place.began = time.monotonic()
+        place.stopped_at = None
         place.process = subprocess.Popen(
             [*self._command, "--worker", place.name],
             stdin=subprocess.PIPE,
             # Ctrl-C goes to the terminal's foreground group: a worker is told by us, once.
             process_group=0,
         )
+
+    def _look_whether_stopped(self, place: _Place, process: subprocess.Popen[bytes]) -> None:
+        """Kill a worker that is stopped (SIGSTOP) for as long as its lease: its jobs go on, in its place too."""
+        # To be told of a stop takes nothing from Popen, which waits for ends alone: waitid(2).
+        try:
+            changed = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+        except ChildProcessError:  # SIGCHLD is ignored here, and it has just ended
+            return
+        if changed is not None:
+            place.stopped_at = time.monotonic() if changed.si_code == os.CLD_STOPPED else None
+        if place.stopped_at is not None and time.monotonic() - place.stopped_at >= self._lease_s:
+            place.stopped_at = None
+            stopped = f"has been stopped for {self._lease_s:g} s, as long as its lease"
+            self._say(f"worker {place.name} {stopped}, and is killed")
+            process.kill()
 
     def _ended(self, place: _Place, code: int, until_idle: bool) -> int:
         assert place.process is not None and place.process.stdin is not None

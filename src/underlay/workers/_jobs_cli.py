@@ -143,6 +143,7 @@ def _work(args: argparse.Namespace) -> int:
                 jobs.store,
                 [sys.executable, "-m", "underlay", "jobs", "work", args.target, *_passed_on(args)],
                 count,
+                lease_s=args.lease,
                 drain_s=args.drain,
                 now=jobs.now,
                 chance=jobs.chance,

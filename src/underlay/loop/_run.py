@@ -92,7 +92,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--watch",
         nargs="?",
         const="report",
-        metavar="raise",
+        metavar="=raise",
         help="report each call that holds an event loop, with its stack; =raise also refuses calls known to block",
     )
     parser.add_argument(

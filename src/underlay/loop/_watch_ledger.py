@@ -12,7 +12,7 @@ from typing import Final
 
 from ._watch_stack import Frame, callers_own
 
-__all__ = ["Block", "BlockedPlace", "Ledger", "WatchStatistics"]
+__all__ = ["Block", "BlockedPlace", "Ledger", "WatchStatistics", "still_held"]
 
 # Places kept apart. More than these, and a list is no help any more; the rest is counted together.
 MOST_PLACES: Final = 100
@@ -35,16 +35,13 @@ class Block:
     thread: str
 
     def __str__(self) -> str:
-        lines = [self.summary, *(f"    {frame}{_source(frame)}" for frame in self.stack)]
-        return "\n".join(lines)
+        return _with_stack(self.summary, self.stack)
 
     @property
     def summary(self) -> str:
         """The first line of the report."""
         times = "" if self.times == 1 else f", for the {_ordinal(self.times)} time"
-        through = "" if self.stack[0] == self.at else f" (at {self.stack[0]})"
-        thread = "" if self.thread == "MainThread" else f" of thread {self.thread}"
-        return f"the event loop{thread} was held for {self.held_s * 1e3:,.0f} ms by {self.at}{through}{times}"
+        return f"{_loop_of(self.thread)} was held for {self.held_s * 1e3:,.0f} ms by {_by(self.stack)}{times}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +120,25 @@ class Ledger:
             return WatchStatistics(
                 self._count, self._total_s, self._longest_s, tuple(places), self._elsewhere, self._unplaced
             )
+
+
+def still_held(stack: Sequence[Frame], late_s: float, thread_ident: int) -> str:
+    """What is said of a call that has not come back yet; it is not counted, as it will be if it does."""
+    name = next((each.name for each in threading.enumerate() if each.ident == thread_ident), "")
+    return _with_stack(f"{_loop_of(name)} has been held for {late_s:,.1f} s, and still is, by {_by(stack)}", stack)
+
+
+def _loop_of(thread: str) -> str:
+    return "the event loop" if thread == "MainThread" else f"the event loop of thread {thread}"
+
+
+def _by(stack: Sequence[Frame]) -> str:
+    at = callers_own(stack)
+    return f"{at}" if stack[0] == at else f"{at} (at {stack[0]})"
+
+
+def _with_stack(summary: str, stack: Sequence[Frame]) -> str:
+    return "\n".join([summary, *(f"    {frame}{_source(frame)}" for frame in stack)])
 
 
 def _source(frame: Frame) -> str:

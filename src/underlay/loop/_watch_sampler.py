@@ -100,6 +100,7 @@ class Sampler:
         self._off = ctypes.byref(_TimerSpec())
         self._unblocked = False
         self.thread_ident = 0
+        self._closing = threading.Lock()
         taken = take_unused()
         if taken is None:
             raise UnderlayError(
@@ -161,12 +162,20 @@ class Sampler:
 
     def take(self) -> list[str]:
         """The stacks written since the last time, as faulthandler writes them; the oldest first."""
+        samples = self._written()
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        return samples
+
+    def peek(self) -> list[str]:
+        """The stacks written so far, in any thread: they stay for `take`."""
+        with self._closing:
+            return self._written() if self._fd >= 0 else []
+
+    def _written(self) -> list[str]:
         end = os.lseek(self._fd, 0, os.SEEK_CUR)
         if not end:
             return []
-        text = os.pread(self._fd, end, 0).decode("ascii", "replace")
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        samples = text.split("Stack (most recent call first):\n")[1:]
+        samples = os.pread(self._fd, end, 0).decode("ascii", "replace").split("Stack (most recent call first):\n")[1:]
         if end > ROOM_BYTES - _CUT_BELOW_BYTES and len(samples) > 1:
             samples.pop()
         return samples
@@ -180,8 +189,9 @@ class Sampler:
             signal.pthread_sigmask(signal.SIG_BLOCK, [self._signo])
         faulthandler.unregister(self._signo)
         self._signal_function(self._signo, int(signal.SIG_DFL))
-        fd, self._fd = self._fd, -1
-        os.close(fd)
+        with self._closing:  # else another thread might read what gets this number next
+            fd, self._fd = self._fd, -1
+            os.close(fd)
         self._give_back_number()
 
     def close_in_child(self) -> None:

@@ -3,7 +3,8 @@
 A watched loop has a beat: a timer of its own each quarter of the threshold. Each beat puts off an alarm of the
 kernel's, which falls due when the next beat is late by the threshold, and then has the stack of the loop's thread
 written down (``_watch_sampler.py``) without asking Python. The beat that comes in the end reads what was written,
-finds the call in it (``_watch_stack.py``), counts it and reports it (``_watch_ledger.py``).
+finds the call in it (``_watch_stack.py``), counts it and reports it (``_watch_ledger.py``). Of a call that does not
+come back, a thread tells (``_watch_overdue.py``) what was written down until then.
 
 So a call is noticed from when it makes the loop late by more than the threshold: always where it lasts 1.25
 thresholds, never below one. A turn of many short calls holds a loop as well, and is reported with the one that ran
@@ -31,7 +32,8 @@ from typing import Final
 
 from ..errors import UsageError
 from ..probe import Probe
-from ._watch_ledger import Block, Ledger, WatchStatistics
+from . import _watch_overdue
+from ._watch_ledger import Block, Ledger, WatchStatistics, still_held
 from ._watch_raise import forbid
 from ._watch_sampler import Sampler
 from ._watch_stack import Base, Frame, base_of, callers_own, held_by, read_stack
@@ -51,6 +53,9 @@ _REPEAT: Final = 4
 _LEAST_THRESHOLD_S: Final = 0.001
 # As many seconds as a day has: what holds a loop for longer needs no watchdog, and the kernel's seconds have 63 bits.
 _MOST_THRESHOLD_S: Final = 86400.0
+
+# A call that holds a loop so long may never end: it is told meanwhile. Two thresholds at least, for its first sample.
+_OVERDUE_S: Final = 1.0
 
 # Ways to run one loop that are remembered, for loops in C: asyncio.run() alone has four.
 _MOST_BASES: Final = 8
@@ -105,6 +110,7 @@ class Watchdog:
         self._sampler: Sampler | None = None
         self._handle: asyncio.Handle | None = None
         self._due_s = 0.0
+        self._told_due_s = 0.0  # the beat whose delay was told as overdue
         # The beat belongs to no task: with a context of its own it keeps no program's variables alive.
         self._context = contextvars.Context()
 
@@ -137,6 +143,7 @@ class Watchdog:
         except BaseException:
             self._end()
             raise
+        _watch_overdue.watch(self)
         if self._raises:
             self._allow = forbid(self._loop)
 
@@ -196,19 +203,36 @@ class Watchdog:
         self._due_s = now_s + self._beat_s
         self._handle = self._loop.call_later(self._beat_s, self._beat, context=self._context)
 
-    def _tell(self, sampler: Sampler, late_s: float) -> None:
+    def tell_if_overdue(self) -> None:
+        """In another thread: tell, once, of a call that still holds the loop; a loop that merely waits is not held."""
+        sampler, due_s = self._sampler, self._due_s
+        late_s = monotonic() - due_s
+        if sampler is None or due_s in (0.0, self._told_due_s) or late_s < max(_OVERDUE_S, 2 * self._threshold_s):
+            return
+        stack = self._stack_in(sampler.peek())
+        if stack and due_s == self._due_s:
+            self._told_due_s = due_s
+            _logger.warning("%s", still_held(stack, late_s, sampler.thread_ident))
+
+    def _stack_in(self, texts: list[str]) -> tuple[Frame, ...]:
+        """The stack of the call that held the loop in most of the samples; empty where none did."""
         stacks: list[tuple[Frame, ...]] = []
-        for text in sampler.take():
+        for text in texts:
             frames, is_whole = read_stack(text)
             if frames and frames[0].file != __file__:  # else it is of an alarm that a beat was about to put off
                 stacks.append(tuple(held_by(frames, is_whole, reversed(self._bases))))
         stacks = [stack for stack in stacks if stack]
         if not stacks:
-            self._ledger.add_unplaced()
-            return
+            return ()
         # The line of the program that was there most often; of several, Counter gives the first that came.
         at = Counter(map(callers_own, stacks)).most_common(1)[0][0]
-        stack = next(stack for stack in stacks if callers_own(stack) == at)
+        return next(stack for stack in stacks if callers_own(stack) == at)
+
+    def _tell(self, sampler: Sampler, late_s: float) -> None:
+        stack = self._stack_in(sampler.take())
+        if not stack:
+            self._ledger.add_unplaced()
+            return
         block = self._ledger.add(stack, late_s, self._threshold_s)
         if BLOCKED.listeners:
             BLOCKED(block)
@@ -219,6 +243,7 @@ class Watchdog:
         if sampler is None:
             return
         _dogs.discard(self)
+        _watch_overdue.forget(self)
         if self._handle is not None:
             self._handle.cancel()
         if self._allow is not None:
@@ -229,6 +254,9 @@ class Watchdog:
             # Whoever blocks and then stops is told of the same.
             if self._due_s and sampler.thread_ident == _get_ident() and late_s > self._threshold_s:
                 self._tell(sampler, late_s)
+        except Exception as error:
+            # As where the loop itself calls the report: it is no matter of the code that is watched.
+            self._loop.call_exception_handler({"message": "the report of a watchdog failed", "exception": error})
         finally:
             sampler.close()
             keep_home = getattr(self._loop, "_keep_home", None)

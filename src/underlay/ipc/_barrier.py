@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ._errors import BrokenBarrier
 from ._guard import Guarded
 from ._parties import Parties
-from ._shared import SLICE_S, slices
+from ._shared import MOST_PARTIES, SLICE_S, slices
 from ._threads import awaited
 
 _PARTIES, _ROUND, _BROKEN, _RESETS = range(4)
@@ -27,6 +27,7 @@ class Barrier(Guarded):
 
     Where a process dies that waits, or that was there in a round before and has neither closed it nor exited, the
     others get `BrokenBarrier` within a second. One that dies before it ever came is known to nobody: give a time-out.
+    With a ``name`` it is the one that other processes of this user have by that name, for as many, or a new one.
 
     >>> from underlay import ipc
     >>> barrier = ipc.Barrier(1)
@@ -35,13 +36,23 @@ class Barrier(Guarded):
     >>> barrier.close()
     """
 
-    def __init__(self, parties: int) -> None:
-        super().__init__()
-        most = len(self._parties) // 4
-        if not 1 <= parties <= most:
-            self.close()
-            raise UsageError(f"a barrier cannot be for {parties}", remedy=f"it is for 1 to {most}")
-        self._state[_PARTIES] = parties
+    def __init__(self, parties: int, *, name: str | None = None) -> None:
+        if not 1 <= parties <= MOST_PARTIES:
+            raise UsageError(f"a barrier cannot be for {parties}", remedy=f"it is for 1 to {MOST_PARTIES}")
+        self._wanted = parties
+        super().__init__(name=name)
+
+    def _make(self) -> None:
+        super()._make()
+        self._state[_PARTIES] = self._wanted
+
+    def _must_fit(self) -> None:
+        super()._must_fit()
+        if self._state[_PARTIES] != self._wanted:
+            raise UsageError(
+                f"{self} that others have is for {self._state[_PARTIES]}, and not for {self._wanted}",
+                remedy="say the same number, or take another name",
+            )
 
     @property
     def parties(self) -> int:

@@ -101,17 +101,18 @@ def _check(path: str, remedy: str) -> None:
         )
 
 
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+def check_name(name: object, of_what: str, or_else: str = "") -> None:
+    """Raise ``UsageError`` for a name that cannot be."""
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise UsageError(
+            f"{str(name)[:80]!r} cannot be the name of a {of_what}",
+            remedy=f"take letters, digits, '-', '_' and '.', and begin with none of the last{or_else}",
+        )
 
 
 def path_of(name: str, where: str) -> str:
     """The path of a name. Raises ``UsageError`` for one that cannot be."""
-    if not _is_name(name):
-        raise UsageError(
-            f"{str(name)[:80]!r} cannot be the name of a channel",
-            remedy="take letters, digits, '-', '_' and '.', and begin with none of the last; host:port for tcp",
-        )
+    check_name(name, "channel", "; host:port for tcp")
     path = os.path.join(where, name)
     if (size := len(os.fsencode(path))) > _MOST_PATH_BYTES:
         raise UsageError(

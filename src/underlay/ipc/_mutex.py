@@ -17,20 +17,21 @@ from typing import TypeVar
 from ..errors import UsageError
 from . import _robust
 from ._errors import HolderDied
-from ._shared import Shared, slices
+from ._shared import DAMAGED, Shared, slices
 from ._threads import SLICE_S
 
 Result = TypeVar("Result")
 _held_for_ever: list[mmap.mmap] = []
 # The words of the state.
-_DAMAGED, _HOLDER, _THREAD = 0, 1, 2
+_DAMAGED, _HOLDER, _THREAD = DAMAGED, 1, 2
 
 
 class Mutex(Shared):
     """One thread of one process at a time has it; whoever gets it after its holder died inside is told: `HolderDied`.
 
     What it guards may then be half done. ``recover`` is called, where it is given, with the mutex held, to put that in
-    order; it is this process's own and does not go along to another one.
+    order; it is this process's own and does not go along to another one. With a ``name`` it is the one that other
+    processes of this user have by that name, or a new one.
 
     >>> from underlay import ipc
     >>> mutex = ipc.Mutex()
@@ -39,12 +40,15 @@ class Mutex(Shared):
     >>> mutex.close()
     """
 
-    def __init__(self, *, recover: Callable[[], object] | None = None) -> None:
-        super().__init__()
+    def __init__(self, *, recover: Callable[[], object] | None = None, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.recover = recover
 
     def _make(self) -> None:
         _robust.create(self._at)
+
+    def _died_inside(self, state: memoryview, parties: memoryview) -> int:
+        return int(state[_DAMAGED] or state[_HOLDER])
 
     recover: Callable[[], object] | None = None
     _aio: AsyncMutex | None = None

@@ -14,6 +14,7 @@ from typing import Final
 from ..errors import UsageError
 
 _ROW_WORDS: Final = 4  # the process and the thread, its start, the state, the turn
+ROW_BYTES: Final = 8 * _ROW_WORDS
 _OWNER, _START, _STATE, _TURN = range(_ROW_WORDS)
 
 

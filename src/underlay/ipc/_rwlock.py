@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 from ._errors import HolderDied
 from ._guard import Guarded
-from ._shared import slices
+from ._parties import Parties
+from ._shared import DAMAGED, slices
 from ._threads import awaited
 
 _READS, _WRITES, _WILL_WRITE = 1, 2, 3
-_DAMAGED = 0  # the word of the state: the process that died writing
 
 
 class ReadWriteLock(Guarded):
@@ -25,7 +25,8 @@ class ReadWriteLock(Guarded):
 
     A reader that dies is taken off. After a writer's death whoever comes gets `HolderDied`, until one says
     `mark_consistent`; or ``recover`` is called, where the next writer has it. Who reads must not ask once more while it
-    reads: a writer that waits in between would wait for ever for it.
+    reads: a writer that waits in between would wait for ever for it. With a ``name`` it is the one that other processes
+    of this user have by that name, or a new one.
 
     >>> from underlay import ipc
     >>> lock = ipc.ReadWriteLock()
@@ -36,9 +37,13 @@ class ReadWriteLock(Guarded):
     >>> lock.close()
     """
 
-    def __init__(self, *, recover: Callable[[], object] | None = None) -> None:
-        super().__init__()
+    def __init__(self, *, recover: Callable[[], object] | None = None, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.recover = recover
+
+    def _died_inside(self, state: memoryview, parties: memoryview) -> int:
+        table = Parties(parties)
+        return int(state[DAMAGED]) or next(map(table.process, table.rows(_WRITES)), 0)
 
     recover: Callable[[], object] | None = None
 
@@ -65,7 +70,7 @@ class ReadWriteLock(Guarded):
     def mark_consistent(self) -> None:
         """What it guards is in order again after a writer's death."""
         self._check()
-        self._state[_DAMAGED] = 0
+        self._state[DAMAGED] = 0
 
     # --- how it is got and given back ---
 
@@ -108,7 +113,7 @@ class ReadWriteLock(Guarded):
             table = self._table
             for row in table.dead():
                 if table.state(row) == _WRITES:
-                    self._state[_DAMAGED] = table.process(row)
+                    self._state[DAMAGED] = table.process(row)
                 table.leave(row)
 
     def _try(self, claim: list[int], state: int) -> bool:
@@ -138,11 +143,11 @@ class ReadWriteLock(Guarded):
             self._wake()
 
     def _look(self, row: int) -> None:
-        if not self._state[_DAMAGED]:
+        if not self._state[DAMAGED]:
             return
         if self.recover is None or self._table.state(row) != _WRITES:
             raise HolderDied(
-                f"process {self._state[_DAMAGED]} died while it wrote under {self}: that may be half done",
+                f"process {self._state[DAMAGED]} died while it wrote under {self}: that may be half done",
                 remedy="put it in order and call mark_consistent(), or give recover=",
             )
         self.recover()

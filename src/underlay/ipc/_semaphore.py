@@ -45,7 +45,8 @@ _SHARED: Final = _shared_of_ours()
 class Semaphore(Shared):
     """A count of what is free; `acquire` takes one and waits while there is none.
 
-    Nobody knows who has one: what a process had that dies stays taken. Where this matters, take a `Mutex`.
+    Nobody knows who has one: what a process had that dies stays taken. Where this matters, take a `Mutex`. With a
+    ``name`` it is the one that other processes of this user have by that name, and ``value`` is for a new one alone.
 
     >>> from underlay import ipc
     >>> semaphore = ipc.Semaphore(1)
@@ -56,11 +57,14 @@ class Semaphore(Shared):
     >>> semaphore.close()
     """
 
-    def __init__(self, value: int = 1) -> None:
+    def __init__(self, value: int = 1, *, name: str | None = None) -> None:
         if not 0 <= value <= _MOST:
             raise UsageError(f"a semaphore cannot begin with {value}", remedy=f"it is from 0 to {_MOST:,}")
-        super().__init__()
-        if _init(self._at, 1, value):
+        self._first = value
+        super().__init__(name=name)
+
+    def _make(self) -> None:
+        if _init(self._at, 1, self._first):
             raise failure("sem_init")
 
     @property

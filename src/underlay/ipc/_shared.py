@@ -22,18 +22,24 @@ from multiprocessing.util import Finalize, register_after_fork
 from typing import Final, TypeVar
 
 from ..errors import UsageError
-from . import _futex, _memory
+from . import _futex, _memory, _named
 from ._deadline import deadline
 from ._descriptors import check_memory, number_of
 from ._errors import ChannelClosed
 from ._handover import Duplicate, NotAlong, must_be_here
+from ._parties import ROW_BYTES
 
 # Short enough that two of them and a busy machine stay below a second.
 SLICE_S: Final = 0.2
-# The page: the guard (pthread_mutex_t, 64 bytes), the word that sleepers watch, the state, the parties.
+# The page: the guard (pthread_mutex_t, 64 bytes), the word that sleepers watch, of which class it is where it has a
+# name, the state, the parties.
 _SLEEP_AT: Final = 64
+_TAG_AT: Final = 96
 _STATE_AT: Final = 128
 PARTIES_AT: Final = 256
+MOST_PARTIES: Final = (_memory.PAGE_BYTES - PARTIES_AT) // ROW_BYTES
+DAMAGED: Final = 0
+"""The word of the state that says which process died inside, where that can leave something half done."""
 
 _open_here: weakref.WeakSet[Shared] = weakref.WeakSet()
 Self = TypeVar("Self", bound="Shared")
@@ -52,22 +58,68 @@ def slices(timeout_s: float | None) -> Iterator[float]:
 class Shared:
     """A page of memory that processes share, in this process."""
 
-    def __init__(self, memory: int | None = None) -> None:
-        made = memory is None
-        self._descriptor = _memory.create("underlay.shared", _memory.PAGE_BYTES) if memory is None else memory
-        self._map = _memory.attach(self._descriptor, _memory.PAGE_BYTES)
+    name: str | None = None
+    """What unrelated processes call it, where it has a name."""
+
+    def __init__(self, *, name: str | None = None) -> None:
+        if name is not None:
+            with _named.taken(name) as page:
+                self._open_named(page)
+            return
+        descriptor = _memory.create("underlay.shared", _memory.PAGE_BYTES)
+        try:
+            self._open(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._make()
+
+    def _open_named(self, page: _named.Taken) -> None:
+        self._open(page.descriptor)
+        try:
+            if page.is_new:
+                self._make()
+                if page.left[_TAG_AT:_STATE_AT] == self._tag():
+                    with memoryview(page.left).cast("Q") as left:
+                        died = self._died_inside(left[_STATE_AT // 8 : PARTIES_AT // 8], left[PARTIES_AT // 8 :])
+                    if died:
+                        self._state[DAMAGED] = died
+                self._map[_TAG_AT:_STATE_AT] = self._tag()
+            self._must_fit()
+        except BaseException:
+            self._unmap()
+            raise
+
+    def _open(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.name = _named.name_of(descriptor)
+        self._map = _memory.attach(descriptor, _memory.PAGE_BYTES) if self.name is None else _named.attach(descriptor)
         self._at = _memory.address_of(self._map)
         self._words = memoryview(self._map).cast("Q")
         self._state = self._words[_STATE_AT // 8 : PARTIES_AT // 8]
         self._parties = self._words[PARTIES_AT // 8 :]
         self._watched = memoryview(self._map).cast("I")[_SLEEP_AT // 4 : _SLEEP_AT // 4 + 1]
         self._closed = False
-        if made:
-            self._make()
         _open_here.add(self)
 
     def _make(self) -> None:
         """Fill a new page of zeros."""
+
+    def _tag(self) -> bytes:
+        return type(self).__name__.encode()[: _STATE_AT - _TAG_AT].ljust(_STATE_AT - _TAG_AT, b"\0")
+
+    def _must_fit(self) -> None:
+        """Raise ``UsageError`` where what others made under the name is not what is asked for here."""
+        if (found := self._map[_TAG_AT:_STATE_AT]) != self._tag():
+            other = found.rstrip(b"\0").decode(errors="replace")
+            raise UsageError(
+                f"what others have by the name {self.name!r} is a {other}, and no {type(self).__name__}",
+                remedy="take another name",
+            )
+
+    def _died_inside(self, state: memoryview, parties: memoryview) -> int:
+        """The process that died, or ended, and left half done what is guarded; 0 where none did."""
+        return 0
 
     def _leave(self) -> None:
         """This process will not use it any more."""
@@ -104,7 +156,10 @@ class Shared:
                 raise ValueError(f"it is of a {said['synchronisation']}")
             descriptor = number_of(said["memory"])
             must_be_here((descriptor,))
-            check_memory(descriptor, _memory.PAGE_BYTES)
+            if _named.name_of(descriptor) is None:
+                check_memory(descriptor, _memory.PAGE_BYTES)
+            else:
+                _named.check(descriptor)
         except NotAlong:
             raise
         except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -118,7 +173,7 @@ class Shared:
     @classmethod
     def _rebuilt(cls: type[Self], descriptor: int) -> Self:
         made = cls.__new__(cls)
-        Shared.__init__(made, descriptor)
+        made._open(descriptor)
         return made
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -138,12 +193,20 @@ class Shared:
         try:
             self._leave()
         finally:
-            self._closed = True
-            _open_here.discard(self)
-            for view in (self._state, self._parties, self._watched, self._words):
-                view.release()
-            self._map.close()
-            os.close(self._descriptor)
+            # What nobody has put in order is told to who takes the name next.
+            keep = bool(self._died_inside(self._state, self._parties))
+            self._unmap()
+            if self.name is None:
+                os.close(self._descriptor)
+            else:
+                _named.give_up(self._descriptor, keep=keep)
+
+    def _unmap(self) -> None:
+        self._closed = True
+        _open_here.discard(self)
+        for view in (self._state, self._parties, self._watched, self._words):
+            view.release()
+        self._map.close()
 
     @property
     def closed(self) -> bool:
@@ -160,7 +223,7 @@ class Shared:
             self.close()
 
     def __str__(self) -> str:
-        return f"the {type(self).__name__}"
+        return f"the {type(self).__name__}" if self.name is None else f"the {type(self).__name__} {self.name!r}"
 
 
 def _rebuild(cls: type[Shared], descriptor: Duplicate) -> Shared:

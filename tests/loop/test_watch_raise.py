@@ -201,6 +201,24 @@ def test_what_asyncio_and_the_interpreter_do_themselves_goes_on(
         runner.run(main())
 
 
+@pytest.mark.parametrize(
+    "call", ["open()", "os.waitpid()", "os.waitpid(-1)", "socket.getaddrinfo()", "time.sleep()"], ids=str
+)
+def test_wrong_arguments_are_the_error_that_the_function_itself_raises(call: str) -> None:
+    names = {"os": os, "socket": socket, "time": time}
+
+    def error() -> str:
+        with pytest.raises(TypeError) as caught:
+            eval(call, names)
+        return str(caught.value)
+
+    async def main() -> str:
+        with watchdog(NEVER_S, raise_at_blocking_calls=True):
+            return error()
+
+    assert asyncio.run(main()) == error()
+
+
 def test_another_loop_that_is_only_watched_may_block() -> None:
     results: list[str] = []
     refusing, over = threading.Event(), threading.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from tests.conformance.executor_subjects import PATIENCE_S
@@ -143,6 +144,12 @@ def test_a_call_that_is_refused_gives_its_room_back(pool: Counted) -> None:
 def test_a_limit_below_one_is_refused(pool: Executor) -> None:
     with pytest.raises(UsageError, match="room for 0 calls"):
         workers.bounded(pool, 0)
+
+
+@pytest.mark.parametrize("limit", [1.5, float("nan"), float("inf"), "2", None])
+def test_a_limit_that_is_no_whole_number_is_refused(pool: Executor, limit: Any) -> None:
+    with pytest.raises(UsageError, match="has room for a number of calls, not"):
+        workers.bounded(pool, limit)
 
 
 def test_calls_elsewhere_are_bounded_too() -> None:

@@ -13,10 +13,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from underlay import workers
+from underlay.errors import UsageError
 
 pytest.importorskip("cloudpickle", reason="cloudpickle is not installed; remedy: pip install 'underlay[workers]'")
 
@@ -135,6 +137,40 @@ def test_undone_it_is_as_it_was_and_installs_nest(processes: Executor) -> None:
     undo_outer()
     assert asyncio.run(where()) == os.getpid()
     assert asyncio.BaseEventLoop.run_in_executor is before
+
+
+def in_this_thread() -> bool:
+    """Whether a loop calls where it runs: in the executor inline, and in none of asyncio's threads."""
+
+    async def main() -> bool:
+        return await asyncio.to_thread(threading.get_ident) == threading.get_ident()
+
+    return asyncio.run(main())
+
+
+def test_installs_are_undone_in_any_order_and_once_each() -> None:
+    inline, threads = workers.executor("inline"), workers.executor("thread")
+    first, second = workers.install(inline), workers.install(threads)
+    first()
+    assert not in_this_thread()
+    third = workers.install(inline)
+    assert in_this_thread()
+    first()  # a second time it does nothing
+    assert in_this_thread()
+    second()
+    assert in_this_thread()
+    third()
+    assert not in_this_thread()
+    again = workers.install(inline)
+    assert in_this_thread()
+    again()
+    assert not in_this_thread()
+
+
+@pytest.mark.parametrize("nothing", [None, "thread", ThreadPoolExecutor])
+def test_what_is_no_executor_is_not_installed(nothing: Any) -> None:
+    with pytest.raises(UsageError, match="no executor but of the type"):
+        workers.install(nothing)
 
 
 def test_uvloop_asks_it_too(installed: None) -> None:

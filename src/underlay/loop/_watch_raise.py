@@ -149,9 +149,15 @@ class _Guarded:
         self._blocks = blocks
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if asyncio._get_running_loop() is not None and self._blocks(*args, **kwargs):
+        if asyncio._get_running_loop() is not None and self._would_block(*args, **kwargs):
             _refuse(self._call, self._instead)
         return self.__wrapped__(*args, **kwargs)
+
+    def _would_block(self, *args: Any, **kwargs: Any) -> bool:
+        try:
+            return self._blocks(*args, **kwargs)
+        except TypeError:
+            return False  # these arguments are wrong: the function itself says so
 
     def __reduce__(self) -> str:
         return self.__qualname__  # pickled by its name, as the function itself

@@ -63,6 +63,8 @@ class BoundedExecutor(Executor):
     """An executor of which at most ``limit`` calls are pending, those that run included; see `bounded`."""
 
     def __init__(self, executor: Executor, limit: int) -> None:
+        if not isinstance(limit, int):  # room is counted in whole calls: of 1.5 or NaN there would be no end
+            raise UsageError(f"an executor has room for a number of calls, not {limit!r:.40}", remedy="say an integer")
         if limit < 1:
             raise UsageError(f"an executor with room for {limit} calls takes none", remedy="the limit is from 1 on")
         self.below = executor

@@ -36,7 +36,8 @@ _OWN = ("asyncio", "uvloop", "underlay.loop")
 # ... but asyncio.to_thread() is the program's.
 _NOT_OWN = "asyncio.threads"
 
-_source: Callable[[], Executor] | None = None
+_sources: list[Callable[[], Executor]] = []  # of those that are installed the last one counts
+_undo_classes: list[Callable[[], None]] = []
 
 
 def install(executor: Executor) -> Callable[[], None]:
@@ -53,23 +54,27 @@ def install(executor: Executor) -> Callable[[], None]:
     >>> asyncio.run(main()), undo()
     (True, None)
     """
+    if not isinstance(executor, Executor):
+        raise UsageError(
+            f"what is to be installed is no executor but of the type {type(executor).__name__}",
+            remedy="make one by workers.executor()",
+        )
     return _install(lambda: executor)
 
 
 def _install(source: Callable[[], Executor]) -> Callable[[], None]:
-    global _source
-    before, _source = _source, source
-    undo_classes = []
-    if before is None:
-        undo_classes.append(redirect(base_events.BaseEventLoop))
+    _sources.append(source)
+    if not _undo_classes:
+        _undo_classes.append(redirect(base_events.BaseEventLoop))
         if "uvloop" in sys.modules:
-            undo_classes.append(redirect(_class_of_uvloop(sys.modules["uvloop"])))
+            _undo_classes.append(redirect(_class_of_uvloop(sys.modules["uvloop"])))
 
     def undo() -> None:
-        global _source
-        _source = before
-        for step in undo_classes:
-            step()
+        # In any order, and once: others may have been installed since, or be left.
+        if source in _sources:
+            _sources.remove(source)
+            while not _sources and _undo_classes:
+                _undo_classes.pop()()
 
     return undo
 
@@ -84,8 +89,8 @@ def redirect(loop_class: type) -> Callable[[], None]:
         self: Loop, executor: Executor | None, func: Callable[..., object], *args: object
     ) -> asyncio.Future[object]:
         is_free = executor is None and getattr(self, "_default_executor", None) is None
-        if is_free and _source is not None and not _is_own(_caller()):
-            executor = _source()
+        if is_free and _sources and not _is_own(_caller()):
+            executor = _sources[-1]()
             func, args = _brought_over(executor, func, args)
         return original(self, executor, func, *args)
 

@@ -24,7 +24,7 @@ _MOST_BYTES = 1024
 # An answer holds a line for each worker.
 _MOST_ANSWER_BYTES = 1_048_576
 
-# A person asks, and a script or two; whoever leaves more conversations open leaks them.
+# A person asks, and a script or two; whoever leaves more conversations open leaks them, and loses the oldest.
 _MOST_CLIENTS = 64
 
 Answer = dict[str, object]
@@ -37,7 +37,7 @@ class Control:
         self.path = path
         self.sock = _listen(path)
         self._identity = os.stat(path).st_ino
-        self.clients: set[socket.socket] = set()
+        self.clients: dict[socket.socket, None] = {}  # the oldest first
 
     def accept(self) -> socket.socket | None:
         """Take the next client, if there is one."""
@@ -45,12 +45,14 @@ class Control:
             client, _ = self.sock.accept()
         except OSError:
             return None
-        if len(self.clients) >= _MOST_CLIENTS:
-            client.close()
-            return None
         client.setblocking(False)
-        self.clients.add(client)
+        self.clients[client] = None
         return client
+
+    @property
+    def surplus(self) -> socket.socket | None:
+        """The oldest client, where there are too many: it is to be forgotten."""
+        return next(iter(self.clients)) if len(self.clients) > _MOST_CLIENTS else None
 
     def read(self, client: socket.socket) -> str | None:
         """What the client asks; None where it left, or makes no sense, and is to be forgotten."""
@@ -72,7 +74,7 @@ class Control:
 
     def forget(self, client: socket.socket) -> None:
         """Close a client's connection."""
-        self.clients.discard(client)
+        self.clients.pop(client, None)
         client.close()
 
     def close(self) -> None:

@@ -305,15 +305,16 @@ class Group:
         assert self._control is not None
         if (client := self._control.accept()) is not None:
             self._selector.register(client, selectors.EVENT_READ, lambda: self._asked(client))
+        if (oldest := self._control.surplus) is not None:
+            self._part_from(oldest)
 
     def _asked(self, client: socket.socket) -> None:
         assert self._control is not None
+        if client not in self._control.clients:
+            return  # it was parted from in this very turn
         word = self._control.read(client)
         if word is None or client in self._waiting:
-            if client in self._waiting:
-                self._waiting.remove(client)
-            self._selector.unregister(client)
-            self._control.forget(client)
+            self._part_from(client)
         elif word == "restart" and not self._supervisor.stopping:
             self._happens(Restart())
             self._waiting.append(client)
@@ -321,6 +322,13 @@ class Group:
             if word in _WORDS:
                 self._happens(_WORDS[word])
             self._answer(client, dict(self.status()))
+
+    def _part_from(self, client: socket.socket) -> None:
+        assert self._control is not None
+        if client in self._waiting:
+            self._waiting.remove(client)
+        self._selector.unregister(client)
+        self._control.forget(client)
 
     def _answer(self, client: socket.socket, answer: dict[str, object]) -> None:
         assert self._control is not None

@@ -174,6 +174,10 @@ def test_an_answer_that_is_none_does_not_end_the_executor() -> None:
         for body in bodies:
             with engine._app.producer_or_acquire() as producer:
                 producer.publish(body, exchange="", routing_key=engine._replies, serializer="json")
+        harm = {"content_type": "application/x-python-serialize", "content_encoding": "binary"}
+        for kind in (harm, {"content_type": "application/json", "content_encoding": "utf-8"}):
+            with engine._app.producer_or_acquire() as producer:
+                producer.publish(b"\x80 no message", exchange="", routing_key=engine._replies, **kind)
         assert executor.submit(abs, -2).result(PATIENCE_S) == 2
 
 

@@ -56,6 +56,19 @@ def test_a_stream_tells_what_happened_and_what_happens(
     assert run(loop, main) == ["submitted", "claimed", "succeeded"]
 
 
+def test_closed_jobs_are_refused_in_one_sentence_also_to_who_waits(jobs: Jobs) -> None:
+    async def main() -> None:
+        receipt = await jobs.aio.submit("abs", -1)
+        waiting = asyncio.ensure_future(receipt.aio.result())
+        await receipt.aio.state()  # by then it is listening: the thread is asked in turn
+        jobs.close()
+        for asked in (waiting, jobs.aio.submit("abs", -2), receipt.aio.cancel(), jobs.aio.receipt(1)):
+            with pytest.raises(UsageError, match=r"the jobs of .* are closed"):
+                await asked
+
+    run(asyncio.SelectorEventLoop, main)
+
+
 def test_a_stream_that_is_left_leaves_nothing_behind(jobs: Jobs) -> None:
     async def main() -> None:
         receipt = await jobs.aio.submit("abs", -1)

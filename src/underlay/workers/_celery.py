@@ -116,7 +116,12 @@ class _CeleryEngine:
             with self._app.connection_for_read() as connection:
                 queue = reply_queue(self._replies)
                 with kombu.Consumer(
-                    connection.default_channel, [queue], callbacks=[self._on_reply], accept=["json"], no_ack=True
+                    connection.default_channel,
+                    [queue],
+                    callbacks=[self._on_reply],
+                    accept=["json"],
+                    no_ack=True,
+                    on_decode_error=_drop,  # raised otherwise, here
                 ):
                     while self._letters.wait_for_some():
                         try:
@@ -158,6 +163,10 @@ class _CeleryEngine:
             self._app.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _drop(message: object, error: Exception) -> None:
+    """Pass over what is no JSON in the queue of answers, and was not opened: it is a stranger's."""
 
 
 def _require_broker(app: App) -> None:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import UnderlayError
+from ..errors import UnderlayError, UsageError
 from ._job_records import Job, NewJob, StoredEvent
 from ._job_states import Backoff, JobState
 from ._receipt import LOOK_AGAIN_S, Receipt
@@ -48,6 +48,7 @@ class AsyncJobs:
         self._jobs = jobs
         self._thread = ThreadPoolExecutor(1, "underlay-jobs-aio")
         self._lock = threading.Lock()
+        self._closed = False
         self._submitted: deque[tuple[NewJob, Future[int]]] = deque()
 
     async def submit(
@@ -67,8 +68,10 @@ class AsyncJobs:
         )
         kept: Future[int] = Future()
         with self._lock:
+            if self._closed:
+                raise self._is_closed()
             self._submitted.append((new, kept))
-        self._thread.submit(self._write)
+            self._thread.submit(self._write)
         return Receipt(self._jobs, await asyncio.wrap_future(kept))
 
     def _write(self) -> None:
@@ -126,7 +129,14 @@ class AsyncJobs:
 
     async def ask(self, question: Callable[[], _T]) -> _T:
         """Call ``question`` in the thread that asks the database."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, question)
+        with self._lock:
+            if self._closed:
+                raise self._is_closed()
+            asked = self._thread.submit(question)
+        return await asyncio.wrap_future(asked)
+
+    def _is_closed(self) -> UsageError:
+        return UsageError(f"the jobs of {self._jobs.path} are closed")
 
     @asynccontextmanager
     async def _listening(self, job: int | None) -> AsyncIterator[_Bell]:
@@ -140,6 +150,8 @@ class AsyncJobs:
 
     def close(self) -> None:
         """End the thread; what was submitted is still written, or told that it isn't."""
+        with self._lock:
+            self._closed = True
         self._thread.shutdown()
 
 

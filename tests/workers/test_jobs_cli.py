@@ -200,11 +200,16 @@ def test_a_signal_lets_jobs_end_within_the_drain_and_gives_back_the_rest(
     assert (receipt.job.losses, receipt.job.failures) == (0, 0)
 
 
-def test_jobs_run_on_another_executor_where_asked(app: Jobs, underlay: Run) -> None:
+@pytest.mark.parametrize(("kind", "needs"), [("process", "cloudpickle"), ("dask", "distributed")])
+def test_jobs_run_on_another_executor_where_asked(app: Jobs, underlay: Run, kind: str, needs: str) -> None:
+    pytest.importorskip(needs, reason=f"{needs} is not installed; remedy: pip install 'underlay[workers]'")
     receipt = app.submit("process")
-    done = underlay("jobs", "work", "app:jobs", "--executor", "process", "--workers", "1", "--until-idle")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = underlay("jobs", "work", "app:jobs", "--executor", kind, "--workers", "1", "--until-idle")
+    assert (done.returncode, done.stderr) == (0, "")  # what the engine logs is not told as ours
     assert receipt.result(0)
+
+
+def test_a_kind_of_executor_that_is_none_ends_the_workers_with_one_sentence(app: Jobs, underlay: Run) -> None:
     done = underlay("jobs", "work", "app:jobs", "--executor", "nonsense", "--workers", "1")
     assert done.returncode == 2
     assert done.stderr.startswith("underlay: there is no kind of executor 'nonsense'; choose one of ")

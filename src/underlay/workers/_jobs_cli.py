@@ -135,7 +135,7 @@ def _work(args: argparse.Namespace) -> int:
     jobs = _load(args.target)
     if not jobs.tasks:
         raise UsageError(f"{args.target} has no task", remedy="register functions with @jobs.task")
-    logging.basicConfig(level=logging.WARNING, format="underlay: %(message)s")
+    _tell_warnings()
     with jobs, stopping_on_signals() as stop:
         if args.worker is None:
             count = args.workers or len(os.sched_getaffinity(0))
@@ -167,6 +167,18 @@ def _work(args: argparse.Namespace) -> int:
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _tell_warnings() -> None:
+    """Print our own warnings as we print all else, unless the program logs; what others log is theirs."""
+    if logging.getLogger().handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("underlay: %(message)s"))
+    ours = logging.getLogger("underlay")
+    ours.addHandler(handler)
+    ours.propagate = False  # logging.warning() in a task would give the root a handler too
 
 
 def _passed_on(args: argparse.Namespace) -> list[str]:

@@ -16,7 +16,10 @@ from underlay import ipc
 from underlay.ipc import _folder, _folder_lock
 
 PATIENCE_S = 20.0
-pytestmark = pytest.mark.usefixtures("names_folder")
+pytestmark = [
+    pytest.mark.usefixtures("names_folder"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 
 
 def _locks_and_stops(path: str) -> None:
@@ -119,6 +122,31 @@ def test_who_receives_waits_no_longer_and_the_visitor_is_told_who_is_in_the_way(
         with sender:
             sender.send(b"on")
             assert mailbox.receive(timeout_s=PATIENCE_S) == b"on"
+
+
+def test_a_child_that_keeps_what_a_killed_process_had_is_told_of(
+    names_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_folder_lock, "PATIENCE_S", 0.01)
+    where = _folder.folder()
+    stay, leave = os.pipe()
+    other = os.fork()
+    if not other:
+        with _folder_lock.locked(where):
+            if os.fork():
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.close(leave)
+            os.read(stay, 1)
+            os._exit(0)
+    os.close(stay)
+    os.waitpid(other, 0)
+    says = _makes(lambda: ipc.create("pipe", "orders"), names_folder)
+    # In a container, whose processes have numbers of their own, the kernel has none for one that is dead.
+    child = f"a child of process {other}, which is dead, has kept {names_folder}", "; end that child"
+    nobody = f"another process has kept {names_folder}", "; try again; as root, lslocks shows it"
+    assert any(says.startswith(begins) and says.endswith(ends) for begins, ends in (child, nobody))
+    os.close(leave)
+    monkeypatch.undo()
 
 
 def test_a_lock_that_nobody_is_known_to_have_is_said_so(names_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

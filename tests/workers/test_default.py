@@ -260,6 +260,58 @@ def test_a_call_that_cannot_leave_the_process_is_one_clear_error(installed: None
         asyncio.run(main())
 
 
+def test_what_cannot_leave_the_process_by_to_thread_is_told_by_the_functions_name(installed: None) -> None:
+    lock = threading.Lock()
+
+    def locked() -> bool:
+        return lock.locked()
+
+    for arguments in ({}, {"of": 1}):
+        with pytest.raises(workers.NotPicklable, match=r"the call of \S*locked cannot be brought to another process"):
+            asyncio.run(asyncio.to_thread(locked, **arguments))
+
+
+OWN_VARIABLES = """
+import asyncio, contextvars, threading
+
+A = contextvars.ContextVar("A", default="default of A")
+B = contextvars.ContextVar("B")
+A_AGAIN = A
+
+def get():
+    return A.get(), A_AGAIN.get(), B.get("none"), nested()
+
+def nested():
+    return A.get()
+
+def set_it():
+    A.set("changed")
+    return nested()
+
+async def main():
+    print(await asyncio.to_thread(get))
+    A.set("mine")
+    B.set("too")
+    print(await asyncio.to_thread(get))
+    print(await asyncio.to_thread(set_it), A.get())
+    print(await asyncio.get_running_loop().run_in_executor(None, nested))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("kind", ["thread", "process", "celery", "dask"])
+def test_context_variables_of_the_script_itself_go_along(kind: str, underlay: Underlay, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(OWN_VARIABLES)
+    done = underlay("run", "--io", "asyncio", "--executor", kind, "app.py")
+    assert done.stdout.splitlines() == [
+        "('default of A', 'default of A', 'none', 'default of A')",
+        "('mine', 'mine', 'too', 'mine')",
+        "changed mine",
+        "default of A",
+    ], done.stderr
+
+
 def test_a_worker_has_nothing_of_the_program_but_what_a_call_needs(tmp_path: Path) -> None:
     script = """
         print("once")

@@ -22,7 +22,7 @@ from types import ModuleType
 
 from ..errors import UsageError
 from ._bounded import BoundedExecutor
-from ._context import call_in, carried, parted
+from ._context import InContext, parted
 from ._inline import InlineExecutor
 from ._kinds import check_options, executor, require
 
@@ -141,7 +141,9 @@ def _brought_over(
     context, call = parted(func, args)
     if context is None:
         return func, args
-    return call_in, (carried(context), call)
+    fn, inner_args, inner_kwargs = call
+    brought = InContext(fn, context)
+    return (functools.partial(brought, **inner_kwargs) if inner_kwargs else brought), inner_args
 
 
 def parse(words: str) -> tuple[str, dict[str, object]]:

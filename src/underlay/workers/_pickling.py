@@ -6,31 +6,42 @@ refuses to know who carries the bytes. Whoever opens them runs what is in them: 
 
 from __future__ import annotations
 
+import contextvars
+import functools
+import io
 import pickle
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsIndex, cast
 
+from ._context import found_again, name_of
 from ._contract import NotPicklable, RemoteFailure, RemoteTraceback
 from ._packages import package
 
-__all__ = ["name_of", "open_answer", "pack_call", "perform"]
+__all__ = ["open_answer", "pack_call", "perform"]
 
 Answer = tuple[bool, object, str]
 """Whether the call returned, what it returned or raised, and the traceback."""
 
 
 def _dumps(value: object) -> bytes:
-    return cast(bytes, package("cloudpickle", "an executor outside of this process").dumps(value))
+    with io.BytesIO() as file:
+        _pickler()(file).dump(value)
+        return file.getvalue()
 
 
-def name_of(fn: object) -> str:
-    """How people call a function.
+@functools.cache
+def _pickler() -> Any:
+    """cloudpickle's, for functions whose globals are context variables: it takes functions of the script by value."""
+    base: Any = package("cloudpickle", "an executor outside of this process").Pickler
 
-    >>> name_of(print), name_of(3)
-    ('print', 'int')
-    """
-    return str(getattr(fn, "__qualname__", type(fn).__qualname__))
+    class Pickler(base):  # type: ignore[misc]
+        def reducer_override(self, thing: object) -> object:
+            if type(thing) is contextvars.ContextVar and (found := found_again(thing)) is not None:
+                return found
+            return super().reducer_override(thing)
+
+    return Pickler
 
 
 def pack_call(fn: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:

@@ -107,6 +107,9 @@ class Database:
 
     def __init__(self, path: str, *, busy_s: float) -> None:
         self.path = path
+        # It is opened again after a fork, and by who waits: the program may have gone to another folder meanwhile. Not
+        # abspath(), which takes `link/..` for nothing.
+        self._file = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
         self._busy_s = busy_s
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
@@ -119,13 +122,13 @@ class Database:
 
     def another(self) -> Database:
         """Open the same file once more."""
-        return Database(self.path, busy_s=self._busy_s)
+        return Database(self._file, busy_s=self._busy_s)
 
     def _connect(self) -> sqlite3.Connection:
         self._make_private()
         with self._explaining():
             connection = sqlite3.connect(
-                self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False, cached_statements=256
+                self._file, timeout=self._busy_s, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             try:
                 self._prepare(connection)
@@ -177,7 +180,7 @@ class Database:
     def _make_private(self) -> None:
         """Make the file for its owner alone, where there is none; SQLite gives its companions the same mode."""
         try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
         except FileExistsError:
             pass
         except OSError as error:
@@ -240,7 +243,7 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            told = explained(error, self.path)
+            told = explained(error, self.path, os.path.dirname(self._file))
             if told is None:
                 raise
             raise told from error

@@ -94,8 +94,11 @@ class JobFailed(UnderlayError):
             self.add_note(f"Where the job ran:\n{error.traceback}")
 
 
-def explained(error: sqlite3.Error, path: str) -> UnderlayError | None:
-    """Say what SQLite's error means for the person who asked, or None where it is a bug."""
+def explained(error: sqlite3.Error, path: str, folder: str) -> UnderlayError | None:
+    """Say what SQLite's error means for the person who asked, or None where it is a bug.
+
+    ``path`` is what the person called the database, and ``folder`` where it is.
+    """
     name: str = getattr(error, "sqlite_errorname", "") or ""
 
     def is_(*codes: str) -> bool:
@@ -117,7 +120,7 @@ def explained(error: sqlite3.Error, path: str) -> UnderlayError | None:
         return JobsUnavailable(
             f"the database {path} is damaged", remedy=f"save what `sqlite3 {path} .recover` finds into a new file"
         )
-    if is_("READONLY") or (is_("CANTOPEN") and not os.access(os.path.dirname(path) or ".", os.W_OK)):
+    if is_("READONLY") or (is_("CANTOPEN") and not os.access(folder, os.W_OK)):
         return JobsUnavailable(f"{path} is in a place that can only be read", remedy="put it where this user may write")
     if is_("CANTOPEN", "PERM", "AUTH"):
         return JobsUnavailable(

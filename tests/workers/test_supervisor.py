@@ -278,6 +278,8 @@ def _events() -> st.SearchStrategy[object]:
 
 # Twice the same sum, once rounded to just less, woke it without end.
 @example(1, 0.0, [22.173041913998848, Exited(1)], False)
+# Fewer are wanted while several start in the place of old ones, which still serve.
+@example(4, 0.0, [Ready(1), Ready(2), Restart(), Resize(-2)], False)
 @settings(max_examples=400)
 @given(st.integers(1, 4), st.sampled_from([0.0, 5.0]), st.lists(_events(), max_size=60), st.booleans())
 def test_whatever_happens_no_rule_is_broken_and_well_behaved_workers_settle(

@@ -357,14 +357,17 @@ class Supervisor:
         ready.sort(key=lambda w: (w.generation, w.number if w.generation < self.generation else -w.number))
         while len(ready) > self.wanted:
             actions += self._drain(ready.pop(0), now)
-        # Of those that aren't ready, old ones are of no use, nor are those beyond the number.
+        # Of those that aren't ready, old ones are of no use, nor are those beyond the number: as many as are wanted,
+        # and while old ones still serve, one to replace them.
         starting = [worker for worker in self._active() if worker.state is State.STARTING]
-        current = [worker for worker in self._active() if worker.generation == self.generation]
-        spare = len(current) - self.wanted
-        for worker in reversed(starting):
+        for worker in starting:
             if worker.generation < self.generation:
                 actions += self._ask(worker, now)
-            elif spare > 0:
+        active = self._active()
+        current = [worker for worker in active if worker.generation == self.generation]
+        spare = max(len(current) - self.wanted, len(active) - self.wanted - 1)
+        for worker in reversed(starting):
+            if worker.state is State.STARTING and spare > 0:
                 spare -= 1
                 actions += self._ask(worker, now)
         return actions

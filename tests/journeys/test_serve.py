@@ -137,11 +137,15 @@ def test_a_killed_worker_is_replaced_and_its_address_stays_open(tmp_path: Path) 
 
 
 def test_a_crash_loop_starts_ever_more_slowly_and_says_so_once_for_each(tmp_path: Path) -> None:
-    write(tmp_path, "app.py", "def main():\n    raise SystemExit(7)\n")
+    write(tmp_path, "app.py", "import os\nif os.path.exists('broken'):\n    raise SystemExit(7)\n" + MAIN)
     with Group(tmp_path, "app:main", "--workers", "1", "--backoff", "0.1", "--backoff-most", "1") as group:
+        (first,) = pids(group, 1)
+        write(tmp_path, "broken", "")
+        os.kill(first, signal.SIGKILL)
         status = group.until(lambda s: s["crashes"] >= 4)
-        said = group.errors.read_text().splitlines()
-        assert all("ended with status 7; the next starts in " in line for line in said)
+        said = [line for line in group.errors.read_text().splitlines() if "the next starts" in line]
+        assert f"worker {first} was ended by SIGKILL; the next starts in " in said[0]
+        assert all("ended with status 7 before it listened; the next starts in " in line for line in said[1:])
         pauses_s = [float(line.split(" in ")[-1].split()[0]) for line in said[:4]]
         assert pauses_s == [0.1, 0.2, 0.4, 0.8]
         assert len(status["workers"]) <= 1
@@ -300,6 +304,26 @@ def test_a_blocked_loop_is_replaced_where_somebody_looks(tmp_path: Path) -> None
             sock.sendall(b"die\n")
             gone([old])
         assert pids(group, 1) != [old]
+        said = group.errors.read_text()
+        assert said.count(f"worker {old} gave no sign of life for 1 s (--health) and is stopped; the next starts ") == 1
+
+
+def test_a_worker_that_does_not_listen_in_time_is_replaced_and_a_line_says_so(tmp_path: Path) -> None:
+    # The first start is good; what comes in its place sleeps.
+    slow = """
+import os, time
+if os.path.exists("slow"):
+    time.sleep(1000)
+"""
+    write(tmp_path, "app.py", slow + MAIN)
+    with Group(tmp_path, "app:main", "--workers", "1", "--start-timeout", "5") as group:
+        (old,) = pids(group, 1)
+        write(tmp_path, "slow", "")
+        os.kill(old, signal.SIGKILL)
+        group.until(lambda s: s["crashes"] == 2)
+        said = group.errors.read_text()
+        assert said.count("did not listen within 5 s (--start-timeout) and is stopped; the next starts in ") == 1
+        assert group.stops()[0] == 0
 
 
 def test_the_control_socket_is_its_owners_and_the_table_fits_80_columns(tmp_path: Path) -> None:

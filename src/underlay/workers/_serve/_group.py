@@ -13,7 +13,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from ._channel import Call, Reply, is_call, receive, send
 from ._child import Child
 from ._control import Control
 from ._listeners import Listeners
+from ._news import News, say
 from ._proc import connections, usage
 from ._program import Program
 from ._status import SCHEMA, Row, Status
@@ -38,6 +38,7 @@ from ._supervisor import (
     Exited,
     Failing,
     Finish,
+    GiveUp,
     Kill,
     Policy,
     Ready,
@@ -94,6 +95,7 @@ class Group:
         # By thread, one process holds them all: a restart replaces that process, code and all.
         self._threads = options.workers if options.by == "thread" else 0
         self._supervisor = Supervisor(options.policy)
+        self._news = News(options.policy)
         self._listeners = Listeners(options.share)
         self._children: dict[int, Child] = {}
         self._selector = selectors.DefaultSelector()
@@ -189,12 +191,11 @@ class Group:
             del self._children[number]
             worker = self._supervisor.workers.get(number)
             is_surprise = worker is not None and not worker.is_expected_to_end
+            has_listened = worker is not None and worker.state is not State.STARTING
             self._happens(Exited(number))
             if is_surprise and not self._supervisor.stopping:
-                pause_s = self._supervisor.pause_s
-                then = f"the next starts in {pause_s:g} s" if pause_s else "the next starts now"
-                why = f" ({child.sentence})" if child.sentence else ""
-                _say(f"worker {child.pid} {child.how_it_ended()}{why}; {then}")
+                what = self._news.ended(child.how_it_ended(), child.sentence, has_listened=has_listened)
+                self._news.lost(child.pid, what, self._supervisor.pause_s)
 
     def _count(self) -> None:
         """Count the connections of draining workers, now and then."""
@@ -250,7 +251,7 @@ class Group:
                 child.sentence = call["sentence"]
                 if not self._supervisor.has_ever_been_ready and child.sentence not in self._sentences:
                     self._sentences.add(child.sentence)
-                    _say(child.sentence)
+                    say(child.sentence)
                 self._happens(Unusable(number))
         for descriptor in descriptors:
             os.close(descriptor)
@@ -265,15 +266,16 @@ class Group:
         match action:
             case Start(number):
                 self._start(number)
+            case GiveUp(number, cause):
+                child = self._children[number]
+                self._news.lost(child.pid, self._news.why(cause, child.sentence), self._supervisor.pause_s)
             case Drain(number):
                 self._children[number].command({"do": "drain", "is_last": bool(self._supervisor.stopping)})
             case Ask(number):
                 self._children[number].signal(signal.SIGTERM)
             case Kill(number, at_once):
                 child = self._children[number]
-                patience_s = self._options.policy.kill_after_s
-                why = "was told to stop once more" if at_once else f"did not stop in {patience_s:g} s"
-                _say(f"worker {child.pid} {why} and is killed")
+                self._news.killed(child.pid, at_once=at_once)
                 child.signal(signal.SIGKILL)
             case Finish(status):
                 self._status = status
@@ -293,7 +295,7 @@ class Group:
         try:
             child = Child(order, self._environment)
         except OSError as error:  # no memory, no process: as if it had crashed at once
-            _say(f"no worker could be started: {error.strerror or error}")
+            say(f"no worker could be started: {error.strerror or error}")
             self._happens(Exited(number))
             return
         self._children[number] = child
@@ -379,8 +381,3 @@ def _place(place: object) -> str:
         host = f"[{place[0]}]" if ":" in str(place[0]) else place[0]
         return f"{host}:{place[1]}"
     return os.fsdecode(place) if isinstance(place, bytes) else str(place)
-
-
-def _say(sentence: str) -> None:
-    if sys.stderr is not None:
-        print(f"underlay: {sentence}", file=sys.stderr, flush=True)

@@ -25,6 +25,7 @@ __all__ = [
     "Ask",
     "Beat",
     "Begin",
+    "Cause",
     "Ceased",
     "Connections",
     "Drain",
@@ -32,6 +33,7 @@ __all__ = [
     "Exited",
     "Failing",
     "Finish",
+    "GiveUp",
     "Kill",
     "Policy",
     "Ready",
@@ -189,6 +191,22 @@ class Start:
     number: int
 
 
+class Cause(Enum):
+    """Why a worker is given up whose process still runs."""
+
+    SLOW = "slow"  # it did not listen in time
+    SILENT = "silent"  # its loop gave no sign of life
+    FAILING = "failing"  # it lost a part of itself
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """It counts as crashed, and is drained or asked to stop by the action that follows: somebody should hear why."""
+
+    number: int
+    cause: Cause
+
+
 @dataclass(frozen=True)
 class Drain:
     """Tell it to accept no more."""
@@ -218,7 +236,7 @@ class Finish:
     status: int
 
 
-Action: TypeAlias = Start | Drain | Ask | Kill | Finish
+Action: TypeAlias = Start | GiveUp | Drain | Ask | Kill | Finish
 
 _ACTIVE = (State.STARTING, State.READY)
 
@@ -318,7 +336,7 @@ class Supervisor:
             case Failing():
                 if worker.state in _ACTIVE:
                     self._crashed(worker, now)
-                    return self._drain(worker, now)
+                    return [GiveUp(worker.number, Cause.FAILING), *self._drain(worker, now)]
             case Unusable():
                 if not self.has_ever_been_ready and not self.stopping:
                     self._status = 2
@@ -437,8 +455,9 @@ class Supervisor:
     def _too_late(self, worker: Worker, now: float) -> list[Action]:
         match worker.state:
             case State.STARTING | State.READY:  # it hangs: it could not be asked to accept no more
+                cause = Cause.SLOW if worker.state is State.STARTING else Cause.SILENT
                 self._crashed(worker, now)
-                return self._ask(worker, now)
+                return [GiveUp(worker.number, cause), *self._ask(worker, now)]
             case State.DRAINING:
                 return self._ask(worker, now)
         return self._kill(worker, now)

@@ -389,9 +389,11 @@ def test_a_program_that_writes_to_descriptors_of_others_does_not_end_the_group(
     write(tmp_path, "app.py", "import asyncio\n" + RAVING)
     with Group(tmp_path, "app:main", "--workers", "1", "--kill-after", "1", "--start-timeout", "1") as group:
         # That the worker which raved is too slow to start is seen by a group that still lives.
-        group.until(lambda s: s["crashes"] >= 1)
-        assert group.stops(signal.SIGINT)[0] == 0
-        assert "Traceback" not in group.errors.read_text()
+        status, said = group.ends()
+        assert (status, said.count("\n")) == (1, 1)
+        assert said.startswith(
+            "underlay: app:main never listened: its worker did not listen within 1 s (--start-timeout) and is stopped;"
+        )
 
 
 BROKEN = "from nowhere_at_all import x\n"
@@ -447,11 +449,90 @@ def test_a_taken_port_is_one_sentence_and_status_2(tmp_path: Path, by: str, shar
     assert by == "thread" or said.count("\n") == 1
 
 
-def test_an_error_of_the_programs_own_is_its_own_traceback(tmp_path: Path) -> None:
-    write(tmp_path, "app.py", BROKEN + MAIN)
-    with Group(tmp_path, "app:main", "--workers", "1", "--backoff", "30") as group:
-        group.until(lambda s: s["crashes"] == 1)
-        assert "ModuleNotFoundError: No module named 'nowhere_at_all'" in group.errors.read_text()
+MISSING = "ModuleNotFoundError: No module named 'nowhere_at_all'"
+MEND_THAT = "; mend that, then start it again"
+TRACEBACK = 'Traceback (most recent call last):\n  File "{folder}/app.py", line '
+
+
+@pytest.mark.parametrize(
+    ("text", "program", "shown", "how"),
+    [
+        (
+            BROKEN,
+            ["app:main"],
+            f"{TRACEBACK}1, in <module>\n    {BROKEN}{MISSING}\n",
+            f"status 1 ({MISSING}){MEND_THAT}",
+        ),
+        (
+            "def main(): raise OSError('no')",
+            ["app:main"],
+            f"{TRACEBACK}1, in main\n    def main(): raise OSError('no')\n",
+            f"status 1 (OSError: no){MEND_THAT}",
+        ),
+        (
+            "1 +",
+            ["app.py"],
+            '  File "app.py", line 1\n    1 +\n',
+            "status 1 (SyntaxError: invalid syntax (app.py, line 1))",
+        ),
+        ("async def main(): pass", ["app:main"], "", "status 0; a server listens, and serves until SIGTERM"),
+        ("", ["app.py"], "", "status 0; a server listens, and serves until SIGTERM"),
+        ("import sys; sys.exit(7)", ["app.py"], "", "status 7; its own output should say why"),
+    ],
+    ids=["import", "call", "syntax", "returns", "script_returns", "exits"],
+)
+def test_a_program_that_never_listens_ends_the_group_with_one_traceback_one_sentence_and_status_1(
+    tmp_path: Path, text: str, program: list[str], shown: str, how: str
+) -> None:
+    write(tmp_path, "app.py", text)
+    # All three are gone before a second try of any of them: the pause is longer than the patience of this test.
+    with Group(tmp_path, *program, "--workers", "3", "--backoff", "600", "--backoff-most", "600") as group:
+        status, said = group.ends()
+    assert status == 1, said
+    assert said.startswith(shown.format(folder=tmp_path))
+    assert said.count("Traceback") == shown.count("Traceback")
+    last = said.splitlines()[-1]
+    assert last.startswith(f"underlay: {program[0]} never listened: each of its 3 workers ended with {how}")
+    assert said.count("underlay") == 1  # one line, and no frame of ours
+
+
+def test_threads_that_never_listen_end_the_group_with_one_traceback_and_one_sentence(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", "def main():\n    raise ValueError('no')\n")
+    with Group(tmp_path, "app:main", "--workers", "3", "--by", "thread", "--backoff", "600") as group:
+        status, said = group.ends()
+    assert (status, said.count("Traceback"), said.count("underlay")) == (1, 1, 1)
+    assert "underlay: app:main never listened: its worker lost one of its threads (ValueError: no)" in said
+
+
+def test_a_program_of_which_some_first_workers_fail_goes_on_when_one_listens(tmp_path: Path) -> None:
+    once = """
+import os
+try:
+    os.mkdir("first")
+except FileExistsError:
+    pass
+else:
+    raise SystemExit(7)
+"""
+    write(tmp_path, "app.py", once + MAIN)
+    with Group(tmp_path, "app:main", "--workers", "2") as group:
+        group.ready(2)
+        said = group.errors.read_text()
+        assert said.count(" ended with status 7 before it listened; the next starts in ") == 1
+        assert group.stops()[0] == 0
+
+
+def test_a_program_that_broke_shows_one_traceback_for_each_restart(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN)
+    with Group(tmp_path, "app:main", "--workers", "1", "--backoff", "0.1") as group:
+        group.ready(1)
+        write(tmp_path, "app.py", BROKEN + MAIN)
+        for crashes in (3, 6):
+            group.process.send_signal(signal.SIGHUP)
+            group.until(lambda s, least=crashes: s["crashes"] >= least)  # type: ignore[misc]
+        said = group.errors.read_text()
+        assert said.count(f" ended with status 1 ({MISSING}) before it listened; the next starts in ") >= 6
+        assert said.count("Traceback") == 2
         assert group.stops()[0] == 0
 
 

@@ -104,8 +104,7 @@ def test_the_first_crash_after_good_service_is_mended_at_once() -> None:
 
 
 def test_the_pause_after_crashes_doubles_up_to_its_cap_and_good_service_forgets_it() -> None:
-    supervisor = Supervisor(Policy(workers=1, backoff_first_s=1, backoff_most_s=5, good_after_s=10))
-    supervisor.on(Begin(), 0)
+    supervisor = begun(Policy(workers=1, backoff_first_s=1, backoff_most_s=5, good_after_s=10))
     now = 0.0
     pauses_s = []
     for number in range(1, 7):
@@ -141,6 +140,47 @@ def test_a_program_that_cannot_run_any_more_does_not_end_a_group_that_serves() -
     assert supervisor.on(Unusable(3), 20.1) == []
     assert supervisor.on(Exited(3), 20.2) == []
     assert not supervisor.stopping
+
+
+def test_a_program_of_which_no_first_worker_ever_listened_ends_the_group_with_status_1() -> None:
+    supervisor = Supervisor(POLICY)
+    supervisor.on(Begin(), 0)
+    assert supervisor.on(Exited(1), 0.1) == []  # the other may do better
+    assert supervisor.on(Tick(), 0.6) == [Start(3)]
+    assert supervisor.on(Exited(2), 0.7) == [Ask(3)]
+    assert supervisor.has_never_listened
+    assert supervisor.on(Exited(3), 0.8) == [Finish(1)]
+
+
+def test_a_program_that_is_too_slow_at_the_first_start_ends_the_group_when_its_workers_have_gone() -> None:
+    supervisor = Supervisor(POLICY)
+    supervisor.on(Begin(), 0)
+    supervisor.on(Tick(), 60)
+    assert supervisor.on(Exited(1), 60.1) == []
+    assert supervisor.on(Exited(2), 60.1) == [Finish(1)]
+
+
+def test_a_program_of_which_one_worker_listened_is_started_again_for_ever() -> None:
+    supervisor = Supervisor(POLICY)
+    supervisor.on(Begin(), 0)
+    supervisor.on(Exited(1), 0.1)
+    supervisor.on(Ready(2), 0.2)
+    for now in range(100, 2000, 100):
+        for number in list(supervisor.workers):
+            supervisor.on(Exited(number), now)
+        supervisor.on(Tick(), now + 60)
+    assert not supervisor.stopping
+    assert len(supervisor.workers) == 2
+
+
+def test_a_restart_gives_a_program_that_never_listened_another_chance() -> None:
+    supervisor = Supervisor(POLICY)
+    supervisor.on(Begin(), 0)
+    supervisor.on(Exited(1), 0.1)
+    assert supervisor.on(Restart(), 0.2) == [Ask(2), Start(3), Start(4)]
+    assert supervisor.on(Exited(2), 0.3) == []
+    assert supervisor.on(Exited(3), 0.4) == []
+    assert supervisor.on(Exited(4), 0.4) == [Finish(1)]
 
 
 def test_a_stop_in_the_middle_of_a_restart_ends_all_and_starts_none() -> None:
@@ -222,6 +262,7 @@ class Play:
         assert not self.finished
         match action:
             case Start(number):
+                assert not self.supervisor.has_never_listened
                 assert number not in self.ever
                 assert not self.supervisor.stopping
                 assert self.now >= self.supervisor.not_before
@@ -299,8 +340,11 @@ def test_whatever_happens_no_rule_is_broken_and_well_behaved_workers_settle(
         play.on(Stop())
         play.behave(100)
         assert play.finished
+        return
+    play.behave(1000)
+    if play.supervisor.has_never_listened:
+        assert play.finished
     elif not health_s:  # in `behave` nobody gives a sign of life
-        play.behave(1000)
         assert play.supervisor.is_settled
         assert play.accepting() == play.supervisor.wanted
         assert set(play.alive.values()) == {"ready"}

@@ -24,7 +24,7 @@ MOST_SENTENCE_CHARACTERS = 300
 class Call(TypedDict, total=False):
     """What a worker says; ``say`` tells which fields there are."""
 
-    say: str  # bind, give_back, is_kept; ready, beat, ceased, failing, unusable
+    say: str  # bind, give_back, is_kept, broke; ready, beat, ceased, failing, unusable
     family: int
     proto: int
     address: object  # as bind(2) takes it in Python, a tuple as a list
@@ -32,6 +32,7 @@ class Call(TypedDict, total=False):
     path: str
     completely: bool
     sentence: str
+    digest: str  # of a traceback
 
 
 # What each call brings, and of which type.
@@ -46,6 +47,7 @@ _FIELDS: dict[str, _Fields] = {
     "ceased": {"completely": bool},
     "failing": {},
     "unusable": {"sentence": str},
+    "broke": {"sentence": str, "digest": str},
 }
 
 
@@ -70,6 +72,7 @@ class Reply(TypedDict, total=False):
     errno: int
     words: str
     is_kept: bool
+    is_new: bool  # this traceback has not been shown
 
 
 class Command(TypedDict, total=False):

@@ -62,7 +62,7 @@ class Child:
         self._commands.setblocking(False)
         self.threads = order["threads"]
         self.sentence = ""  # why it cannot run the program
-        self.connections: int | None = None
+        self.has_listened = False
 
     @property
     def pid(self) -> int:

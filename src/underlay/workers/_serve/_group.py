@@ -95,7 +95,7 @@ class Group:
         # By thread, one process holds them all: a restart replaces that process, code and all.
         self._threads = options.workers if options.by == "thread" else 0
         self._supervisor = Supervisor(options.policy)
-        self._news = News(options.policy)
+        self._news = News(options.program.name, options.policy)
         self._listeners = Listeners(options.share)
         self._children: dict[int, Child] = {}
         self._selector = selectors.DefaultSelector()
@@ -155,7 +155,14 @@ class Group:
         if isinstance(event, Resize) and self._threads:
             self._threads = max(1, self._threads + event.by)
             event = Restart()
-        for action in self._supervisor.on(event, time.monotonic()):
+        if isinstance(event, Restart):
+            self._news.restarts()
+        if isinstance(event, Stop):
+            self._news.goes_on()
+        self._do_all(self._supervisor.on(event, time.monotonic()))
+
+    def _do_all(self, actions: list[Action]) -> None:
+        for action in actions:
             self._do(action)
         if self._supervisor.stopping:
             self._listeners.close()
@@ -189,13 +196,20 @@ class Group:
             self._listen_no_more(child)
             child.close()
             del self._children[number]
-            worker = self._supervisor.workers.get(number)
-            is_surprise = worker is not None and not worker.is_expected_to_end
-            has_listened = worker is not None and worker.state is not State.STARTING
-            self._happens(Exited(number))
-            if is_surprise and not self._supervisor.stopping:
-                what = self._news.ended(child.how_it_ended(), child.sentence, has_listened=has_listened)
-                self._news.lost(child.pid, what, self._supervisor.pause_s)
+            self._gone(number, child)
+
+    def _gone(self, number: int, child: Child) -> None:
+        worker = self._supervisor.workers.get(number)
+        was_stopping = bool(self._supervisor.stopping)
+        is_surprise = worker is not None and not worker.is_expected_to_end and not was_stopping
+        actions = self._supervisor.on(Exited(number), time.monotonic())
+        if is_surprise:
+            how, status = child.how_it_ended(), child.process.returncode
+            loss = self._news.ended(how, status, child.sentence, has_listened=child.has_listened)
+            self._news.lost(child.pid, loss, self._supervisor.pause_s)
+        if self._supervisor.has_never_listened and not was_stopping:
+            self._news.never_listened()
+        self._do_all(actions)
 
     def _count(self) -> None:
         """Count the connections of draining workers, now and then."""
@@ -239,7 +253,12 @@ class Group:
                 self._listeners.give_back(call)
             case "is_kept":
                 send(child.calls, Reply(is_kept=self._listeners.is_kept(call["path"])))
+            case "broke":
+                child.sentence = call["sentence"]
+                send(child.calls, Reply(is_new=child.has_listened or self._news.is_new(call["digest"])))
             case "ready":
+                child.has_listened = True
+                self._news.goes_on()
                 self._happens(Ready(number))
             case "beat":
                 self._happens(Beat(number))
@@ -268,7 +287,7 @@ class Group:
                 self._start(number)
             case GiveUp(number, cause):
                 child = self._children[number]
-                self._news.lost(child.pid, self._news.why(cause, child.sentence), self._supervisor.pause_s)
+                self._news.lost(child.pid, self._news.given_up(cause, child.sentence), self._supervisor.pause_s)
             case Drain(number):
                 self._children[number].command({"do": "drain", "is_last": bool(self._supervisor.stopping)})
             case Ask(number):
@@ -281,6 +300,8 @@ class Group:
                 self._status = status
 
     def _start(self, number: int) -> None:
+        if self._supervisor.crashes:
+            self._news.goes_on()
         order = Order(
             program=self._options.program.name,
             arguments=list(self._options.program.arguments),

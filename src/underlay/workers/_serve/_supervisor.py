@@ -266,10 +266,12 @@ class Supervisor:
     pause_s: float = 0.0  # by which the last crash put the next start off
     stopping: str = ""  # "", "gently" or "at once"
     has_ever_been_ready: bool = False
+    has_never_listened: bool = False  # and the group ends for that
     is_finished: bool = False
     _last_number: int = 0
     _status: int = 0
     _backed_off_at: float = float("-inf")
+    _last_of_first_round: int | None = None  # the youngest worker that the first crash found
 
     def on(self, event: Event, now: float) -> list[Action]:
         """Take one event; the actions are to be carried out in their order."""
@@ -282,6 +284,7 @@ class Supervisor:
             case Restart():
                 self.generation += 1
                 self.not_before = now  # somebody mended the program: no reason to wait
+                self._last_of_first_round = None
             case Resize(by):
                 self.wanted = max(1, self.wanted + by)
             case Stop(gently):
@@ -289,6 +292,10 @@ class Supervisor:
             case Exited(number):
                 if (gone := self.workers.pop(number, None)) is not None:
                     self._ended(gone, now)
+                    if self._is_hopeless():
+                        self.has_never_listened = True
+                        self._status = 1
+                        actions += self._stop(False, now)
             case Tick():
                 pass
             case _:
@@ -404,9 +411,21 @@ class Supervisor:
         if not gone.is_expected_to_end and not self.stopping:
             self._crashed(gone, now)
 
+    def _is_hopeless(self) -> bool:
+        """Whether none ever listened, and all that were started before the first crash are gone.
+
+        A program that is broken in each of its first workers is broken for good, and whoever started it looks on now;
+        later nobody may, and what once listened is started again for ever.
+        """
+        if self.has_ever_been_ready or self.stopping or self._last_of_first_round is None:
+            return False
+        return all(number > self._last_of_first_round for number in self.workers)
+
     def _crashed(self, worker: Worker, now: float) -> None:
         """Count it, and put the next start off, unless the worker had served well."""
         self.crashes += 1
+        if self._last_of_first_round is None:
+            self._last_of_first_round = self._last_number
         self.pause_s = 0.0
         if worker.state is State.READY and now >= worker.since + self.policy.good_after_s:
             return

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from types import FrameType
 
@@ -73,7 +72,6 @@ class Threads:
             is_failure = isinstance(end, SystemExit) and end.code not in (None, 0)
             self._on_end(end if is_failure else None)
         except BaseException as error:
-            traceback.print_exc()
             self._on_end(error)
         else:
             self._on_end(None)

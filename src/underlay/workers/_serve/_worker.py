@@ -24,6 +24,7 @@ from ._channel import MOST_SENTENCE_CHARACTERS, Call, Calls, receive
 from ._program import Program
 from ._sharing import Sharing
 from ._threads import Threads
+from ._traceback import digest, in_one_line, without_our_frames
 
 __all__ = ["Order", "main"]
 
@@ -87,11 +88,30 @@ class _Worker:
             return 130
         except UnderlayError as error:
             return self._give_up(str(error), error)
-        except (OSError, SystemExit) as error:
-            if self._sharing.refusal is None or self._is_ready or self._is_clean(error):
+        except SystemExit as error:
+            if not self._is_refused() or self._is_clean(error):
                 raise
             return self._give_up(self._sharing.refusal_sentence(), error)
+        except BaseException as error:
+            if isinstance(error, OSError) and self._is_refused():
+                return self._give_up(self._sharing.refusal_sentence(), error)
+            self._tell(error)
+            return 1
         return 0
+
+    def _is_refused(self) -> bool:
+        """Whether the program has not come further than to an address that it could not have."""
+        return self._sharing.refusal is not None and not self._is_ready
+
+    def _tell(self, error: BaseException) -> None:
+        """Show the program's traceback, as Python would; once where many workers have the same."""
+        error.__traceback__ = frames = without_our_frames(error)
+        sentence = in_one_line(error)[:MOST_SENTENCE_CHARACTERS]
+        reply, _ = self._calls.ask(Call(say="broke", sentence=sentence, digest=digest(error)))
+        is_known = reply is not None and not reply.get("is_new", True)
+        # A hook of the program's own, such as a collector of errors, hears of each.
+        if not is_known or sys.excepthook is not sys.__excepthook__:
+            sys.excepthook(type(error), error, frames)
 
     def _run_threads(self, run: Callable[[], object]) -> int:
         threads = Threads(self._order["threads"], run, lambda: self._sharing.loops, self._one_ended)
@@ -102,7 +122,7 @@ class _Worker:
             pass
         if self._failure is None:
             return 0
-        if self._sharing.refusal is not None and not self._is_ready:
+        if self._is_refused():
             return self._give_up(self._sharing.refusal_sentence(), self._failure)
         return 1
 
@@ -112,6 +132,11 @@ class _Worker:
 
     def _one_ended(self, failure: BaseException | None) -> None:
         self._failure = self._failure or failure
+        if isinstance(failure, SystemExit):
+            if isinstance(failure.code, str) and sys.stderr is not None:
+                print(failure.code, file=sys.stderr, flush=True)  # as Python does in the main thread
+        elif failure is not None and not (isinstance(failure, OSError) and self._is_refused()):
+            self._tell(failure)
         if not self._is_asked:
             self._calls.notice(Call(say="failing"))
 

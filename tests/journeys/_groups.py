@@ -26,6 +26,8 @@ EXAMPLES = ROOT / "examples"
 # What takes longer hangs; nothing is measured by it.
 PATIENCE_S = 60
 
+ALL_IS_WELL = ("underlay: listening on ", "underlay: restart done, ")
+
 
 class Row(TypedDict):
     """What the tests read of a worker."""
@@ -102,12 +104,13 @@ class Group:
         return host, int(port)
 
     def ends(self) -> tuple[int, str]:
-        """Wait for its end; the status and what it said on stderr."""
+        """Wait for its end; the status and what it said on stderr, but for the lines that all is well."""
         try:
             status = self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             pytest.fail(f"it still runs: {self.errors.read_text()}")
-        return status, self.errors.read_text()
+        lines = self.errors.read_text().splitlines(keepends=True)
+        return status, "".join(line for line in lines if not line.startswith(ALL_IS_WELL))
 
     def stops(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Send the signal and wait for the end."""

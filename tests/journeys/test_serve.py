@@ -152,6 +152,53 @@ def test_a_crash_loop_starts_ever_more_slowly_and_says_so_once_for_each(tmp_path
         assert group.stops()[0] == 0
 
 
+def test_a_group_says_where_it_listens_and_when_a_restart_is_done(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN)
+    with Group(tmp_path, "app:main", "--workers", "2") as group:
+        group.ready(2)
+        host, port = group.place
+        group.ask("restart")
+        group.ask("more")
+        pids(group, 3)
+        group.stops()
+    first = f"underlay: listening on {host}:{port}, 2 workers, control {group.control}\n"
+    assert group.errors.read_text() == first + "underlay: restart done, 2 new workers\n"
+
+
+def test_a_restart_with_broken_code_fails_at_the_first_crash_and_the_old_workers_serve_on(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN)
+    with Group(tmp_path, "app:main", "--workers", "2", "--backoff", "600", "--backoff-most", "600") as group:
+        before = pids(group, 2)
+        write(tmp_path, "app.py", BROKEN + MAIN)
+        for _ in range(2):
+            done = group.command("restart")
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr.startswith("underlay: the restart failed: worker ")
+            assert f" ended with status 1 ({MISSING}) before it listened; the old workers serve on" in done.stderr
+            assert done.stderr.count("\n") == 1
+        assert pids(group, 2) == before
+        write(tmp_path, "app.py", MAIN)
+        assert group.command("restart").returncode == 0
+        assert group.stops()[0] == 0
+
+
+def test_a_restart_that_takes_longer_than_its_timeout_is_no_success(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN)
+    with Group(tmp_path, "app:main", "--workers", "1") as group:
+        before = pids(group, 1)
+        write(tmp_path, "app.py", "import time\ntime.sleep(1000)\n")
+        done = group.command("restart", "--timeout", "0.2")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("underlay: no answer to restart from the group at ")
+        waits = subprocess.Popen([*group.words[:6], "restart"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        group.until(lambda s: any(row["generation"] == 3 for row in s["workers"]))
+        assert [row["pid"] for row in group.ask("status")["workers"] if row["state"] == "ready"] == before
+        assert group.stops()[0] == 0
+        said = waits.communicate(timeout=PATIENCE_S)[1]
+        assert (waits.returncode, said.count("\n")) == (1, 1)
+        assert said == "underlay: the restart was not done, because the group ends\n"
+
+
 def test_the_death_of_the_supervisor_leaves_no_worker(tmp_path: Path) -> None:
     write(tmp_path, "app.py", "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + MAIN)
     with Group(tmp_path, "app:main", "--workers", "3") as group:
@@ -416,6 +463,7 @@ BROKEN = "from nowhere_at_all import x\n"
         (["app:main", "--port", "1"], "serve has no use for --port 1; what is the program's own comes after --"),
         (["--io", "epol", "app:main"], "there is no I/O model 'epol'; did you mean 'epoll'?"),
         (["--io", "signal", "app:main"], "the model signal has the kernel signal one process per listening socket"),
+        (["--timeout", "1", "app:main"], "--timeout is for the answer of a running group; say it with restart"),
         (["--drain", "-1", "app:main"], "serve: argument --drain: -1 is no number of seconds"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

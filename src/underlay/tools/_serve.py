@@ -21,7 +21,7 @@ from ..workers._serve import SHARES, WORDS, Group, Options, Policy, Status, as_j
 __all__ = ["configure", "main"]
 
 _USAGE = """underlay serve [options] PROGRAM [options] [-- ARGUMENT ...]
-       underlay serve --control PATH status|restart|more|fewer|stop [--json]"""
+       underlay serve --control PATH status|restart|more|fewer|stop [--json] [--timeout S]"""
 
 _DESCRIPTION = """\
 Run an unmodified asyncio server several times, on one address, under
@@ -32,6 +32,9 @@ _EPILOG = """\
 Signals: SIGHUP restarts the workers one after the other, the new one first;
 SIGTERM lets the connections end and then stops; SIGINT stops at once;
 SIGTTIN and SIGTTOU mean one worker more and one fewer.
+
+Exit status: 0 after a stop; 1 when none of the first workers ever listened, and
+when a restart that was asked for failed; 2 when PROGRAM or its address cannot be had.
 
 examples:
   underlay serve app:main --workers 4
@@ -65,6 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--io", metavar="MODEL", help="the I/O model beneath the workers, as in `underlay run`")
     add("--control", metavar="PATH", help="the control socket to make, or to ask at")
     add("--json", action="store_true", help="answer as one JSON object")
+    _add_seconds(parser, "--timeout", 0.0, "for the answer of a running group; 0: no limit")
     _add_seconds(parser, "--drain", policy.drain_s, "for connections to end before a worker is asked to stop")
     _add_seconds(parser, "--kill-after", policy.kill_after_s, "for a worker that was asked to stop")
     _add_seconds(parser, "--start-timeout", policy.start_s, "for a new worker to listen; 0: no limit")
@@ -107,11 +111,13 @@ def main(args: argparse.Namespace) -> int:
     word = args.program
     if ":" not in word and not os.path.exists(word):
         if word in WORDS:
-            return _ask(args.control, word, args.json)
+            return _ask(args.control, word, args.json, args.timeout)
         if not word.endswith(".py") and nearest(word, WORDS).startswith("did"):
             raise UsageError(f"{word!r} names no program, and no word for a running group", remedy=nearest(word, WORDS))
     if args.json:
         raise UsageError("--json is for the answer of a running group", remedy="say it with status")
+    if args.timeout:
+        raise UsageError("--timeout is for the answer of a running group", remedy="say it with restart")
     count = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
     if not 1 <= count <= _MOST_WORKERS:
         raise UsageError(f"--workers is {count}", remedy=f"say a number from 1 to {_MOST_WORKERS}")
@@ -153,10 +159,10 @@ def _environment(model: str | None, share: str) -> dict[str, str]:
     return environment(model, os.environ)
 
 
-def _ask(control: str | None, word: str, is_json: bool) -> int:
+def _ask(control: str | None, word: str, is_json: bool, timeout_s: float) -> int:
     """Ask the group and print its answer."""
     if not control:
         raise UsageError(f"{word} needs the control socket of a running group", remedy="say --control PATH")
-    status = cast("Status", request(control, word))
+    status = cast("Status", request(control, word, timeout_s))
     print(as_json(status) if is_json else as_table(status))
     return 0

@@ -87,16 +87,18 @@ class Control:
                 os.unlink(self.path)
 
 
-def request(path: str, word: str) -> Answer:
+def request(path: str, word: str, timeout_s: float = 0.0) -> Answer:
     """Ask the group whose control socket is ``path``; ``word`` is one of ``WORDS``.
 
-    Raises ``UsageError`` where nobody listens there, ``UnderlayError`` where the answer does not come.
+    Raises ``UsageError`` where nobody listens there, ``UnderlayError`` where the answer does not come, not
+    within ``timeout_s`` seconds (0: no limit), or says that what was asked for failed.
 
     >>> request("/nowhere/serve.sock", "status")
     Traceback (most recent call last):
     underlay.errors.UsageError: there is no control socket /nowhere/serve.sock; the group is started with --control PATH
     """
     with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(timeout_s or None)
         _connect(sock, path)
         sock.sendall(json.dumps({"ask": word}).encode() + b"\n")
         with sock.makefile("rb") as file:
@@ -104,9 +106,17 @@ def request(path: str, word: str) -> Answer:
                 line = file.readline(_MOST_ANSWER_BYTES)
             except ConnectionError:
                 line = b""
+            except TimeoutError:
+                raise UnderlayError(
+                    f"no answer to {word} from the group at {path} within {timeout_s:g} s",
+                    remedy="what was asked for may still be done, as status tells",
+                ) from None
     if not line:
         raise UnderlayError(f"the group at {path} ended before it answered", remedy="its own output says why")
-    return cast("Answer", json.loads(line))
+    answer = cast("Answer", json.loads(line))
+    if "failed" in answer:
+        raise UnderlayError(str(answer["failed"]))
+    return answer
 
 
 def _connect(sock: socket.socket, path: str) -> None:

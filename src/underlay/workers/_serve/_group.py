@@ -100,7 +100,8 @@ class Group:
         self._children: dict[int, Child] = {}
         self._selector = selectors.DefaultSelector()
         self._control = Control(options.control) if options.control else None
-        self._waiting: list[socket.socket] = []  # clients that asked for a restart
+        self._waiting: dict[socket.socket, int] = {}  # clients that asked for a restart, and for which generation
+        self._told_of = 0  # the generation of which all workers have listened
         self._signals = socket.socketpair()
         self._status: int | None = None
         self._count_at = 0.0
@@ -146,10 +147,29 @@ class Group:
         self._reap()
         self._count()
         self._happens(Tick())
-        if self._supervisor.is_settled or self._status is not None:
-            for client in self._waiting:
-                self._answer(client, dict(self.status()))
-            self._waiting.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell, and answer whoever waits, that all workers are there, or that a new one is lost."""
+        supervisor = self._supervisor
+        if supervisor.is_settled and not supervisor.stopping and supervisor.generation > self._told_of:
+            self._told_of = supervisor.generation
+            places = [_place(place) for place in self._places]
+            noun = "thread" if self._threads else "worker"
+            self._news.listens(places, self._threads or supervisor.wanted, noun, self._options.control)
+        for client, generation in list(self._waiting.items()):
+            if supervisor.stopping:
+                answer: dict[str, object] = {"failed": "the restart was not done, because the group ends"}
+            elif supervisor.failed_generation >= generation:
+                what = self._news.restart_failed()
+                remedy = "the old workers serve on, and a new one is tried ever more slowly until the next restart"
+                answer = {"failed": f"{what}; {remedy}"}
+            elif supervisor.is_settled:
+                answer = dict(self.status())
+            else:
+                continue
+            del self._waiting[client]
+            self._answer(client, answer)
 
     def _happens(self, event: Event) -> None:
         if isinstance(event, Resize) and self._threads:
@@ -338,9 +358,10 @@ class Group:
         word = self._control.read(client)
         if word is None or client in self._waiting:
             self._part_from(client)
-        elif word == "restart" and not self._supervisor.stopping:
-            self._happens(Restart())
-            self._waiting.append(client)
+        elif word == "restart":
+            if not self._supervisor.stopping:
+                self._happens(Restart())
+            self._waiting[client] = self._supervisor.generation
         else:
             if word in _WORDS:
                 self._happens(_WORDS[word])
@@ -348,8 +369,7 @@ class Group:
 
     def _part_from(self, client: socket.socket) -> None:
         assert self._control is not None
-        if client in self._waiting:
-            self._waiting.remove(client)
+        self._waiting.pop(client, None)
         self._selector.unregister(client)
         self._control.forget(client)
 
@@ -401,4 +421,6 @@ def _place(place: object) -> str:
     if isinstance(place, (tuple, list)) and len(place) > 1:
         host = f"[{place[0]}]" if ":" in str(place[0]) else place[0]
         return f"{host}:{place[1]}"
-    return os.fsdecode(place) if isinstance(place, bytes) else str(place)
+    return (
+        os.fsdecode(place) if isinstance(place, bytes) else str(place).replace("\0", "@")
+    )  # unix(7): an abstract name

@@ -1,4 +1,4 @@
-"""What a group tells on stderr: a line for each worker that is lost, and one when no worker ever listened.
+"""What a group tells on stderr: a line when it listens, one for each worker that is lost, one when none ever listened.
 
 It knows the words; what happens it is told. None of it is about a worker that was
 asked to end and did.
@@ -7,6 +7,7 @@ asked to end and did.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ._supervisor import Cause, Policy
@@ -37,6 +38,8 @@ class News:
         self._waits = True
         self._losses = 0
         self._last: Loss | None = None
+        self._last_line = ""
+        self._has_told_of_listening = False
         self._are_equal = True
         self._shown: set[str] = set()
 
@@ -58,7 +61,8 @@ class News:
     def lost(self, pid: int, loss: Loss, pause_s: float) -> None:
         """A worker is lost: tell why, and when the next starts."""
         then = f"the next starts in {pause_s:g} s" if pause_s else "the next starts now"
-        line = f"worker {pid} {loss.what}{'' if loss.has_listened else ' before it listened'}; {then}"
+        self._last_line = f"worker {pid} {loss.what}{'' if loss.has_listened else ' before it listened'}"
+        line = f"{self._last_line}; {then}"
         self._losses += 1
         self._are_equal = self._are_equal and self._last in (None, loss)
         self._last = loss
@@ -95,6 +99,19 @@ class News:
         """The program may be another one now: its tracebacks are shown again."""
         self._shown.clear()
 
+    def listens(self, places: Sequence[str], count: int, noun: str, control: str) -> None:
+        """All workers listen for the first time, or all are new after a restart: tell it once."""
+        if self._has_told_of_listening:
+            say(f"restart done, {plural(count, f'new {noun}')}")
+            return
+        self._has_told_of_listening = True
+        where = f", control {control}" if control else ""
+        say(f"listening on {', '.join(places) or 'nowhere'}, {plural(count, noun)}{where}")
+
+    def restart_failed(self) -> str:
+        """Say why a restart is not done: the last worker lost was a new one."""
+        return f"the restart failed: {self._last_line}" if self._last_line else "the restart failed"
+
     def killed(self, pid: int, *, at_once: bool) -> None:
         """A worker is killed: too slow to stop, or by a further signal."""
         why = "was told to stop once more" if at_once else f"did not stop in {self._policy.kill_after_s:g} s"
@@ -105,6 +122,15 @@ def say(sentence: str) -> None:
     """Print a line of ours, where there is somewhere to print."""
     if sys.stderr is not None:
         print(f"underlay: {sentence}", file=sys.stderr, flush=True)
+
+
+def plural(count: int, noun: str) -> str:
+    """Say how many.
+
+    >>> plural(1, "worker"), plural(3, "worker")
+    ('1 worker', '3 workers')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _in_brackets(sentence: str) -> str:

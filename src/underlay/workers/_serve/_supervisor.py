@@ -268,6 +268,7 @@ class Supervisor:
     has_ever_been_ready: bool = False
     has_never_listened: bool = False  # and the group ends for that
     is_finished: bool = False
+    failed_generation: int = 0  # the newest of which a worker crashed
     _last_number: int = 0
     _status: int = 0
     _backed_off_at: float = float("-inf")
@@ -424,6 +425,7 @@ class Supervisor:
     def _crashed(self, worker: Worker, now: float) -> None:
         """Count it, and put the next start off, unless the worker had served well."""
         self.crashes += 1
+        self.failed_generation = max(self.failed_generation, worker.generation)
         if self._last_of_first_round is None:
             self._last_of_first_round = self._last_number
         self.pause_s = 0.0

@@ -26,6 +26,25 @@ EXAMPLES = ROOT / "examples"
 # What takes longer hangs; nothing is measured by it.
 PATIENCE_S = 60
 
+# A server: it answers each line with its process id.
+MAIN = """
+import asyncio, os
+
+async def answer(reader, writer):
+    try:
+        while line := await reader.readline():
+            if line == b"die\\n":
+                os._exit(3)
+            writer.write(b"%d %s" % (os.getpid(), line))
+    finally:
+        writer.close()
+
+async def main():
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        await server.serve_forever()
+"""
+
 ALL_IS_WELL = ("underlay: listening on ", "underlay: restart done, ")
 
 
@@ -210,3 +229,15 @@ def load(place: tuple[str, int], clients: int, per_connection: int) -> Iterator[
 def write(folder: Path, name: str, text: str) -> None:
     """Put a program into the folder."""
     (folder / name).write_text(text)
+
+
+def pids(group: Group, workers: int) -> list[int]:
+    """Wait for so many ready workers, and return their process ids."""
+    return [row["pid"] for row in group.ready(workers)["workers"]]
+
+
+def speak(place: tuple[str, int], line: bytes = b"hello\n") -> bytes:
+    """Send a line on a connection of its own, and return the answer."""
+    with socket.create_connection(place, timeout=PATIENCE_S) as sock, sock.makefile("rb") as file:
+        sock.sendall(line)
+        return file.readline()

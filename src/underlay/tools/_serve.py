@@ -21,7 +21,8 @@ from ..workers._serve import SHARES, WORDS, Group, Options, Policy, Status, as_j
 __all__ = ["configure", "main"]
 
 _USAGE = """underlay serve [options] PROGRAM [options] [-- ARGUMENT ...]
-       underlay serve --control PATH status|restart|more|fewer|stop [--json] [--timeout S]"""
+       underlay serve --control PATH WORD [--json] [--timeout S]
+where WORD is status, restart, more, fewer or stop"""
 
 _DESCRIPTION = """\
 Run an unmodified asyncio server several times, on one address, under
@@ -34,7 +35,7 @@ SIGTERM lets the connections end and then stops; SIGINT stops at once;
 SIGTTIN and SIGTTOU mean one worker more and one fewer.
 
 Exit status: 0 after a stop; 1 when none of the first workers ever listened, and
-when a restart that was asked for failed; 2 when PROGRAM or its address cannot be had.
+when a restart failed; 2 when PROGRAM or its address cannot be had.
 
 examples:
   underlay serve app:main --workers 4

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 
@@ -144,3 +144,47 @@ def vanish(end: ipc.Channel, first: bytes | None) -> None:
 def exit_early(sender: ipc.Channel) -> None:
     sender.send(b"goodbye")
     sys.exit(0)
+
+
+def exit_well_within(sender: ipc.Channel) -> None:
+    with sender:
+        sender.send(b"goodbye")
+        sys.exit(0)
+
+
+def end_as_a_generator(sender: ipc.Channel) -> None:
+    def work() -> Generator[None, None, None]:
+        with sender:
+            sender.send(b"goodbye")
+            yield
+
+    working = work()
+    next(working)
+    working.close()
+
+
+def exit_badly_within(sender: ipc.Channel) -> None:
+    with sender:
+        sender.send(b"goodbye")
+        sys.exit(3)
+
+
+def fail_within(sender: ipc.Channel) -> None:
+    with sender:
+        sender.send(b"goodbye")
+        raise ValueError("the second message cannot be made")
+
+
+def fail_without_a_with(sender: ipc.Channel) -> None:
+    sender.send(b"goodbye")
+    raise ValueError("the second message cannot be made")
+
+
+def exit_badly_without_a_with(sender: ipc.Channel) -> None:
+    sender.send(b"goodbye")
+    sys.exit(3)
+
+
+def fail_before_the_first(sender: ipc.Channel) -> None:
+    with sender:
+        raise ValueError("no message can be made")

@@ -6,11 +6,12 @@ It knows promises. What a kind has besides is tested with its file, in tests/ipc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 
 import pytest
@@ -20,7 +21,14 @@ from tests.conformance.channel_subjects import (
     SUBJECTS,
     Subject,
     echo,
+    end_as_a_generator,
+    exit_badly_within,
+    exit_badly_without_a_with,
     exit_early,
+    exit_well_within,
+    fail_before_the_first,
+    fail_within,
+    fail_without_a_with,
     message,
     opened,
     process,
@@ -222,6 +230,75 @@ def test_a_process_that_exits_has_closed_its_end(carrier: Subject, method: str) 
             sender.close()  # as long as somebody has it, somebody may send
         assert list(receiver) == [b"goodbye"]  # though this process has the other end too, and it is open
     sender.close()
+
+
+@pytest.mark.parametrize("work", [exit_well_within, end_as_a_generator], ids=lambda work: work.__name__)
+def test_an_end_that_is_left_well_is_closed(carrier: Subject, work: Callable[[ipc.Channel], None]) -> None:
+    receiver, sender = carrier.pair()
+    with receiver, process("fork", work, sender):
+        sender.close()
+        assert list(receiver) == [b"goodbye"]
+
+
+@pytest.mark.parametrize("work", [fail_within, fail_before_the_first], ids=lambda work: work.__name__)
+def test_a_sender_that_fails_is_not_taken_for_one_that_has_said_all(
+    carrier: Subject, work: Callable[[ipc.Channel], None]
+) -> None:
+    _is_told_as_a_failure(carrier, work, "fork")
+
+
+@pytest.mark.parametrize(
+    "work", [exit_badly_within, fail_without_a_with, exit_badly_without_a_with], ids=lambda work: work.__name__
+)
+@pytest.mark.parametrize("method", START_METHODS)
+@pytest.mark.parametrize("carrier", [Subject("pipe"), Subject("tcp"), Subject("ring-many")], ids=str)
+def test_no_way_to_fail_looks_like_an_end(carrier: Subject, work: Callable[[ipc.Channel], None], method: str) -> None:
+    _is_told_as_a_failure(carrier, work, method)
+
+
+def _is_told_as_a_failure(carrier: Subject, work: Callable[[ipc.Channel], None], method: str) -> None:
+    receiver, sender = carrier.pair()
+    with receiver, process(method, work, sender):
+        sender.close()
+        if work is not fail_before_the_first:
+            assert receiver.receive(timeout_s=PATIENCE_S) == b"goodbye"
+        with pytest.raises(ipc.PeerGone, match=r"was left by an exception.*; what it had sent is received"):
+            receiver.receive(timeout_s=PATIENCE_S)
+
+
+def test_a_process_that_was_forked_while_an_exception_was_handled_ends_well(carrier: Subject) -> None:
+    receiver, sender = carrier.pair()
+    with contextlib.ExitStack() as running, receiver:
+        try:
+            raise ValueError("of the parent")
+        except ValueError:
+            running.enter_context(process("fork", exit_early, sender))
+        sender.close()
+        assert list(receiver) == [b"goodbye"]
+
+
+def test_a_receiver_that_fails_is_gone_for_who_sends(carrier: Subject) -> None:
+    receiver, sender = carrier.pair()
+    with sender:
+        with pytest.raises(ValueError, match="of the receiver"), receiver:
+            sender.send(b"one")
+            receiver.receive()
+            raise ValueError("of the receiver")
+        with pytest.raises(ipc.PeerGone, match=r"nobody will receive"):
+            while True:
+                sender.send(b"two", timeout_s=1)
+
+
+def test_of_many_senders_one_that_fails_is_told_when_all_have_gone() -> None:
+    receiver, sender = ipc.pair("ring-many")
+    with receiver, process("fork", fail_within, sender) as failing:
+        assert receiver.receive(timeout_s=PATIENCE_S) == b"goodbye"
+        failing.join(PATIENCE_S)
+        with process("fork", exit_well_within, sender):
+            sender.close()
+            assert receiver.receive(timeout_s=PATIENCE_S) == b"goodbye"
+            with pytest.raises(ipc.PeerGone, match=f"was left by an exception in process {failing.pid};"):
+                receiver.receive(timeout_s=PATIENCE_S)
 
 
 @pytest.mark.parametrize("method", START_METHODS)

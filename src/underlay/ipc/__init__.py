@@ -7,7 +7,7 @@
     _meeting.py   two processes meet under a name, and one hands an end over
     _door.py      what they say to each other then
     _folder.py    where names are kept, who has them, and which are stale; _folder_lock.py: one at a time changes them
-    _channel.py   one end: waits, counts, knows whether the other process lives
+    _channel.py   one end: waits, counts, knows whether the other process lives; _sentences.py: what it says then
     _aio.py       the same end for asyncio
     _objects.py   objects instead of bytes
     _framing.py   where a message ends in a stream of bytes; of use alone

@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from ..errors import UsageError
-from . import _life
+from . import _life, _sentences
 from ._contract import ChannelStatistics, Incoming, Message, Outgoing
 from ._deadline import deadline
 from ._door import answers_here
 from ._end import End
-from ._errors import ChannelClosed, EndOfMessages, MessageTooLong, PeerGone, SentInPart
+from ._errors import EndOfMessages, MessageTooLong, PeerGone
 from ._handover import Duplicate, duplicates, word_of
 from ._kinds import module_of, parts_of
 from ._poller import Poller
@@ -42,7 +42,8 @@ class Channel:
     """One end of a channel that carries messages: bytes, whose boundaries are kept.
 
     Made by `pair`, `create`, `open` and a `Listener`. It is used by one process at a time, and by one thread at a time
-    in each direction. ``for message in channel`` ends when the other side closes.
+    in each direction. ``for message in channel`` ends when the other side closes. An exception that leaves
+    ``with channel:`` is told to the other side, as a death would be.
 
     >>> from underlay import ipc
     >>> receiver, sender = ipc.pair("pipe")
@@ -231,7 +232,7 @@ class Channel:
             self._begin()
         outgoing = self._outgoing
         if outgoing is None:
-            raise self._no_way("send", "receive")
+            raise _sentences.no_way(self, "send", "receive")
         what: Message
         if type(message) is bytes:
             what = message
@@ -291,7 +292,7 @@ class Channel:
         """The next message; wait while there is none.
 
         Raises ``TimeoutError``; `EndOfMessages` when the other side closed and all is received; `PeerGone` when it
-        died, after what it had sent; `ChannelClosed`.
+        died, or an exception left its ``with``, after what it had sent; `ChannelClosed`.
         """
         incoming = self._incoming
         if incoming is None or self._used_in is not _life.process:
@@ -352,7 +353,7 @@ class Channel:
             self._begin()
         incoming = self._incoming
         if incoming is None:
-            raise self._no_way("receive", "send")
+            raise _sentences.no_way(self, "receive", "send")
         return incoming
 
     def try_receive(self, incoming: Incoming) -> bytes | None:
@@ -451,6 +452,10 @@ class Channel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and not self._closed and _life.is_failure(error):
+            with contextlib.suppress(OSError):  # no descriptor is left to say it with
+                self.announce()
+            self._life.failed = True
         self.close()
 
     def __del__(self) -> None:
@@ -479,7 +484,7 @@ class Channel:
 
     def _end_open(self) -> End:
         if self._closed:
-            raise self._is_closed()
+            raise _sentences.is_closed(self)
         if self._life.alone:
             self._life.look()
         if self._life.alone:
@@ -503,7 +508,7 @@ class Channel:
 
     def _begin(self) -> None:
         if self._closed:
-            raise self._is_closed()
+            raise _sentences.is_closed(self)
         self.announce()
         if self._life.alone:
             self._life.look()
@@ -530,42 +535,20 @@ class Channel:
     def check_open(self) -> None:
         """Raise `ChannelClosed` where this end was closed, be it by another thread or task meanwhile."""
         if self._closed:
-            raise self._is_closed()
-
-    def _is_closed(self) -> ChannelClosed:
-        return ChannelClosed(f"{self} is closed", remedy="it was closed here, by this process")
-
-    def _no_way(self, wanted: str, other: str) -> UsageError:
-        return UsageError(f"this end of {self} can only {other}, not {wanted}", remedy="make it with both_ways=True")
+            raise _sentences.is_closed(self)
 
     def send_is_late(self, timeout_s: float | None, taken: bool) -> TimeoutError:
         """What a send raises whose time is over."""
-        if taken:
-            return SentInPart(
-                f"{self} had no room for the whole of a message within {timeout_s:g} s",
-                remedy="its rest goes out first with the next call; do not send it again",
-            )
-        return TimeoutError(f"{self} had no room for a message within {timeout_s:g} s: nobody receives as fast")
+        return _sentences.send_is_late(self, timeout_s, taken)
 
     def gone(self) -> PeerGone:
         """What a send raises when nobody will receive."""
         self._life.await_over()
-        return PeerGone(f"{self._other()}, and nobody will receive", remedy="start it again, with a new channel")
+        return _sentences.gone(self, self._life)
 
     def end(self) -> EndOfMessages | PeerGone:
         """What a receive raises when nothing more can come."""
-        if self._life.over is _life.Over.DIED:
-            return PeerGone(
-                f"{self._other()}; what it had sent is received", remedy="start it again, with a new channel"
-            )
-        return EndOfMessages(f"{self._other()}, and all that was sent is received")
-
-    def _other(self) -> str:
-        over = self._life.over or _life.Over.CLOSED
-        who = f" by process {self._life.who}" if self._life.who else ""
-        if over is _life.Over.DIED and self._life.who:
-            return f"process {self._life.who}, at the other end of {self}, {over.value}"
-        return f"the other end of {self} {over.value}{who}"
+        return _sentences.end(self, self._life)
 
     def __str__(self) -> str:
         return f"the {self.kind} channel" if self.name is None else f"the {self.kind} channel {self.name!r}"

@@ -13,7 +13,8 @@ from ..errors import UnderlayError, UsageError
 
 
 class PeerGone(UnderlayError, ConnectionError):
-    """The other end has no process any more: it died without closing, or nobody is left who would receive.
+    """The other end has no process any more: it died without closing, an exception left its ``with``, or nobody is left
+    who would receive.
 
     What it had sent before is received first.
     """

@@ -1,8 +1,8 @@
-"""Whether the process at the other end lives: who it is, and whether it closed its end or died.
+"""Whether the process at the other end lives: who it is, and whether it closed its end, failed, or died.
 
 Each end holds one of a pair of Unix sockets besides what carries the messages. Over it an end says which process uses
-it (with a pidfd, that no other process can be taken for it), and that it is closed. This file knows these records. It
-refuses to know how messages are carried, and who waits.
+it (with a pidfd, that no other process can be taken for it), and that it is closed, or abandoned. This
+file knows these records. It refuses to know how messages are carried, and who waits.
 
 The end of a pipe alone does not tell of a death. After fork(2) the child has copies of both ends, and its own copy of
 the far one keeps the pipe open for ever: the best-known trap of ``multiprocessing.Pipe``. And a message queue, a signal
@@ -19,6 +19,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _RECORD: Final = struct.Struct("=ci")  # what, the process
 _OPEN: Final = b"O"
 _CLOSED: Final = b"C"
+_ABANDONED: Final = b"A"
 _LENT: Final = b"L"
 _MOST_DESCRIPTORS: Final = 1
 # A dying process gives back its descriptors one after the other, and then its pidfd becomes readable.
@@ -41,19 +43,45 @@ process = object()
 """Another object in each process: a channel that was last used in another one sees it by comparing."""
 _used_here: weakref.WeakSet[SaysClosed] = weakref.WeakSet()
 _will_say: object = None  # the process in which all will be told at the exit
+_handled_at_the_fork: BaseException | None = None
 
 
 def _forked() -> None:
-    global process, _used_here
-    process, _used_here = object(), weakref.WeakSet()
+    global process, _used_here, _handled_at_the_fork
+    process, _used_here, _handled_at_the_fork = object(), weakref.WeakSet(), sys.exception()
 
 
 os.register_at_fork(after_in_child=_forked)
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether an exception leaves something undone: not the end of a generator, nor an exit that says that all is well.
+
+    >>> is_failure(SystemExit(0)), is_failure(SystemExit(3)), is_failure(GeneratorExit()), is_failure(ValueError())
+    (False, True, False, True)
+    """
+    if isinstance(error, SystemExit):
+        return error.code not in (None, 0)
+    return not isinstance(error, GeneratorExit)
+
+
+def _exits_for() -> BaseException | None:
+    """The exception for which this process exits, as far as Python tells: it says no exit status to atexit."""
+    # multiprocessing runs its finalizers while that of the process's work is raised.
+    raised = sys.exception()
+    if raised is not None and raised is not _handled_at_the_fork:
+        return raised
+    # What ended the program itself has been printed by now, and noted. At a prompt that may be long ago.
+    return None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+
+
 def _exits() -> None:
+    error = _exits_for()
+    failed = error is not None and is_failure(error)
     with contextlib.ExitStack() as telling:  # all of them, whatever one of them raises
         for each in list(_used_here):
+            if failed and isinstance(each, Life):
+                each.failed = True
             telling.callback(each.say_closed)
 
 
@@ -80,7 +108,12 @@ class Over(enum.Enum):
     """Why nothing more will come from the other end."""
 
     CLOSED = "was closed"
+    ABANDONED = "was left by an exception"
     DIED = "died without closing it"
+
+
+LOST: Final = frozenset({Over.ABANDONED, Over.DIED})
+"""After these it is not known whether all that was to come has come."""
 
 
 class Life(ABC):
@@ -88,6 +121,8 @@ class Life(ABC):
 
     def __init__(self) -> None:
         self._opened_in: object = None
+        self.failed = False
+        """Whether this process leaves its work on the end undone: that is said in place of a close."""
         self.over: Over | None = None
         """Why nothing more will come, as far as `look` saw."""
         self.before_close: Callable[[int], None] | None = None
@@ -173,7 +208,7 @@ class LocalLife(Life):
         record_socket.setblocking(False)
         self._socket = record_socket
         self._many = many
-        self._one_died = False
+        self._first_lost: tuple[int, Over] | None = None  # of many
         self._pidfds: dict[int, int] = {}
         self._meeting: Meeting | None = None
         self._other_end: End | None = None
@@ -223,7 +258,7 @@ class LocalLife(Life):
 
     def _say_closed(self) -> None:
         with contextlib.ExitStack() as closing:
-            closing.callback(self._say, _CLOSED)
+            closing.callback(self._say, _ABANDONED if self.failed else _CLOSED)
             closing.callback(self._expect_no_more)
             self._meet()  # who knocks already gets what was sent
 
@@ -284,9 +319,7 @@ class LocalLife(Life):
                 for pid, pidfd in list(self._pidfds.items()):
                     if pidfd in dead:
                         self._forget(pid)
-                        self._one_died = True
-                        if self.over is None and not self._many:
-                            self.over = Over.DIED
+                        self._lose(pid, Over.DIED)
 
     def _take_record(self) -> bool:
         try:
@@ -303,8 +336,10 @@ class LocalLife(Life):
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 descriptors.frombytes(content[: len(content) // 4 * 4])
         if len(data) < _RECORD.size:  # all who had the other end are gone
-            if self.over is None:
-                self.over = Over.DIED if self._pidfds or self._one_died else Over.CLOSED
+            if self.over is None and self._first_lost is not None:
+                self.who, self.over = self._first_lost
+            elif self.over is None:
+                self.over = Over.DIED if self._pidfds else Over.CLOSED
             for descriptor in descriptors:
                 os.close(descriptor)
             return False
@@ -317,6 +352,9 @@ class LocalLife(Life):
             self.over = None
         elif what == _LENT:
             self._forget(pid)
+        elif what == _ABANDONED:
+            self._forget(pid)
+            self._lose(pid, Over.ABANDONED)
         elif what == _CLOSED:
             self._forget(pid)
             # Of many, others may be about to begin, whom nobody knows yet: only the kernel knows when there are none.
@@ -325,6 +363,12 @@ class LocalLife(Life):
         for descriptor in descriptors:
             os.close(descriptor)
         return self._many or self.over is None
+
+    def _lose(self, pid: int, over: Over) -> None:
+        if self._many:  # the others go on, and it is told when all of them have gone
+            self._first_lost = self._first_lost or (pid, over)
+        elif self.over is None:
+            self.who, self.over = pid, over
 
     def _forget(self, pid: int) -> None:
         pidfd = self._pidfds.pop(pid, None)

@@ -32,7 +32,7 @@ from ._end import End, copies, terms_of
 from ._errors import HandshakeFailed, NameTaken, NoSuchName
 from ._life import Life, Over
 from ._sockets import socket_of
-from ._tcp_ways import GOODBYE, TcpIncoming, TcpOutgoing
+from ._tcp_ways import TcpIncoming, TcpOutgoing, goodbye
 
 KIND: Final = Kind(
     name="tcp",
@@ -205,7 +205,7 @@ class TcpLife(Life):
             self._stop_listening()
         with contextlib.suppress(OSError):
             if self._outgoing is None or self._outgoing.flush():
-                self._socket.send(GOODBYE, socket.MSG_NOSIGNAL)
+                self._socket.send(goodbye(self.failed), socket.MSG_NOSIGNAL)
             self._socket.shutdown(socket.SHUT_WR)
             # What comes and is not read makes the kernel break the connection off, and what we sent last is lost.
             while self._socket.recv(1 << 16):

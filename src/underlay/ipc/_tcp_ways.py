@@ -22,9 +22,16 @@ from ._stream import LENGTH, StreamIncoming, StreamOutgoing
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_GOODBYE_LENGTH: Final = (1 << 32) - 1
-GOODBYE: Final = LENGTH.pack(_GOODBYE_LENGTH)
-"""What an end says that is closed: a length that no message has."""
+# What an end says at its end: lengths that no message has.
+_LAST_WORDS: Final = {Over.CLOSED: (1 << 32) - 1, Over.ABANDONED: (1 << 32) - 2}
+_ENDS: Final = {length: over for over, length in _LAST_WORDS.items()}
+
+
+def goodbye(failed: bool) -> bytes:
+    """What an end says that is closed, or that is left with its work undone."""
+    return LENGTH.pack(_LAST_WORDS[Over.ABANDONED if failed else Over.CLOSED])
+
+
 # What the kernel says of who cannot be reached any more, besides the connection errors.
 _UNREACHABLE: Final = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
 
@@ -100,9 +107,9 @@ class TcpIncoming(StreamIncoming):
         try:
             return super().try_receive()
         except MessageTooLong as error:
-            if error.size_bytes != _GOODBYE_LENGTH:
+            if error.size_bytes not in _ENDS:
                 raise
-            self.over = Over.CLOSED
+            self.over = _ENDS[error.size_bytes]
             raise EOFError from None
         except (EOFError, ConnectionError):
             self.over = Over.DIED

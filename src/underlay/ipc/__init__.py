@@ -31,7 +31,7 @@ _condition.py, _barrier.py, _rwlock.py, on::
     _shared.py    a page that processes share; waits are made of short sleeps
     _named.py     that page as a file, for processes that know nothing of each other but a name
     _robust.py    glibc's robust mutex; _guard.py: the same inside the others; _futex.py
-    _parties.py   who waits or has it, and who of them is dead
+    _parties.py   who waits or has it, and who of them is dead; _processes.py: what the kernel says of a process
     _threads.py   a call that waits, awaited
 
 This room knows the kernel's ways between processes. It refuses to know event loops, beyond that they watch a

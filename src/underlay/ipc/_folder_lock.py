@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ._errors import FolderLocked
+from ._processes import state_of
 
 PATIENCE_S: Final = 2.0
 """A thousand times what it takes; on a machine that is out of memory or breath, some of that is needed."""
@@ -58,7 +59,7 @@ def _lock(descriptor: int, path: str, patience_s: float) -> None:
 
 
 def _locked_by(holder: int, path: str, patience_s: float) -> FolderLocked:
-    state = _state_of(holder)
+    state = state_of(holder)
     if not holder:
         who, remedy = "another process", "try again; as root, lslocks shows it"
     elif state in ("T", "t"):  # stopped by a signal, or by who traces it
@@ -85,13 +86,3 @@ def _holder(descriptor: int) -> int:
             if len(words) == 8 and words[1] == "FLOCK" and words[5] == file and words[4].isdecimal():
                 return int(words[4])
     return 0
-
-
-def _state_of(process: int) -> str:
-    """The letter of field 3 of proc_pid_stat(5); none where it is dead."""
-    try:
-        with open(f"/proc/{process}/stat", errors="replace") as stat:
-            state = stat.read().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-    return "" if state in "ZX" else state

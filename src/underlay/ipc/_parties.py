@@ -12,20 +12,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from ..errors import UsageError
+from ._processes import start_of
 
 _ROW_WORDS: Final = 4  # the process and the thread, its start, the state, the turn
 ROW_BYTES: Final = 8 * _ROW_WORDS
 _OWNER, _START, _STATE, _TURN = range(_ROW_WORDS)
-
-
-def start_of(process: int) -> int | None:
-    """When a process began, in ticks since the machine did; None where it is dead: field 22 of stat, proc(5)."""
-    try:
-        with open(f"/proc/{process}/stat", "rb") as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 class Parties:

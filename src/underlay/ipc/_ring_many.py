@@ -14,12 +14,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from . import _life, _memory, _ring, _robust
 from ._contract import MAX_MESSAGE_BYTES, WAKEUPS, Kind, Message, Outgoing, Terms
 from ._memory_channel import MemoryChannel
+from ._processes import start_of
 from ._ring import BASE, HEAD, READER_WAITS, TAIL, Mapped, RingIncoming, check, ring_bytes
 
 __all__ = ["KIND", "channel", "check", "incoming", "make", "outgoing"]
@@ -74,7 +74,7 @@ class ManyOutgoing(Outgoing):
         pid, since, closed = self._words[RECEIVER : RECEIVER + 3]
         if closed:
             return pid, _life.Over.CLOSED
-        return pid, None if not pid or since_ticks(pid) == since else _life.Over.DIED
+        return pid, None if not pid or start_of(pid) == since else _life.Over.DIED
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -178,7 +178,7 @@ class ManyIncoming(RingIncoming):
     def say_open(self) -> None:
         """Say to all senders that this process receives."""
         pid = os.getpid()
-        for at, word in enumerate((pid, since_ticks(pid), 0)):
+        for at, word in enumerate((pid, start_of(pid) or 0, 0)):
             self._words[RECEIVER + at] = word
 
     def say_closed(self) -> None:
@@ -219,15 +219,6 @@ class ManyChannel(MemoryChannel):
             self._life.who, self._life.over = self._outgoing.receiver()
             over = self._life.over is not None
         return over
-
-
-def since_ticks(pid: int) -> int:
-    """When a process has begun, so that none of the same number later is taken for it; 0 where it is not there."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if state in "ZX" else int(fields[18])  # field 22 of proc_pid_stat(5); dead, and not waited for
 
 
 channel = ManyChannel

@@ -139,6 +139,10 @@ def test_a_framing_that_cannot_be_is_refused() -> None:
         lambda: ipc.LengthPrefix(9),
         lambda: ipc.LengthPrefix(1, max_message_bytes=256),
         lambda: ipc.Delimiter(b""),
+        lambda: ipc.Delimiter("x"),  # type: ignore[arg-type]
+        lambda: ipc.LengthPrefix("4"),  # type: ignore[arg-type]
+        lambda: ipc.LengthPrefix(4, max_message_bytes="10"),  # type: ignore[arg-type]
+        lambda: ipc.Netstring(1.5),  # type: ignore[arg-type]
         lambda: ipc.Netstring(0),
     ):
         with pytest.raises(UsageError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import importlib.util
 import pickle
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,33 @@ def test_bytes_come_back_where_json_has_none(make: Make) -> None:
     assert make().loads(make().dumps(b"\0\xff")) == b"\0\xff"
     with pytest.raises(UsageError, match="JSON cannot say this"):
         ipc.Json().dumps(b"\0\xff")
+
+
+@pytest.mark.parametrize("make", ALL[:2])
+@pytest.mark.parametrize("thing", [{1: 2}, [{"a": ({None: 0},)}], {"a": {True: 1}}, {2.5: 1}])
+def test_a_key_that_would_come_back_as_another_is_refused(make: Make, thing: object) -> None:
+    with pytest.raises(UsageError, match=r"a key is .*; make it a string"):
+        make().dumps(thing)
+    assert ipc.Pickle().loads(ipc.Pickle().dumps(thing)) == thing
+
+
+def test_a_key_that_is_a_string_by_another_name_is_one() -> None:
+    class Colour(enum.StrEnum):
+        RED = "red"
+
+    assert ipc.Json().loads(ipc.Json().dumps({Colour.RED: 1})) == {"red": 1}
+
+
+@needs_msgpack
+def test_bytes_are_keys_where_they_come_back_as_such() -> None:
+    assert ipc.MessagePack().loads(ipc.MessagePack().dumps({b"a": 1})) == {b"a": 1}
+
+
+@pytest.mark.parametrize("what", [ipc.Json, ipc.Pickle, "json", None, object()])
+def test_what_is_no_serialiser_is_refused_at_once(what: Any) -> None:
+    receiver, sender = ipc.pair("pipe")
+    with receiver, sender, pytest.raises(UsageError, match="is no serialiser"):
+        sender.objects(what)
 
 
 @pytest.mark.parametrize("make", ALL)

@@ -58,8 +58,9 @@ class Kind:
 class Terms:
     """What both ends of one channel agree on.
 
-    ``capacity`` is how much it holds before a sender waits: bytes, or messages where the kind counts them; 0 leaves it
-    to the kind. ``wakeup`` is how a process that waits for shared memory is woken.
+    ``capacity`` is how much it holds before a sender waits: about so many bytes or more, and always the longest
+    message; or exactly so many messages where the kind counts them; 0 leaves it to the kind. ``wakeup`` is how a
+    process that waits for shared memory is woken.
     """
 
     kind: str

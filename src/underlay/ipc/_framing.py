@@ -86,10 +86,16 @@ class Decoder(ABC):
         return MessageTooLong(size_bytes, self.max_message_bytes, "this end", _IN_PARTS)
 
 
+def _check_whole(asked: str, number: object) -> None:
+    if not isinstance(number, int):
+        raise UsageError(f"{asked}={number!r} is no whole number", remedy="give one")
+
+
 class Framing(ABC):
     """One way to tell messages apart in a stream of bytes."""
 
     def __init__(self, max_message_bytes: int, most_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        _check_whole("max_message_bytes", max_message_bytes)
         if not 0 < max_message_bytes <= most_bytes:
             raise UsageError(
                 f"{self!r} cannot frame messages of up to {max_message_bytes:,} bytes",
@@ -147,6 +153,7 @@ class LengthPrefix(Framing):
     """
 
     def __init__(self, length_bytes: int = 4, max_message_bytes: int | None = None) -> None:
+        _check_whole("length_bytes", length_bytes)
         if not 1 <= length_bytes <= _MOST_LENGTH_BYTES:
             raise UsageError(
                 f"a length of {length_bytes} bytes cannot be", remedy=f"length_bytes is from 1 to {_MOST_LENGTH_BYTES}"
@@ -247,6 +254,8 @@ class Delimiter(Framing):
     """
 
     def __init__(self, delimiter: bytes = b"\n", max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        if not isinstance(delimiter, bytes):
+            raise UsageError(f"a delimiter is bytes, and {delimiter!r} is not", remedy='give some, b"\\n" for instance')
         if not delimiter:
             raise UsageError("a delimiter of no bytes delimits nothing", remedy='give one, b"\\n" for instance')
         self.delimiter: Final = delimiter

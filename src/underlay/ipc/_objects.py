@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ._channel import Channel
 
 _COUNT: Final = struct.Struct("!I")
+# What has no keys inside, by far the most of what there is.
+_PLAIN: Final = frozenset({str, int, float, bool, type(None), bytes})
 
 
 class NotUnderstood(UnderlayError, ValueError):
@@ -37,8 +39,38 @@ class Serialiser(Protocol):
         """The object of a message. Raises `NotUnderstood`."""
 
 
+def _check_serialiser(what: object) -> None:
+    """Raise ``UsageError`` for what is none, its class among that."""
+    if isinstance(what, type) or not all(callable(getattr(what, each, None)) for each in ("dumps", "loads")):
+        said = what.__name__ if isinstance(what, type) else repr(what)[:80]
+        raise UsageError(
+            f"{said} is no serialiser, which is an object with dumps() and loads()",
+            remedy=f"make one of the class: {said}()" if isinstance(what, type) else "give ipc.Json(), for instance",
+        )
+
+
+def _check_keys(thing: object, may_be: tuple[type, ...], who: str) -> None:
+    """Raise ``UsageError`` where a dictionary has a key that would come back as another, or not at all."""
+    inside = [thing]
+    while inside:
+        each = inside.pop()
+        if each.__class__ in _PLAIN:
+            continue
+        if isinstance(each, dict):
+            for key in each:
+                if not isinstance(key, may_be):
+                    raise UsageError(
+                        f"{who} cannot say this: a key is {key!r:.60}", remedy="make it a string, or use Pickle()"
+                    )
+            inside.extend(each.values())
+        elif isinstance(each, (list, tuple)):
+            inside.extend(each)
+
+
 class Json:
     """RFC 8259: numbers, text, lists, dictionaries, true, false and null; nothing that could do harm.
+
+    Keys are strings: others would come back as strings, and are refused. A tuple comes back as a list.
 
     >>> Json().loads(Json().dumps({"a": [1, None]}))
     {'a': [1, None]}
@@ -47,11 +79,13 @@ class Json:
     def dumps(self, thing: object) -> bytes:
         """The message for an object. Raises ``UsageError`` for what JSON cannot say."""
         try:
-            return json.dumps(thing, separators=(",", ":"), allow_nan=False).encode()
+            message = json.dumps(thing, separators=(",", ":"), allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(
                 f"JSON cannot say this: {error}", remedy="make it of lists, dictionaries and text"
             ) from error
+        _check_keys(thing, (str,), "JSON")  # afterwards: by now it is known that nothing in it contains itself
+        return message
 
     def loads(self, message: bytes) -> object:
         """The object of a message. Raises `NotUnderstood`."""
@@ -62,7 +96,10 @@ class Json:
 
 
 class MessagePack:
-    """MessagePack, through its package ``msgpack``: JSON's types and bytes; nothing that could do harm."""
+    """MessagePack, through its package ``msgpack``: JSON's types and bytes; nothing that could do harm.
+
+    Keys are strings or bytes, and others are refused. A tuple comes back as a list.
+    """
 
     def __init__(self) -> None:
         try:
@@ -75,9 +112,11 @@ class MessagePack:
     def dumps(self, thing: object) -> bytes:
         """The message for an object. Raises ``UsageError`` for what MessagePack cannot say."""
         try:
-            return self._pack(thing)
+            message = self._pack(thing)
         except (TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"MessagePack cannot say this: {error}", remedy="make it of what it knows") from error
+        _check_keys(thing, (str, bytes), "MessagePack")
+        return message
 
     def loads(self, message: bytes) -> object:
         """The object of a message. Raises `NotUnderstood`."""
@@ -147,6 +186,7 @@ class ObjectChannel:
     """
 
     def __init__(self, channel: Channel, serialiser: Serialiser) -> None:
+        _check_serialiser(serialiser)
         self._channel = channel
         self._serialiser = serialiser
 

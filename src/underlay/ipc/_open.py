@@ -59,8 +59,9 @@ def pair(
 ) -> tuple[Channel, Channel]:
     """The two ends of a new channel without a name: the receiver and the sender, or two that do both.
 
-    ``max_message_bytes``, ``capacity`` and ``wakeup`` are the kind's own where they are not given. Raises
-    ``UsageError`` for what the kind cannot do.
+    ``max_message_bytes``, ``capacity`` and ``wakeup`` are the kind's own where they are not given. ``capacity`` is
+    about so many bytes or more, and always enough for the longest message; or exactly so many messages, for mqueue,
+    signal and slots. Raises ``UsageError`` for what the kind cannot do.
 
     >>> from underlay import ipc
     >>> left, right = ipc.pair("pipe", both_ways=True)

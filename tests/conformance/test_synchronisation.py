@@ -298,6 +298,38 @@ def test_who_gets_a_mutex_after_its_holder_died_is_told(method: str, ready: ipc.
     mutex.close()
 
 
+def test_what_a_death_advises_can_be_done_where_it_is_said(ready: ipc.Event) -> None:
+    mutex = ipc.Mutex()
+
+    async def in_asyncio() -> None:
+        with pytest.raises(ipc.HolderDied) as died:
+            async with mutex.aio:
+                pass
+        assert died.value.remedy == (
+            "give recover=, or await aio.acquire() in place of the with: then it is held, to be put in order"
+        )
+        with pytest.raises(ipc.HolderDied) as died:
+            await mutex.aio.acquire()
+        assert died.value.remedy == "put that in order and await aio.mark_consistent(), or give recover="
+        await mutex.aio.release()
+
+    with process("fork", die_holding, mutex, ready):
+        assert ready.wait(timeout_s=PATIENCE_S)
+        with pytest.raises(ipc.HolderDied) as died, mutex:
+            pass
+        assert not mutex.held
+        assert died.value.remedy == (
+            "give recover=, or call acquire() in place of the with: then it is held, to be put in order"
+        )
+        asyncio.run(in_asyncio())
+        with pytest.raises(ipc.HolderDied) as died:
+            mutex.acquire()
+        assert died.value.remedy == "put that in order and call mark_consistent(), or give recover="
+        mutex.mark_consistent()
+        mutex.release()
+    mutex.close()
+
+
 def test_what_a_dead_holder_left_is_put_in_order_by_recover(ready: ipc.Event) -> None:
     done: list[str] = []
     mutex = ipc.Mutex(recover=lambda: done.append("recovered"))
@@ -527,6 +559,28 @@ def test_a_task_that_is_cancelled_has_nothing_and_leaves_no_thread() -> None:
         pass
     for each in (semaphore, mutex, lock, event, barrier, condition):
         each.close()
+
+
+def test_a_call_that_has_to_be_awaited_is_named_where_a_task_has_the_mutex() -> None:
+    condition = ipc.Condition()
+
+    async def main() -> None:
+        async with condition.aio:
+            for call, words in (
+                (condition.notify_all, "notify_all"),
+                (condition.notify, "notify"),
+                (condition.wait, "wait"),
+                (condition.mark_consistent, "mark_consistent"),
+                (condition.release, "release"),
+            ):
+                with pytest.raises(UsageError, match=rf"a task has the Condition.*; await aio\.{words}\(\)"):
+                    call()
+            await condition.aio.notify_all()
+
+    asyncio.run(main())
+    with pytest.raises(UsageError, match="this thread does not have the Condition; acquire it first"):
+        condition.notify_all()
+    condition.close()
 
 
 def test_the_asyncio_face_is_told_of_a_death(ready: ipc.Event) -> None:

@@ -15,6 +15,12 @@ import pytest
 
 from underlay import ipc
 from underlay.ipc import _kinds_cli
+from underlay.ipc._barrier import AsyncBarrier
+from underlay.ipc._condition import AsyncCondition
+from underlay.ipc._event import AsyncEvent
+from underlay.ipc._mutex import AsyncMutex
+from underlay.ipc._rwlock import AsyncReadWriteLock
+from underlay.ipc._semaphore import AsyncSemaphore
 
 ROOT = Path(__file__).resolve().parents[2]
 Underlay = Callable[..., subprocess.CompletedProcess[str]]
@@ -74,3 +80,15 @@ def test_a_terminal_of_any_width_gets_a_table(monkeypatch: pytest.MonkeyPatch, c
 def test_the_reference_has_every_public_name() -> None:
     page = (ROOT / "docs" / "ipc-reference.md").read_text()
     assert [name for name in ipc.__all__ if not re.search(rf"\b{name}\b", page)] == []
+
+
+@pytest.mark.parametrize(
+    "face",
+    [AsyncMutex, AsyncSemaphore, AsyncEvent, AsyncCondition, AsyncBarrier, AsyncReadWriteLock],
+    ids=lambda face: face.__name__,
+)
+def test_the_reference_has_every_call_of_the_faces_for_asyncio(face: type) -> None:
+    page = (ROOT / "docs" / "ipc-reference.md").read_text()
+    shown = re.search(rf"autoclass:: {face.__module__}\.{face.__name__}\(\)\n   :members: (.*)", page)
+    assert shown is not None
+    assert set(shown[1].split(", ")) == {name for name in dir(face) if not name.startswith("_")}

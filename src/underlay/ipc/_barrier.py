@@ -179,7 +179,7 @@ class Barrier(Guarded):
 
     @property
     def aio(self) -> AsyncBarrier:
-        """The same for asyncio."""
+        """The same for asyncio: ``await barrier.aio.wait()``; each task counts as one that comes."""
         return AsyncBarrier(self)
 
 
@@ -189,7 +189,7 @@ _tasks = itertools.count()
 
 
 class AsyncBarrier:
-    """A barrier whose `wait` is awaited; each task counts as one that comes."""
+    """A barrier for asyncio: `wait` is awaited, and each task counts as one that comes; else see `Barrier`."""
 
     def __init__(self, barrier: Barrier) -> None:
         self._barrier = barrier

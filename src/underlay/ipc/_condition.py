@@ -56,7 +56,7 @@ class Condition(Mutex):
 
     def _enter(self) -> int:
         self._check()
-        self._must_hold()
+        self._must_hold("wait")
         self._state[_TURN] += 1
         row = self._waiting.enter(_WAITS, turn=self._state[_TURN])
         self.release()
@@ -86,8 +86,11 @@ class Condition(Mutex):
 
     def notify(self, number: int = 1) -> None:
         """Wake so many of those that wait, who waits longest first. Raises ``UsageError`` without the mutex."""
+        self._notify(number, "notify")
+
+    def _notify(self, number: int, call: str) -> None:
         self._check()
-        self._must_hold()
+        self._must_hold(call)
         waiting, left = self._waiting, number
         for row in waiting.rows(_WAITS):
             if not left:
@@ -102,7 +105,7 @@ class Condition(Mutex):
 
     def notify_all(self) -> None:
         """Wake all that wait. Raises ``UsageError`` where this thread has not the mutex."""
-        self.notify(len(self._parties))
+        self._notify(len(self._parties), "notify_all")
 
     @property
     def _waiting(self) -> Parties:
@@ -110,14 +113,24 @@ class Condition(Mutex):
 
     @property
     def aio(self) -> AsyncCondition:
-        """The same for asyncio."""
+        """The same for asyncio: ``async with condition.aio: await condition.aio.wait()``; all its calls are awaited."""
         if not isinstance(self._aio, AsyncCondition):
             self._aio = AsyncCondition(self)
         return self._aio
 
 
 class AsyncCondition(AsyncMutex):
-    """A condition whose `acquire` and `wait` are awaited."""
+    """A condition for asyncio, all of whose calls are awaited: `notify` and `notify_all`, too. Else as `AsyncMutex`.
+
+    >>> import asyncio
+    >>> from underlay import ipc
+    >>> async def main():
+    ...     condition = ipc.Condition()
+    ...     async with condition.aio:
+    ...         await condition.aio.notify_all()  # nobody waits
+    ...     condition.close()
+    >>> asyncio.run(main())
+    """
 
     def __init__(self, condition: Condition) -> None:
         super().__init__(condition)
@@ -126,13 +139,13 @@ class AsyncCondition(AsyncMutex):
     async def wait(self) -> bool:
         """Release the mutex, wait for a notice, and get it again, also when the task is cancelled."""
         condition = self._condition
-        row = await settled(self.run(condition._enter))
+        row = await settled(self._run(condition._enter))
         self._turn.release()
         try:
             await awaited(lambda slice_s: condition._notified(row, slice_s) or None)
         finally:
             await self._again()
-            notified = await settled(self.run(lambda: condition._end(row)))
+            notified = await settled(self._run(lambda: condition._end(row)))
         return notified
 
     async def _again(self) -> None:
@@ -146,8 +159,8 @@ class AsyncCondition(AsyncMutex):
 
     async def notify(self, number: int = 1) -> None:
         """Wake so many of those that wait."""
-        await settled(self.run(lambda: self._condition.notify(number)))
+        await settled(self._run(lambda: self._condition.notify(number)))
 
     async def notify_all(self) -> None:
         """Wake all that wait."""
-        await settled(self.run(self._condition.notify_all))
+        await settled(self._run(self._condition.notify_all))

@@ -52,12 +52,12 @@ class Event(Shared):
 
     @property
     def aio(self) -> AsyncEvent:
-        """The same for asyncio."""
+        """The same for asyncio: ``await event.aio.wait()``; all else is done on the event itself."""
         return AsyncEvent(self)
 
 
 class AsyncEvent:
-    """An event whose `wait` is awaited."""
+    """An event for asyncio: `wait` is awaited; all else is done on the `Event`. Time-outs are asyncio's own."""
 
     def __init__(self, event: Event) -> None:
         self._event = event

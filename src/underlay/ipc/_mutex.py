@@ -99,14 +99,14 @@ class Mutex(Shared):
     def release(self) -> None:
         """Give it back. Raises ``UsageError`` where this thread does not have it."""
         self._check()
-        self._must_hold()
+        self._must_hold("release")
         self._state[_HOLDER] = 0
         _robust.unlock(self._at)
 
     def mark_consistent(self) -> None:
         """What it guards is in order again after a holder's death. Raises ``UsageError`` without it."""
         self._check()
-        self._must_hold()
+        self._must_hold("mark_consistent")
         self._state[_DAMAGED] = 0
 
     @property
@@ -116,8 +116,10 @@ class Mutex(Shared):
         state = self._state
         return bool(state[_HOLDER] == os.getpid() and state[_THREAD] == threading.get_ident())
 
-    def _must_hold(self) -> None:
+    def _must_hold(self, call: str) -> None:
         if not self.held:
+            if self._aio is not None and self._aio._has_it():
+                raise UsageError(f"a task has {self}, and not this thread", remedy=f"await aio.{call}()")
             raise UsageError(f"this thread does not have {self}", remedy="acquire it first")
 
     def _holder_died(self) -> HolderDied:
@@ -129,8 +131,9 @@ class Mutex(Shared):
     def __enter__(self) -> Mutex:
         try:
             self.acquire()
-        except HolderDied:
+        except HolderDied as died:
             self.release()  # there is no body that could do it; whoever comes next is told, too
+            died.remedy = "give recover=, or call acquire() in place of the with: then it is held, to be put in order"
             raise
         return self
 
@@ -141,7 +144,7 @@ class Mutex(Shared):
 
     @property
     def aio(self) -> AsyncMutex:
-        """The same for asyncio."""
+        """The same for asyncio: ``async with mutex.aio:``, or ``await mutex.aio.acquire()`` and ``release()``."""
         if self._aio is None:
             self._aio = AsyncMutex(self)
         return self._aio
@@ -164,34 +167,48 @@ class Mutex(Shared):
             if self.held:
                 raise UsageError(f"this thread has {self}", remedy="release it before it is closed")
             if self._aio is not None:
-                self._aio.end()
+                self._aio._end()
         super().close()
 
 
 class AsyncMutex:
-    """A mutex whose `acquire` is awaited; the thread that has it is one of its own, and so only one task has it."""
+    """A mutex for asyncio: `acquire`, `release` and `mark_consistent` are awaited; ``async with mutex.aio:`` has it.
+
+    The thread that has it is one of its own, so that one task at a time has it, and the calls of the mutex itself are
+    refused meanwhile. Time-outs are asyncio's own.
+
+    >>> import asyncio
+    >>> from underlay import ipc
+    >>> async def main():
+    ...     mutex = ipc.Mutex()
+    ...     async with asyncio.timeout(1), mutex.aio:
+    ...         pass  # no other task and no other process is here
+    ...     mutex.close()
+    >>> asyncio.run(main())
+    """
 
     def __init__(self, mutex: Mutex) -> None:
         self._mutex = mutex
         self._threads: ThreadPoolExecutor | None = None
-        self._made_in = 0
+        self._made_in = self._thread = 0
         self._turn: asyncio.Lock = asyncio.Lock()
 
     async def acquire(self) -> bool:
-        """Get it; wait while another has it. Raises as `Mutex.acquire` does."""
+        """Get it; wait while another has it. Raises as `Mutex.acquire` does; a call that is cancelled has it not."""
         turn = self._turn
         await turn.acquire()
         try:
             while True:
-                attempt = self.run(lambda: self._mutex.acquire(timeout_s=SLICE_S))
+                attempt = self._run(lambda: self._mutex.acquire(timeout_s=SLICE_S))
                 try:
                     if await asyncio.shield(attempt):
                         return True
                 except asyncio.CancelledError:
                     if await settled(attempt):
-                        await settled(self.run(self._mutex.release))
+                        await settled(self._run(self._mutex.release))
                     raise
-        except HolderDied:
+        except HolderDied as died:
+            died.remedy = "put that in order and await aio.mark_consistent(), or give recover="
             raise  # with the mutex held
         except BaseException:
             turn.release()
@@ -199,21 +216,29 @@ class AsyncMutex:
 
     async def release(self) -> None:
         """Give it back."""
-        await settled(self.run(self._mutex.release))
+        await settled(self._run(self._mutex.release))
         self._turn.release()
 
     async def mark_consistent(self) -> None:
         """What it guards is in order again after a holder's death."""
-        await settled(self.run(self._mutex.mark_consistent))
+        await settled(self._run(self._mutex.mark_consistent))
 
-    def run(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
+    def _run(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
         """Do something in the thread that has the mutex."""
         if self._threads is None or self._made_in != os.getpid():
-            self._threads = ThreadPoolExecutor(1, thread_name_prefix="underlay.ipc")
+            self._threads = ThreadPoolExecutor(1, thread_name_prefix="underlay.ipc", initializer=self._begin)
             self._made_in = os.getpid()
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def end(self) -> None:
+    def _begin(self) -> None:
+        self._thread = threading.get_ident()
+
+    def _has_it(self) -> bool:
+        """Whether the thread of this face has the mutex."""
+        state = self._mutex._state
+        return bool(state[_HOLDER] == os.getpid() == self._made_in and state[_THREAD] == self._thread)
+
+    def _end(self) -> None:
         """End its thread."""
         if self._threads is not None and self._made_in == os.getpid():
             self._threads.shutdown()
@@ -221,8 +246,11 @@ class AsyncMutex:
     async def __aenter__(self) -> AsyncMutex:
         try:
             await self.acquire()
-        except HolderDied:
+        except HolderDied as died:
             await self.release()
+            died.remedy = (
+                "give recover=, or await aio.acquire() in place of the with: then it is held, to be put in order"
+            )
             raise
         return self
 

@@ -155,12 +155,12 @@ class ReadWriteLock(Guarded):
 
     @property
     def aio(self) -> AsyncReadWriteLock:
-        """The same for asyncio."""
+        """The same for asyncio: ``async with lock.aio.reading():`` and ``writing()``."""
         return AsyncReadWriteLock(self)
 
 
 class AsyncReadWriteLock:
-    """A read-write lock that is awaited: ``async with lock.aio.reading():``."""
+    """A read-write lock for asyncio: ``async with lock.aio.reading():``, or ``writing()``; time-outs are asyncio's."""
 
     def __init__(self, lock: ReadWriteLock) -> None:
         self._lock = lock

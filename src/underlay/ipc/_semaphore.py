@@ -114,12 +114,12 @@ class Semaphore(Shared):
 
     @property
     def aio(self) -> AsyncSemaphore:
-        """The same for asyncio."""
+        """The same for asyncio: ``async with semaphore.aio:``; `acquire` is awaited, and ``release()`` is not."""
         return AsyncSemaphore(self)
 
 
 class AsyncSemaphore:
-    """A semaphore whose `acquire` is awaited."""
+    """A semaphore for asyncio: `acquire` is awaited, `release` is an ordinary call. Time-outs are asyncio's own."""
 
     def __init__(self, semaphore: Semaphore) -> None:
         self._semaphore = semaphore

@@ -67,7 +67,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "sim": (".sim._cli", "run a scenario on a simulated internet, from a seed"),
     },
     "Join processes on one machine": {
-        "ipc": (".ipc._kinds_cli", "list the kinds of channel, what each can do, and how much here"),
+        "ipc": (".ipc._kinds_cli", "list the kinds of channel, what each can do, and the names in use"),
         "jobs": (".workers._jobs_cli", "run durable jobs; show, retry and purge them"),
     },
     "Talk to a program by hand": {

@@ -31,6 +31,7 @@ def test_the_table_has_a_row_for_each_kind_and_fits_80_columns_without_colours(u
     assert (done.returncode, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "\x1b" not in done.stdout
+    assert [line for line in done.stdout.splitlines() if line != line.rstrip()] == []
     first_words = [line.split()[0] for line in done.stdout.splitlines() if line and line[0] != " "]
     assert [word for word in first_words if word in ipc.KINDS] == list(ipc.KINDS)
 

@@ -333,6 +333,33 @@ def test_many_senders_come_by_a_name_whenever_they_like() -> None:
             mailbox.receive(timeout_s=0.01)
 
 
+@pytest.mark.usefixtures("names_folder")
+def test_a_name_for_so_many_senders_is_free_when_they_have_come_and_ends_when_they_have_gone() -> None:
+    with ipc.create("ring-many", "orders", senders=2) as mailbox:
+        with ipc.open("orders") as first:
+            first.send(b"one")
+        assert mailbox.receive(timeout_s=PATIENCE_S) == b"one"
+        with pytest.raises(TimeoutError):  # the second is still to come
+            mailbox.receive(timeout_s=0.01)
+        second = ipc.open("orders")
+        with pytest.raises(ipc.NoSuchName):
+            ipc.open("orders", timeout_s=0)
+        with second:
+            second.send(b"two")
+        assert list(mailbox) == [b"two"]
+
+
+@pytest.mark.usefixtures("names_folder")
+def test_senders_are_counted_only_where_there_are_many() -> None:
+    for kind, role in (("pipe", "receiver"), ("ring-many", "sender"), ("mqueue", "receiver")):
+        with pytest.raises(UsageError, match="only the receiver of a ring-many"):
+            ipc.create(kind, "orders", role=role, senders=2)  # type: ignore[arg-type]
+    for number in (0, -1, "two", 1.5):
+        with pytest.raises(UsageError, match="senders"):
+            ipc.create("ring-many", "orders", senders=number)  # type: ignore[arg-type]
+    assert ipc.names() == []
+
+
 # --- batches on any kind ---
 
 
@@ -356,7 +383,7 @@ def test_many_messages_at_once_are_the_same_messages(kind: str) -> None:
         assert receiver.statistics().bytes_received == 6
         sender.send(b"last")
         sender.close()
-        assert receiver.receive_many(5) == [b"last"]
+        assert receiver.receive_many() == [b"last"]
         with pytest.raises(ipc.EndOfMessages):
             receiver.receive_many(5)
 

@@ -17,7 +17,7 @@
     _deadline.py  when a wait is over
     _handover.py  an end on its way to another process; _descriptors.py: whether what came is what was said
     _contract.py  what a kind offers
-    _kinds.py     which kinds there are; _kinds_cli.py: the command that lists them; each is in a file of its own:
+    _kinds.py     which kinds there are; _kinds_cli.py, _names_cli.py: the commands; each is in a file of its own:
     _pipe.py, _unix.py, _seqpacket.py, _fifo.py, _tcp.py with _tcp_ways.py
     _mqueue.py, _sysv.py, _signal.py
     _ring.py, _ring_many.py, _slots.py: in shared memory, with ends of their own, _memory_channel.py, _slot_channel.py
@@ -29,7 +29,7 @@ and what lets processes wait for each other, each in a file of its own: _mutex.p
 _condition.py, _barrier.py, _rwlock.py, on::
 
     _shared.py    a page that processes share; waits are made of short sleeps
-    _named.py     that page as a file, for processes that know nothing of each other but a name
+    _named.py     that page as a file, for processes that know nothing of each other but a name; _lock_names.py: which
     _robust.py    glibc's robust mutex; _guard.py: the same inside the others; _futex.py
     _parties.py   who waits or has it, and who of them is dead; _processes.py: what the kernel says of a process
     _threads.py   a call that waits, awaited
@@ -65,6 +65,7 @@ from ._framed import FramedStream
 from ._framing import Decoder, Delimiter, Framing, LengthPrefix, Netstring, NotFramed, TornMessage
 from ._kinds import KINDS
 from ._listen import AsyncListener, Listener
+from ._lock_names import KnownLock, lock_names
 from ._mutex import Mutex
 from ._objects import Json, MessagePack, NotUnderstood, ObjectChannel, Pickle, Serialiser
 from ._open import create, inherit, listen, open, pair, remove
@@ -93,6 +94,7 @@ __all__ = [
     "HolderDied",
     "Json",
     "Kind",
+    "KnownLock",
     "KnownName",
     "LengthPrefix",
     "Listener",
@@ -120,6 +122,7 @@ __all__ = [
     "create",
     "inherit",
     "listen",
+    "lock_names",
     "names",
     "open",
     "pair",

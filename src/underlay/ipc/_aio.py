@@ -100,7 +100,10 @@ class AsyncChannel:
         self._channel.count_wait(way)
         if way in self._waiting:
             verb = "receives" if isinstance(way, Incoming) else "sends"
-            raise UsageError(f"another task {verb} on {self._channel} already", remedy="let one task do it, or lock")
+            raise UsageError(
+                f"another task {verb} on {self._channel} already",
+                remedy="let one task do it, and pass on by asyncio.Queue",
+            )
         if way.ready is None:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(2, thread_name_prefix="underlay.ipc")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from ._meeting import Meeting
     from ._objects import ObjectChannel, Serialiser
 
+# What receive_many takes at once unless it is told: from some dozens on a batch saves little more.
+MANY: Final = 100
 # Where a kind cannot be polled together with the other side's life, that is looked at so often.
 SLICE_S: Final = 0.05
 # A receive that found nothing makes so many waits begin with poll(2), so that a question and its answer cost no vain
@@ -331,8 +333,11 @@ class Channel:
         self._bytes_received += len(message)
         return message
 
-    def receive_many(self, most: int, *, timeout_s: float | None = None) -> list[bytes]:
-        """The next messages, at least one and up to ``most``; wait while there is none. Raises as `receive` does."""
+    def receive_many(self, most: int = MANY, *, timeout_s: float | None = None) -> list[bytes]:
+        """The next messages, at least one and up to ``most``; wait while there is none. Raises as `receive` does.
+
+        It does not wait until there are so many: it takes those that are there.
+        """
         if most < 1:
             raise UsageError(f"nobody can receive {most} messages", remedy="ask for one or more")
         messages = [self.receive(timeout_s=timeout_s)]
@@ -526,10 +531,10 @@ class Channel:
             for each in self._pollers.values():
                 closing.callback(each.close)
 
-    def expect(self, meeting: Meeting, other_end: End) -> None:
-        """The other end is for who comes for it to a meeting."""
+    def expect(self, meeting: Meeting, other_end: End, visitors: int | None) -> None:
+        """The other end is for so many that come for it to a meeting, or for any number."""
         assert isinstance(self._life, _life.LocalLife)  # others have no name of this kind
-        self._life.expect(meeting, other_end)
+        self._life.expect(meeting, other_end, visitors)
         answers_here(meeting, self._life.look)
 
     def check_open(self) -> None:

@@ -1,7 +1,7 @@
 """The command ``underlay ipc``: which kinds of channel there are, what each can do, and how much here.
 
 This file knows how the table is shown: to a person, as JSON, and to the documentation. What is in it, each kind says
-itself.
+itself; and its actions are of `_names_cli`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Final
 
+from ..errors import UsageError
+from . import _names_cli
 from ._contract import Kind
 from ._kinds import KINDS
 
@@ -30,11 +32,29 @@ _ABILITIES: Final = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``underlay ipc``."""
     parser.description = (
-        "List the kinds of channel between processes: what each can do, and its limits on this machine."
+        "List the kinds of channel between processes: what each can do, and its limits on this machine. "
+        "Or see who has a name, and remove one that nobody has any more."
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the same as one JSON object")
     form.add_argument("--markdown", action="store_true", help="print what is so on every machine, for the docs")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        return actions.add_parser(
+            name,
+            prog=f"underlay ipc {name}",
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            formatter_class=parser.formatter_class,
+            allow_abbrev=False,
+        )
+
+    listing = action("names", "list the names of channels and locks of this user, and who has them")
+    # Said before the action or behind it, it is the same.
+    listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
+    removing = action("remove", "remove a channel's name that a dead process left, or a persistent channel")
+    removing.add_argument("name", metavar="NAME")
 
 
 def in_units(size_bytes: int) -> str:
@@ -80,7 +100,15 @@ def _width() -> int:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the table."""
+    """Print the table, or what the action is."""
+    if args.action is not None:
+        if args.markdown:
+            raise UsageError(f"--markdown is of the table, and not of {args.action}", remedy="leave it out")
+        if args.action == "names":
+            _names_cli.print_names(as_json=args.json)
+        else:
+            _names_cli.remove(args.name)
+        return 0
     if args.markdown:
         print("\n".join(markdown()))
         return 0
@@ -101,7 +129,9 @@ def main(args: argparse.Namespace) -> int:
     for kind in KINDS.values():
         table.add_row(kind.name, kind.summary, in_units(kind.max_message_bytes), _ways(kind), _abilities(kind))
     console = Console(width=_width(), highlight=False)
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))  # cells are filled with blanks
     console.print("\nOf a kind with one way, both_ways=True makes two.")
     for kind in KINDS.values():
         if kind.limited_by:

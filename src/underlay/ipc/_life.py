@@ -211,6 +211,7 @@ class LocalLife(Life):
         self._first_lost: tuple[int, Over] | None = None  # of many
         self._pidfds: dict[int, int] = {}
         self._meeting: Meeting | None = None
+        self._awaited: int | None = 0  # how many are still to come; None for any number
         self._other_end: End | None = None
 
     @property
@@ -223,16 +224,19 @@ class LocalLife(Life):
         """Whether the other side is still awaited, under a name."""
         return self._meeting is not None and not self._meeting.many
 
-    def expect(self, meeting: Meeting, other_end: End) -> None:
-        """The other end is for who comes for it to a meeting; until then it is kept here."""
-        self._meeting, self._other_end = meeting, other_end
+    def expect(self, meeting: Meeting, other_end: End, visitors: int | None) -> None:
+        """The other end is for so many that come for it to a meeting, or for any number; until then it is kept here."""
+        self._meeting, self._other_end, self._awaited = meeting, other_end, visitors
         meeting.before_close = self._about_to_close
 
     def _meet(self) -> None:
         meeting = self._meeting
         if meeting is not None:
             before = meeting.waits()
-            if meeting.answer() is not None and not meeting.many:
+            came = meeting.answer() is not None
+            if came and self._awaited is not None:
+                self._awaited -= 1
+            if came and self._awaited == 0:
                 self._expect_no_more()
             elif meeting.waits() != before:
                 self.version += 1

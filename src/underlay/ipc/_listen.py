@@ -154,7 +154,10 @@ class Listener:
     async def _accept(self) -> Channel:
         while (channel := self._next()) is None:
             if self._wake is not None:
-                raise UsageError(f"another task accepts from {self} already", remedy="let one task do it")
+                raise UsageError(
+                    f"another task accepts from {self} already",
+                    remedy="let one task do it, and pass on by asyncio.Queue",
+                )
             await self._news()
         return channel
 

@@ -109,6 +109,32 @@ def _find(path: str) -> Taken:
     return Taken(-1, True, left)
 
 
+def pages() -> list[tuple[str, bytes, bool]]:
+    """The names there are, in their order, the page of each, and whether a process has it. Raises `FolderLocked`."""
+    where = _folder_of_locks()
+    found = []
+    # With the lock nobody takes a page or gives it up: so a moment's lock on one is met by nobody.
+    with locked(where):
+        for name in sorted(os.listdir(where)):
+            with contextlib.suppress(OSError, UsageError):  # what is none of ours, as a link, is no name
+                _folder.check_name(name, "lock")
+                descriptor = os.open(
+                    os.path.join(where, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+                )
+                with open(descriptor, "rb") as file:
+                    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                        found.append((name, file.read(PAGE_BYTES), _is_had(descriptor)))
+    return found
+
+
+def _is_had(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
 def name_of(descriptor: int) -> str | None:
     """The name of a page, or None where it is none that has one."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -133,12 +133,16 @@ def create(
     wakeup: str | None = None,
     replace: bool = False,
     persistent: bool = False,
+    senders: int | None = None,
 ) -> Channel:
     """One end of a new channel, whose other end is for the process that opens ``name``.
 
     It does not wait for that process, and a sender may send before it comes; what was sent is lost where it never
-    does. It is let in while this end sends, receives or closes. Then the name is free again; where a kind has many
-    senders, a receiver's stays until it closes. ``role`` is what this end does.
+    does. It is let in while this end sends, receives or closes. Then the name is free again. ``role`` is what this end
+    does.
+
+    Where a kind has many senders, a receiver's name stays until it closes, and lets in whoever comes: so it never ends
+    by itself. With ``senders``, so many are let in; then the name is free, and the end comes when all have closed.
 
     A name is for the processes of one user on one machine: letters, digits, ``-``, ``_`` and ``.``. For ``tcp`` it is
     ``host:port`` or ``[host]:port``; port 0 lets the kernel choose, and `Channel.address` says which. Nobody is asked
@@ -158,6 +162,9 @@ def create(
     """
     _check_role(role)
     terms = terms_for(kind, max_message_bytes, capacity, wakeup)
+    many = module_of(kind).KIND.many_senders and role == "receiver" and not persistent
+    if senders is not None:
+        _check_senders(senders, many)
     if persistent:
         return channel_of(_persistent.create(terms, name, role, replace=replace), name)
     network = network_module_of(kind)
@@ -165,7 +172,6 @@ def create(
         return announced(channel_of(network.create(terms, name, role), name))
     if not module_of(kind).KIND.unrelated_processes:
         raise UsageError(f"the kind {kind} cannot have a name", remedy="make both ends with ipc.pair()")
-    many = module_of(kind).KIND.many_senders and role == "receiver"
     receiving, sending = make_ends(terms, role == "both")
     here, there = (sending, receiving) if role == "sender" else (receiving, sending)
     try:
@@ -180,7 +186,7 @@ def create(
         meeting.close()
         there.close()
         raise
-    channel.expect(meeting, there)
+    channel.expect(meeting, there, senders if many else 1)
     return announced(channel)
 
 
@@ -214,6 +220,15 @@ def remove(name: str) -> None:
     Raises `NoSuchName`, and `NameTaken` where its process lives.
     """
     _folder.remove(name, _persistent.give_back)
+
+
+def _check_senders(senders: int, many: bool) -> None:
+    if not many:
+        raise UsageError("only the receiver of a ring-many knows many senders", remedy="leave senders= out")
+    if not isinstance(senders, int):
+        raise UsageError(f"senders={senders!r} is no whole number", remedy="give one, as 4")
+    if senders < 1:
+        raise UsageError(f"nobody can wait for {senders} senders", remedy="give 1 or more, or leave it out")
 
 
 def _check_role(role: str | None) -> None:

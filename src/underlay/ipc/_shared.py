@@ -110,8 +110,8 @@ class Shared:
 
     def _must_fit(self) -> None:
         """Raise ``UsageError`` where what others made under the name is not what is asked for here."""
-        if (found := self._map[_TAG_AT:_STATE_AT]) != self._tag():
-            other = found.rstrip(b"\0").decode(errors="replace")
+        if self._map[_TAG_AT:_STATE_AT] != self._tag():
+            other = class_of(self._map[:_STATE_AT])
             raise UsageError(
                 f"what others have by the name {self.name!r} is a {other}, and no {type(self).__name__}",
                 remedy="take another name",
@@ -224,6 +224,11 @@ class Shared:
 
     def __str__(self) -> str:
         return f"the {type(self).__name__}" if self.name is None else f"the {type(self).__name__} {self.name!r}"
+
+
+def class_of(page: bytes) -> str:
+    """The name of the class that a page with a name says that it is of."""
+    return page[_TAG_AT:_STATE_AT].rstrip(b"\0").decode("ascii", errors="replace")
 
 
 def _rebuild(cls: type[Shared], descriptor: Duplicate) -> Shared:

@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
-__all__ = ["ModelUnavailable", "UnderlayError", "UsageError", "nearest"]
+__all__ = ["ModelUnavailable", "UnderlayError", "UsageError", "nearest", "plural"]
 
 
 class UnderlayError(Exception):
@@ -86,3 +86,12 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     # 0.6 is difflib's own default cutoff: one slip in three letters still matches.
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(names)}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Say how many.
+
+    >>> plural(1, "worker"), plural(3, "worker")
+    ('1 worker', '3 workers')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"

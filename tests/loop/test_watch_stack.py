@@ -126,7 +126,7 @@ def test_a_summary_has_the_worst_first_and_ends_after_twenty_lines() -> None:
     assert lines[0].startswith("calls that held an event loop for more than 50 ms: 30, 438.000 s in all, 29.100 s")
     assert lines[2].split() == ["1", "29.100", "s", "29.100", "s", "app.py:29", "in", "f"]
     assert lines[22].split() == ["10", "at", "other", "lines"]
-    assert lines[23].startswith("a loop was late without a call in it: 1 time")
+    assert lines[23].startswith("a loop was late without a call in it: 1 time (")
 
 
 def test_a_summary_tells_what_was_refused() -> None:

@@ -127,7 +127,7 @@ def test_a_killed_workers_job_is_run_again_at_once_by_a_new_one(
         assert receipt.result(PATIENCE_S) != first
         process.terminate()
         _, said = process.communicate(timeout=PATIENCE_S)
-        assert "was killed by SIGKILL; 1 jobs go back, another starts at once" in said
+        assert "was killed by SIGKILL; 1 job goes back, another starts at once" in said
     assert receipt.job.losses == 1
     assert process.returncode == 0
 
@@ -141,7 +141,7 @@ def test_a_job_that_ends_its_process_counts_as_lost_and_the_others_are_run_whate
     other = app.submit("double", 4)
     done = underlay("jobs", "work", "app:jobs", "--workers", "1", "--until-idle")
     assert done.returncode == 0
-    assert f"ended with status {status}; 1 jobs go back" in done.stderr
+    assert f"ended with status {status}; 1 job goes back" in done.stderr
     assert poison.job.state is JobState.DEAD
     assert str(poison.job.error) == "WorkerLost: its worker died; it was lost 2 times"
     assert other.result(timeout_s=0) == 8

@@ -18,7 +18,7 @@ from asyncio import events
 from collections.abc import Callable
 from typing import Final
 
-from ..errors import UnderlayError
+from ..errors import UnderlayError, plural
 from ._watch_ledger import Ledger, WatchStatistics
 from ._watch_raise import forbid, refused
 from ._watch_stack import Frame
@@ -123,7 +123,6 @@ def summary(
         if rest:
             lines.append(f"  {rest:>5}  at other lines")
     if seen.unplaced:
-        lines.append(
-            f"a loop was late without a call in it: {seen.unplaced} times (the machine was busy, or stood still)"
-        )
+        times = plural(seen.unplaced, "time")
+        lines.append(f"a loop was late without a call in it: {times} (the machine was busy, or stood still)")
     return lines

@@ -140,8 +140,9 @@ class WorkerProcesses:
         place.deaths = 0 if good or code < 0 else place.deaths + 1
         wait_s = _RESTARTS.delay_s(place.deaths, self._chance()) if place.deaths else 0.0
         place.due = time.monotonic() + wait_s
+        back = "1 job goes back" if lost == 1 else f"{lost} jobs go back"
         again = f"in {wait_s:.1f} s" if wait_s else "at once"
-        self._say(f"worker {place.name} {how}; {lost} jobs go back, another starts {again}")
+        self._say(f"worker {place.name} {how}; {back}, another starts {again}")
         return 0
 
     def _take_back(self, name: str) -> int:

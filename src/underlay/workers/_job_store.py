@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import astuple
 from typing import Final
 
-from ..errors import UnderlayError
+from ..errors import UnderlayError, plural
 from ._job_database import Database
 from ._job_errors import JobError, KeyConflict, NoSuchJob, QueueFull
 from ._job_records import Claim, Ending, Job, JobsStatistics, Limits, NewJob, Outcome, StoredEvent
@@ -371,7 +371,7 @@ class Store:
         moved = after_loss(losses=losses, most_losses=standing[6], now=now)
         changed: dict[str, object] = {"losses": losses}
         if moved.event is JobEvent.ABANDONED:
-            error = JobError("WorkerLost", f"{why}; it was lost {losses} times")
+            error = JobError("WorkerLost", f"{why}; it was lost {plural(losses, 'time')}")
             changed["error"] = json.dumps(astuple(error))
         self._move(connection, standing, moved, now, detail=why, **changed)
 

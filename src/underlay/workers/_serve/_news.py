@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...errors import plural
 from ._supervisor import Cause, Policy
 
 __all__ = ["Loss", "News", "say"]
@@ -122,15 +123,6 @@ def say(sentence: str) -> None:
     """Print a line of ours, where there is somewhere to print."""
     if sys.stderr is not None:
         print(f"underlay: {sentence}", file=sys.stderr, flush=True)
-
-
-def plural(count: int, noun: str) -> str:
-    """Say how many.
-
-    >>> plural(1, "worker"), plural(3, "worker")
-    ('1 worker', '3 workers')
-    """
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _in_brackets(sentence: str) -> str:

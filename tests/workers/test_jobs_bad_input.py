@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import re
 import shutil
@@ -69,19 +70,65 @@ def test_two_tasks_of_one_name_are_refused(jobs: Jobs) -> None:
 @pytest.mark.parametrize(
     ("argument", "why"),
     [
-        ({"when": datetime.date(2026, 1, 1)}, r"at \['when'\] stands a date"),
-        ({1: 2}, "a key is 1, and JSON's keys are strings"),
-        (float("nan"), "stands nan, which JSON has no word for"),
-        (b"bytes", "stands a bytes"),
-        (10**5000, "too long for JSON's readers"),
-        (sys.stdout, "stands a "),
+        ({"when": datetime.date(2026, 1, 1)}, r"its part \['when'\] is of the type date, which JSON has no word for"),
+        ({1: 2}, "it has the key 1, and JSON's keys are strings"),
+        (float("nan"), "it is nan, which JSON has no word for"),
+        (b"bytes", "it is of the type bytes, which"),
+        ({1, 2}, "it is of the type set, which JSON has no word for; give plain data"),
+        (10**5000, "it is an integer of 16,610 bits, too long for JSON's readers"),
+        (sys.stdout, "it is of the type "),
     ],
-    ids=["date", "key", "nan", "bytes", "integer", "file"],
+    ids=["date", "key", "nan", "bytes", "set", "integer", "file"],
 )
 def test_arguments_that_json_cannot_say_are_refused_with_their_place(jobs: Jobs, argument: object, why: str) -> None:
-    with pytest.raises(NotSerialisable, match=f"argument 1 of abs cannot be stored: .*{why}"):
+    with pytest.raises(NotSerialisable, match=f"argument 1 of abs cannot be stored: {why}"):
         jobs.submit("abs", argument)
     assert jobs.statistics().waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kwargs", "why"),
+    [
+        ((1,), {}, "missing a required argument: 'second'"),
+        ((1, 2, 3), {}, "too many positional arguments"),
+        ((1, 2), {"third": 3}, "got an unexpected keyword argument 'third'"),
+        ((1, 2), {"second": 3}, "multiple values for argument 'second'"),
+    ],
+)
+def test_arguments_that_the_function_does_not_take_are_refused_before_they_wait(
+    jobs: Jobs, arguments: tuple[int, ...], kwargs: dict[str, int], why: str
+) -> None:
+    @jobs.task
+    def add(first: int, second: int, *, offset: int = 0) -> int:
+        return first + second + offset
+
+    told = re.escape(f"add cannot be called with these arguments: {why}; it takes (first, second, offset=…)")
+    with pytest.raises(UsageError, match=f"^{told}$"):
+        jobs.submit(add, *arguments, kwargs=kwargs)
+    with pytest.raises(UsageError, match=f"^{told}$"):
+        jobs.submit("add", *arguments, kwargs=kwargs)
+    assert jobs.statistics().waiting == 0
+    jobs.submit(add, 1, kwargs={"second": 2, "offset": 3})
+    assert jobs.statistics().waiting == 1
+
+
+def test_a_function_whose_signature_nobody_knows_or_whose_wrapper_adds_to_it_is_called_as_asked(jobs: Jobs) -> None:
+    def with_a_connection(function: Callable[..., str]) -> Callable[..., str]:
+        @functools.wraps(function)
+        def wrapper(*arguments: object) -> str:
+            return function("the connection", *arguments)
+
+        return wrapper
+
+    @jobs.task
+    @with_a_connection
+    def use(connection: str, what: str) -> str:
+        return f"{connection} for {what}"
+
+    jobs.task(name="largest")(max)  # written in C, and without a signature
+    used, largest = jobs.submit(use, "this"), jobs.submit("largest", 1, 2)
+    jobs.work(until_idle=True)
+    assert (used.result(), largest.result()) == ("the connection for this", 2)
 
 
 def test_arguments_that_contain_themselves_or_are_nested_too_deep_are_refused(jobs: Jobs) -> None:
@@ -109,13 +156,13 @@ def test_a_result_that_cannot_be_stored_is_a_dead_letter_and_is_not_computed_aga
     jobs.task(name="give")(lambda: {1, 2})
     receipt = jobs.submit("give")
     assert jobs.work(until_idle=True).failed == 1
-    with pytest.raises(JobFailed, match="the result cannot be stored: stands a set, which JSON has no word for"):
+    with pytest.raises(JobFailed, match="the result cannot be stored: it is of the type set, which JSON"):
         receipt.result()
 
 
 def test_arguments_results_and_errors_that_are_too_long_are_refused_or_cut(tmp_path: Path) -> None:
     with Jobs(tmp_path / "jobs.db", limits=Limits(arguments_bytes=100, result_bytes=100, error_bytes=1000)) as jobs:
-        jobs.task(name="long")(lambda: "x" * 99)
+        jobs.task(name="long")(lambda *unused: "x" * 99)
         jobs.task(name="raise", retries=0)(lambda: (_ for _ in ()).throw(ValueError("x" * 5000)))
         with pytest.raises(
             NotSerialisable, match="argument 1 of long cannot be stored: 202 bytes are more than the limit of 100"

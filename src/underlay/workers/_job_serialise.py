@@ -39,7 +39,7 @@ class JsonSerialiser:
     >>> JsonSerialiser().dumps({"when": {1: "one"}})
     Traceback (most recent call last):
     ...
-    ValueError: at ['when'] a key is 1, and JSON's keys are strings
+    ValueError: its part ['when'] has the key 1, and JSON's keys are strings
     """
 
     def dumps(self, value: object, /) -> bytes:
@@ -57,29 +57,29 @@ def _check(value: object, place: str, depth: int) -> None:
     kind = type(value)
     if value is None or kind in (str, bool):
         return
-    where = f"at {place} " if place else ""
+    what = f"its part {place}" if place else "it"
     if depth > _DEEPEST:
         raise ValueError(f"it is nested deeper than {_DEEPEST} levels, or contains itself")
     if kind is int:
         assert isinstance(value, int)
         if value.bit_length() > _LONGEST_INTEGER_BITS:
-            raise ValueError(f"{where}stands an integer of {value.bit_length():,} bits, too long for JSON's readers")
+            raise ValueError(f"{what} is an integer of {value.bit_length():,} bits, too long for JSON's readers")
     elif kind is float:
         assert isinstance(value, float)
         if not math.isfinite(value):
-            raise ValueError(f"{where}stands {value}, which JSON has no word for")
+            raise ValueError(f"{what} is {value}, which JSON has no word for")
     elif kind is dict:
         assert isinstance(value, dict)
         for key, each in value.items():
             if type(key) is not str:
-                raise ValueError(f"{where}a key is {key!r:.60}, and JSON's keys are strings")
+                raise ValueError(f"{what} has the key {key!r:.60}, and JSON's keys are strings")
             _check(each, f"{place}[{key!r:.60}]", depth + 1)
     elif kind is list or kind is tuple:
         assert isinstance(value, (list, tuple))
         for index, each in enumerate(value):
             _check(each, f"{place}[{index}]", depth + 1)
     else:
-        raise ValueError(f"{where}stands a {kind.__qualname__}, which JSON has no word for")
+        raise ValueError(f"{what} is of the type {kind.__qualname__}, which JSON has no word for")
 
 
 def dumps(serialiser: JobSerialiser, value: object, what: str, most_bytes: int) -> bytes:

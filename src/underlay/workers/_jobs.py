@@ -5,6 +5,7 @@ This file knows tasks by name, receipts, and how a result is waited for. It refu
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import threading
@@ -50,6 +51,7 @@ class Task:
     retries: int
     losses: int
     backoff: Backoff
+    signature: inspect.Signature | None
 
 
 class Jobs:
@@ -145,7 +147,7 @@ class Jobs:
                 # SQLite's integers have 64 bits; 32 are as good as without end.
                 if not 0 <= count < 1 << 32:
                     raise UsageError(f"{word} is a count of 0 or more, not {count}")
-            self.tasks[called] = Task(called, function, retries, losses, backoff or Backoff())
+            self.tasks[called] = Task(called, function, retries, losses, backoff or Backoff(), _signature(function))
             self._names[function] = called
             return function
 
@@ -170,7 +172,8 @@ class Jobs:
         ``key`` is not made twice: the receipt is the first one's. ``delay_s`` is how long to wait before the first try;
         ``retries`` and ``backoff`` stand in for the task's.
 
-        Raises ``UsageError`` for an unknown task, ``NotSerialisable`` for arguments that the serialiser refuses or that
+        Raises ``UsageError`` for an unknown task and for arguments with which the function here cannot be called,
+        ``NotSerialisable`` for arguments that the serialiser refuses or that
         are too long, ``KeyConflict``, ``QueueFull``, and ``JobsUnavailable`` where nothing could be recorded.
         """
         new = self.new_job(task, arguments, kwargs=kwargs, key=key, delay_s=delay_s, retries=retries, backoff=backoff)
@@ -205,6 +208,7 @@ class Jobs:
             raise UsageError(f"delay_s is seconds, 0 or more, not {delay_s}")
         if retries is not None and not 0 <= retries < 1 << 32:
             raise UsageError(f"retries is a count of 0 or more, not {retries}")
+        _check_call(known, arguments, kwargs or {})
         data = self._serialised(known.name, arguments, kwargs or {})
         return NewJob(
             known.name,
@@ -435,3 +439,31 @@ class Jobs:
 
     def __repr__(self) -> str:
         return f"<Jobs {self.path}, {len(self.tasks)} tasks>"
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """What the function takes; None where nobody says, as for some that are written in C."""
+    try:
+        # A wrapper may give what it wraps more than it is given (functools.wraps): it is the wrapper that is called.
+        return inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
+
+
+def _check_call(task: Task, arguments: Sequence[object], kwargs: Mapping[str, object]) -> None:
+    """Raise ``UsageError`` for arguments that the function cannot be called with: each try would fail by them."""
+    if task.signature is None:
+        return
+    try:
+        task.signature.bind(*arguments, **kwargs)
+    except TypeError as error:
+        takes = ", ".join(_as_written(each) for each in task.signature.parameters.values())
+        # 200: it is one sentence on a terminal.
+        raise UsageError(
+            f"{task.name} cannot be called with these arguments: {error}", remedy=f"it takes ({takes:.200})"
+        ) from None
+
+
+def _as_written(parameter: inspect.Parameter) -> str:
+    stars = "*" * (parameter.kind is parameter.VAR_POSITIONAL) + "**" * (parameter.kind is parameter.VAR_KEYWORD)
+    return f"{stars}{parameter.name}{'' if parameter.default is parameter.empty else '=…'}"

@@ -68,7 +68,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Join processes on one machine": {
         "ipc": (".ipc._kinds_cli", "list the kinds of channel, what each can do, and the names in use"),
-        "jobs": (".workers._jobs_cli", "run durable jobs; show, retry and purge them"),
+        "jobs": (".workers._jobs_cli", "run durable jobs; show, retry, cancel and purge them"),
     },
     "Talk to a program by hand": {
         "connect": (".tools._connect", "open a connection and join it to this terminal"),

@@ -22,7 +22,8 @@ and jobs::
     _job_states.py    the life of a job as a table, and when it is tried again; only computes
     _job_store.py     the transactions; _job_database.py: the file; _job_watch.py: who waits hears of changes
     _job_serialise.py, _job_records.py, _job_errors.py
-    _jobs_cli.py      `underlay jobs`; _job_processes.py: the workers that it keeps running
+    _jobs_cli.py      `underlay jobs`: its options; _jobs_cli_people.py: what a person sees and does
+    _jobs_cli_work.py workers; _job_processes.py: keeps them running; _job_ends.py: tells how their jobs end
     _serve/           `underlay serve`: one unmodified server in several workers, under supervision
 
 This room knows threads, processes, engines and the files that they share. It refuses to know event loops, beyond that

@@ -66,6 +66,9 @@ class WorkerProcesses:
         chance: Callable[[], float],
         say: Callable[[str], None],
     ) -> None:
+        self.name = worker_name()
+        """How the names of all workers begin; a dot and a number follow."""
+        self._started = 0
         self._store = store
         self._command = command
         self._places = [_Place() for _ in range(count)]
@@ -75,8 +78,11 @@ class WorkerProcesses:
         self._chance = chance
         self._say = say
 
-    def run(self, stop: threading.Event, *, until_idle: bool) -> int:
-        """Keep them running until ``stop`` is set; give the exit status. ``until_idle`` lets each end by itself."""
+    def run(self, stop: threading.Event, *, until_idle: bool, look: Callable[[], None]) -> int:
+        """Keep them running until ``stop`` is set; give the exit status. ``until_idle`` lets each end by itself.
+
+        ``look()`` is called in between, some fifty times a second.
+        """
         status = 0
         try:
             while not stop.is_set():
@@ -92,13 +98,15 @@ class WorkerProcesses:
                         self._look_whether_stopped(place, place.process)
                 if all(place.due == float("inf") for place in self._places):
                     return status
+                look()
                 stop.wait(_LOOK_S)
         finally:
             self._end_all()
         return status
 
     def _start(self, place: _Place) -> None:
-        place.name = worker_name()
+        self._started += 1
+        place.name = f"{self.name}.{self._started}"
         place.began = time.monotonic()
         place.stopped_at = None
         place.process = subprocess.Popen(

@@ -312,12 +312,22 @@ class Store:
         assert row[0] is not None, "asked for before it was done"
         return bytes(row[0])
 
-    def jobs(self, states: Collection[JobState], limit: int) -> list[Job]:
-        """Tell of the newest jobs in these states, the newest first."""
+    def data(self, number: int) -> tuple[bytes, bytes | None]:
+        """Give a job's arguments and its result, if it has one, as they are stored."""
+        with self.database.reading() as connection:
+            row = connection.execute("SELECT arguments, result FROM jobs WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise self._no_such_job(number)
+        arguments, result = row
+        return bytes(arguments), None if result is None else bytes(result)
+
+    def jobs(self, states: Collection[JobState], limit: int, task: str | None = None) -> list[Job]:
+        """Tell of the newest jobs in these states, of a task or of any, the newest first."""
         marks = ", ".join("?" * len(states))
         with self.database.reading() as connection:
             rows = connection.execute(
-                f"{_JOB} WHERE state IN ({marks}) ORDER BY id DESC LIMIT ?", (*states, limit)
+                f"{_JOB} WHERE state IN ({marks}) AND task = coalesce(?, task) ORDER BY id DESC LIMIT ?",
+                (*states, task, limit),
             ).fetchall()
         return [_job(row) for row in rows]
 

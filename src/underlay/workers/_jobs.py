@@ -397,9 +397,9 @@ class Jobs:
         """Tell how a job stands; raises ``NoSuchJob``."""
         return self.store.job(number)
 
-    def newest(self, *states: JobState, limit: int = 100) -> list[Job]:
-        """Tell of the newest jobs in these states, or in any, the newest first."""
-        return self.store.jobs(states or tuple(JobState), limit)
+    def newest(self, *states: JobState, task: str | None = None, limit: int = 100) -> list[Job]:
+        """Tell of the newest jobs in these states, or in any, and of this task, or of any; the newest first."""
+        return self.store.jobs(states or tuple(JobState), limit, task)
 
     def retry(self, job: int) -> None:
         """Let a dead or cancelled job be tried again; ``UsageError`` for one that is neither."""

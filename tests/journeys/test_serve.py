@@ -35,6 +35,39 @@ def test_a_rolling_restart_under_load_loses_no_request(tmp_path: Path, program: 
         gone(after)
 
 
+@pytest.mark.parametrize("by", ["process", "thread"])
+def test_a_module_serves_as_with_dash_m_and_is_restarted_under_load(tmp_path: Path, by: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["--workers", "2", "--by", by, "-m", "uvicorn", "asgi_app:app", "--app-dir", EXAMPLES, "--port", port]
+    processes = 2 if by == "process" else 1
+    # By itself uvicorn would take uvloop, which cannot stop only accepting: docs/serve.md says what is lost by that.
+    with Group(tmp_path, *words, "--log-level", "warning", "--loop", "asyncio") as group:
+        before = pids(group, processes)
+        assert group.place == ("127.0.0.1", port)
+        with load(group.place, clients=4, per_connection=1) as result:
+            result.until_answered(50)
+            group.ask("restart")
+            after = pids(group, processes)
+            result.until_answered(50)
+        gone(before)
+        assert result.lost == []
+        assert group.stops() == (0, "")
+        gone(after)
+
+
+def test_a_modules_own_words_stay_as_they_are(tmp_path: Path) -> None:
+    said = "import json, sys\nopen('said', 'w').write(json.dumps([__name__, __spec__.name, *sys.argv]))\n"
+    write(tmp_path, "app.py", said + MAIN + "asyncio.run(main())\n")
+    with Group(tmp_path, "--workers", "1", "-mapp", "--workers", "7", "--", "-m", "x") as group:
+        group.ready(1)
+        assert json.loads((tmp_path / "said").read_text()) == [
+            *("__main__", "app", str(tmp_path / "app.py"), "--workers", "7", "--", "-m", "x")
+        ]
+        assert group.command("status").stdout.startswith("-m app at 127.0.0.1:")
+        assert group.stops()[0] == 0
+
+
 def test_a_hangup_restarts_the_workers_one_after_the_other(tmp_path: Path) -> None:
     write(tmp_path, "app.py", MAIN)
     with Group(tmp_path, "app:main", "--workers", "2") as group:

@@ -180,6 +180,14 @@ def test_a_program_that_writes_to_descriptors_of_others_does_not_end_the_group(
 BROKEN = "from nowhere_at_all import x\n"
 
 
+APPLICATIONS = """
+class Asgi:
+    async def __call__(self, scope, receive, send): ...
+asgi = Asgi()
+def wsgi(environ, start_response): ...
+"""
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -187,6 +195,15 @@ BROKEN = "from nowhere_at_all import x\n"
         (["app:mian"], "app:mian: there is no 'mian' in app; did you mean 'main'?"),
         (["app:PORT"], "app:PORT is 'int', which cannot be called; name a coroutine function"),
         (["app:one"], "app:one cannot be called without arguments (missing a required argument: 'x')"),
+        (
+            ["app:asgi"],
+            "app:asgi is an ASGI application, and no server; say `-m uvicorn app:asgi` in its place, or name",
+        ),
+        (["app:wsgi"], "app:wsgi is a WSGI application, and no server; name a function that serves it"),
+        (["-m"], "-m needs the name of a module; an example: -m uvicorn asgi:app"),
+        (["-m", "nothing_here", "app:main"], "there is no module nothing_here; is it installed for "),
+        (["app:main", "-m", "uvicorn"], "serve runs one program, and not both app:main and -m uvicorn; leave one of"),
+        ([], "serve needs a program; say module:function, as in app:main, a script, or -m with a module"),
         (["app"], "'app' names no program; say module:function, as in app:main, or a script, as in app.py"),
         (["..app:main"], "'..app:main' names no program; say module:function, as in app:main, or a script, as"),
         (["missing.py"], "there is no script missing.py; check the path"),
@@ -203,7 +220,7 @@ BROKEN = "from nowhere_at_all import x\n"
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_in_the_asking_is_one_sentence_and_status_2(tmp_path: Path, words: list[str], sentence: str) -> None:
-    write(tmp_path, "app.py", "PORT = 1\ndef one(x): ...\n" + MAIN)
+    write(tmp_path, "app.py", "PORT = 1\ndef one(x): ...\n" + APPLICATIONS + MAIN)
     done = subprocess.run(
         [sys.executable, "-m", "underlay", "serve", *words],
         cwd=tmp_path,

@@ -39,7 +39,7 @@ from ._site.sitecustomize import (
     WATCH_VARIABLE,
 )
 
-__all__ = ["configure", "environment", "main"]
+__all__ = ["check_module", "configure", "environment", "main"]
 
 # The directory that holds nothing but our sitecustomize.
 _SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_site")
@@ -248,7 +248,7 @@ def _program_arguments(program: list[str]) -> list[str]:
         if not value and not rest:
             raise UsageError(f"{kind} needs {_NEEDS[kind]}", remedy=_HINT)
         if kind == "-m":
-            _check_module(value or rest[0])
+            check_module(value or rest[0])
     elif first != "-":
         _check_script(first)
     return program
@@ -298,8 +298,8 @@ def _is_archive(script: str) -> bool:
     return True
 
 
-def _check_module(name: str) -> None:
-    """Raise ``UsageError`` for a module that nobody can find, without importing any.
+def check_module(name: str) -> None:
+    """Raise ``UsageError`` for a module that `python -m` cannot find, without importing any.
 
     A package's own code may add to where its modules are found. So only a clear
     absence counts; what is unclear is left to python.

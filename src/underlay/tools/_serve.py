@@ -15,19 +15,20 @@ from typing import cast
 
 from ..errors import UsageError, nearest
 from ..loop import chosen_by_auto, resolve
-from ..loop._run import environment
-from ..workers._serve import SHARES, WORDS, Group, Options, Policy, Status, as_json, as_table, parse, request
+from ..loop._run import check_module, environment
+from ..workers._serve import SHARES, WORDS, Group, Options, Policy, Program, Status, as_json, as_table, parse, request
 
 __all__ = ["configure", "main"]
 
 _USAGE = """underlay serve [options] PROGRAM [options] [-- ARGUMENT ...]
+       underlay serve [options] -m MODULE [ARGUMENT ...]
        underlay serve --control PATH WORD [--json] [--timeout S]
 where WORD is status, restart, more, fewer or stop"""
 
 _DESCRIPTION = """\
 Run an unmodified asyncio server several times, on one address, under
 supervision. PROGRAM is module:function (a coroutine function, or any function
-that serves until SIGTERM), or a script."""
+that serves until SIGTERM), or a script; -m runs a module as `python -m` does."""
 
 _EPILOG = """\
 Signals: SIGHUP restarts the workers one after the other, the new one first;
@@ -40,6 +41,7 @@ when a restart failed; 2 when PROGRAM or its address cannot be had.
 examples:
   underlay serve app:main --workers 4
   underlay serve --workers 4 --control serve.sock app.py -- --port 8000
+  underlay serve --workers 4 -m uvicorn asgi:app --port 8000
   underlay serve --control serve.sock status"""
 
 # Models that cannot share one listening socket, and why.
@@ -76,7 +78,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_seconds(parser, "--health", policy.health_s, "replace a worker whose loop is blocked so long; 0: don't look")
     _add_seconds(parser, "--backoff", policy.backoff_first_s, "before a start after a crash; doubles")
     _add_seconds(parser, "--backoff-most", policy.backoff_most_s, "the longest such pause")
-    add("program", metavar="PROGRAM", help="module:function, or a script")
+    # Here for the page of help; what follows it is taken off before argparse looks.
+    add("-m", metavar="MODULE", help="run a module, as `python -m` does; all that follows is its own")
+    add("program", metavar="PROGRAM", nargs="?", help="module:function, or a script")
     parse_ours = parser.parse_known_args
 
     def parse_known_args(
@@ -85,12 +89,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         # argparse treats what follows "--" differently from version to version.
         given = list(arguments)
         at = given.index("--") if "--" in given else len(given)
+        at = next((at for at, word in enumerate(given[:at]) if word[:2] == "-m"), at)
         known, unknown = parse_ours(given[:at], namespace)
         if unknown:
             raise UsageError(
                 f"serve has no use for {' '.join(unknown)}", remedy="what is the program's own comes after --"
             )
         known.arguments = given[at + 1 :]
+        if given[at : at + 1] not in ([], ["--"]):
+            if joined := given[at][2:]:  # -mhttp.server
+                known.arguments.insert(0, joined)
+            if not known.arguments:
+                raise UsageError("-m needs the name of a module", remedy="an example: -m uvicorn asgi:app")
+            known.m = known.arguments.pop(0)
         return known, []
 
     parser.parse_known_args = parse_known_args  # type: ignore[method-assign,assignment]
@@ -110,11 +121,27 @@ def _seconds(text: str) -> float:
 def main(args: argparse.Namespace) -> int:
     """Ask a group, or be one until it is told to stop; the exit status."""
     word = args.program
+    if args.m is not None:
+        if word is not None:
+            raise UsageError(
+                f"serve runs one program, and not both {word} and -m {args.m}", remedy="leave one of them out"
+            )
+        check_module(args.m)
+        return _serve(Program(args.m, tuple(args.arguments), is_module=True), args)
+    if word is None:
+        raise UsageError(
+            "serve needs a program", remedy="say module:function, as in app:main, a script, or -m with a module"
+        )
     if ":" not in word and not os.path.exists(word):
         if word in WORDS:
             return _ask(args.control, word, args.json, args.timeout)
         if not word.endswith(".py") and nearest(word, WORDS).startswith("did"):
             raise UsageError(f"{word!r} names no program, and no word for a running group", remedy=nearest(word, WORDS))
+    return _serve(parse(word, args.arguments), args)
+
+
+def _serve(program: Program, args: argparse.Namespace) -> int:
+    """Be a group until it is told to stop; the exit status."""
     if args.json:
         raise UsageError("--json is for the answer of a running group", remedy="say it with status")
     if args.timeout:
@@ -136,7 +163,7 @@ def main(args: argparse.Namespace) -> int:
         backoff_most_s=args.backoff_most,
     )
     options = Options(
-        program=parse(word, args.arguments),
+        program=program,
         workers=count,
         by=args.by,
         share=args.share,

@@ -16,16 +16,29 @@ if TYPE_CHECKING:
     from ._control import WORDS, request
     from ._group import Group, Options
     from ._listeners import SHARES
-    from ._program import parse
+    from ._program import Program, parse
     from ._status import Status, as_json, as_table
     from ._supervisor import Policy
 
-__all__ = ["SHARES", "WORDS", "Group", "Options", "Policy", "Status", "as_json", "as_table", "parse", "request"]
+__all__ = [
+    "SHARES",
+    "WORDS",
+    "Group",
+    "Options",
+    "Policy",
+    "Program",
+    "Status",
+    "as_json",
+    "as_table",
+    "parse",
+    "request",
+]
 
 _WHERE = {
     "Group": "_group",
     "Options": "_group",
     "Policy": "_supervisor",
+    "Program": "_program",
     "SHARES": "_listeners",
     "Status": "_status",
     "WORDS": "_control",

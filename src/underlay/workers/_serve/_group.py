@@ -95,7 +95,7 @@ class Group:
         # By thread, one process holds them all: a restart replaces that process, code and all.
         self._threads = options.workers if options.by == "thread" else 0
         self._supervisor = Supervisor(options.policy)
-        self._news = News(options.program.name, options.policy)
+        self._news = News(options.program.title, options.policy)
         self._listeners = Listeners(options.share)
         self._children: dict[int, Child] = {}
         self._selector = selectors.DefaultSelector()
@@ -325,6 +325,7 @@ class Group:
         order = Order(
             program=self._options.program.name,
             arguments=list(self._options.program.arguments),
+            is_module=self._options.program.is_module,
             calls=-1,
             commands=-1,
             share=self._options.share,
@@ -404,7 +405,7 @@ class Group:
         return Status(
             schema=SCHEMA,
             pid=os.getpid(),
-            program=self._options.program.name,
+            program=self._options.program.title,
             by=self._options.by,
             share=self._options.share,
             wanted=self._threads or self._supervisor.wanted,

@@ -1,4 +1,4 @@
-"""What the person named: ``module:attribute`` or a script; how it is found, and how it is run in a worker.
+"""What the person named: ``module:attribute``, a script or a module; how it is found, and run in a worker.
 
 It refuses to know that there are several workers. What cannot be found is a
 ``UsageError`` before anything of the program has run.
@@ -27,19 +27,27 @@ class Program:
 
     name: str
     arguments: tuple[str, ...] = ()
+    is_module: bool = False  # to be run as `python -m` does
+
+    @property
+    def title(self) -> str:
+        """The program as the person named it."""
+        return f"-m {self.name}" if self.is_module else self.name
 
     @property
     def is_script(self) -> bool:
         """Whether the name is a file's."""
-        return self.name.endswith(".py") or os.path.isfile(self.name)
+        return not self.is_module and (self.name.endswith(".py") or os.path.isfile(self.name))
 
     def load(self) -> Callable[[], object]:
-        """Find it, importing its module, and return what runs it. Raises ``UsageError``."""
+        """Find it, importing the module of a function, and return what runs it. Raises ``UsageError``."""
         sys.argv = [self.name, *self.arguments]
         if self.is_script:
             sys.path.insert(0, os.path.dirname(os.path.realpath(self.name)))
             return self._script
         sys.path.insert(0, os.getcwd())
+        if self.is_module:
+            return self._module
         module_name, _, attribute = self.name.partition(":")
         found: object = _import(module_name)
         for part in attribute.split("."):
@@ -55,6 +63,10 @@ class Program:
             )
         _check_arguments(self.name, found)
         return lambda: _run(found)
+
+    def _module(self) -> None:
+        # In threads without what runpy exchanges meanwhile, as below.
+        runpy.run_module(self.name, run_name="__main__", alter_sys=_is_main_thread())
 
     def _script(self) -> None:
         if _is_main_thread():
@@ -113,9 +125,33 @@ def _check_arguments(name: str, found: Callable[..., object]) -> None:
     try:
         signature.bind()
     except TypeError as error:
+        if (kind := _application(found, signature)) == "ASGI":
+            attribute = name.partition(":")[2]
+            raise UsageError(
+                f"{name} is an ASGI application, and no server",
+                remedy=f"say `-m uvicorn {name}` in its place, or name a main() that calls uvicorn.run({attribute}, …)",
+            ) from error
+        if kind:
+            raise UsageError(
+                f"{name} is a {kind} application, and no server", remedy="name a function that serves it"
+            ) from error
         raise UsageError(
             f"{name} cannot be called without arguments ({error})", remedy="name a function that can"
         ) from error
+
+
+def _application(found: Callable[..., object], signature: inspect.Signature) -> str:
+    """The kind of interface, "ASGI" or "WSGI", whose application this is by the arguments that it takes; or "".
+
+    >>> async def app(scope, receive, send): ...
+    >>> _application(app, inspect.signature(app))
+    'ASGI'
+    """
+    names = [each.name for each in signature.parameters.values() if each.default is each.empty]
+    is_coroutine = any(map(inspect.iscoroutinefunction, (found, type(found).__call__)))
+    if names == ["scope", "receive", "send"] or (is_coroutine and len(names) == 3):
+        return "ASGI"
+    return "WSGI" if names == ["environ", "start_response"] else ""
 
 
 def _run(main: Callable[[], object]) -> None:

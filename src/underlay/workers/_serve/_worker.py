@@ -38,6 +38,7 @@ class Order(TypedDict):
 
     program: str
     arguments: list[str]
+    is_module: bool
     calls: int  # descriptors
     commands: int
     share: str
@@ -80,7 +81,8 @@ class _Worker:
         self._sharing.install()
         threading.Thread(target=self._obey, name="underlay-worker", daemon=True).start()
         try:
-            run = Program(self._order["program"], tuple(self._order["arguments"])).load()
+            order = self._order
+            run = Program(order["program"], tuple(order["arguments"]), order["is_module"]).load()
             if self._order["threads"]:
                 return self._run_threads(run)
             run()

@@ -35,14 +35,24 @@ def test_a_rolling_restart_under_load_loses_no_request(tmp_path: Path, program: 
         gone(after)
 
 
-@pytest.mark.parametrize("by", ["process", "thread"])
-def test_a_module_serves_as_with_dash_m_and_is_restarted_under_load(tmp_path: Path, by: str) -> None:
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        # By itself uvicorn would take uvloop, which cannot stop only accepting (docs/serve.md).
+        (["--by", "process"], ["--loop", "asyncio"]),
+        (["--by", "thread"], ["--loop", "asyncio"]),
+        (["--io", "epoll-et"], []),
+    ],
+    ids=["process", "thread", "model"],
+)
+def test_a_module_serves_as_with_dash_m_and_is_restarted_under_load(
+    tmp_path: Path, ours: list[str], theirs: list[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    words = ["--workers", "2", "--by", by, "-m", "uvicorn", "asgi_app:app", "--app-dir", EXAMPLES, "--port", port]
-    processes = 2 if by == "process" else 1
-    # By itself uvicorn would take uvloop, which cannot stop only accepting: docs/serve.md says what is lost by that.
-    with Group(tmp_path, *words, "--log-level", "warning", "--loop", "asyncio") as group:
+    words = ["--workers", "2", *ours, "-m", "uvicorn", "asgi_app:app", "--app-dir", EXAMPLES, "--port", port]
+    processes = 1 if "thread" in ours else 2
+    with Group(tmp_path, *words, "--log-level", "warning", *theirs) as group:
         before = pids(group, processes)
         assert group.place == ("127.0.0.1", port)
         with load(group.place, clients=4, per_connection=1) as result:
@@ -216,6 +226,10 @@ def test_workers_by_thread_share_one_process_which_a_restart_replaces(tmp_path: 
         assert row["threads"] == 3
         place = group.place
         assert int(speak(place).split()[0]) != row["pid"]  # not the main thread, to which signals come
+        table = group.command("status").stdout.splitlines()
+        assert "3 workers wanted, by thread" in table[1]
+        assert (table[3].split()[3], table[4].split()[3]) == ("threads", "3")
+        assert max(map(len, table)) <= 80
         group.ask("restart")
         gone([row["pid"]])
         assert speak(place).endswith(b" hello\n")

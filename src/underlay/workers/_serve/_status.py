@@ -59,10 +59,20 @@ def as_table(status: Status) -> str:
     app:main at 127.0.0.1:8000
     1 worker wanted, by process, share inherit; supervisor 4700; crashes: 2
     <BLANKLINE>
-        #      pid  state       since   restart  connections     CPU s      MiB
-        1     4711  ready        1:15         0           12      3.25     23.8
+        #      pid  state       since  restart connections     CPU s     MiB
+        1     4711  ready        1:15        0          12      3.25    23.8
+
+    By thread a row is the process that holds them all:
+
+    >>> print(as_table({**status, "by": "thread", "wanted": 3, "workers": [{**row, "threads": 3}]}))
+    app:main at 127.0.0.1:8000
+    3 workers wanted, by thread, share inherit; supervisor 4700; crashes: 2
+    <BLANKLINE>
+        #      pid  state     threads   since  restart connections     CPU s     MiB
+        1     4711  ready           3    1:15        0          12      3.25    23.8
     """
     places = ", ".join(status["listening"]) or "nowhere yet"
+    by_thread = status["by"] == "thread"
     plural = "" if status["wanted"] == 1 else "s"
     lines = [
         _cut(f"{status['program']} at {places}"),
@@ -75,14 +85,18 @@ def as_table(status: Status) -> str:
         lines.append("stopping")
     elif status["next_start_s"] > 0:
         lines.append(f"the next start is put off for {status['next_start_s']:.1f} s, after crashes")
+    threads = f" {'threads':>7}" if by_thread else ""
+    # With the threads, of which a row is the one process, it is 80 columns wide.
     heads = (
-        f"{'#':>5} {'pid':>8}  {'state':<9} {'since':>7}  {'restart':>8} {'connections':>12} {'CPU s':>9} {'MiB':>8}"
+        f"{'#':>5} {'pid':>8}  {'state':<9}{threads} {'since':>7}  "
+        f"{'restart':>7} {'connections':>11} {'CPU s':>9} {'MiB':>7}"
     )
     lines += ["", heads]
     for row in status["workers"]:
+        threads = f" {row['threads']:>7}" if by_thread else ""
         lines.append(
-            f"{row['number']:>5} {row['pid']:>8}  {row['state']:<9} {_duration(row['since_s']):>7}  "
-            f"{row['generation'] - 1:>8} {row['connections']:>12} {row['cpu_s']:>9.2f} {row['rss_bytes'] / 2**20:>8.1f}"
+            f"{row['number']:>5} {row['pid']:>8}  {row['state']:<9}{threads} {_duration(row['since_s']):>7}  "
+            f"{row['generation'] - 1:>7} {row['connections']:>11} {row['cpu_s']:>9.2f} {row['rss_bytes'] / 2**20:>7.1f}"
         )
     return "\n".join(lines)
 

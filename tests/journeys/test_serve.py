@@ -315,3 +315,37 @@ def test_a_client_in_a_worker_may_bind_before_it_connects(tmp_path: Path) -> Non
         for _ in range(5):
             assert speak(group.place) == b"from 127.0.0.2\n"
         assert group.stops() == (0, "")
+
+
+def test_workers_are_watched_where_that_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, "app.py", MAIN.replace("os._exit(3)", "__import__('time').sleep(0.3)"))
+    with Group(tmp_path, "app:main", "--workers", "1", "--watch", "--watch-threshold", "100ms") as group:
+        group.ready(1)
+        with socket.create_connection(group.place, timeout=PATIENCE_S) as sock, sock.makefile("rb") as file:
+            sock.sendall(b"die\n")
+            file.readline()
+        group.stops()
+        said = group.errors.read_text()
+    assert "app.py" in said
+    assert "sleep(0.3)" in said
+
+
+@pytest.mark.parametrize("by", ["process", "thread"])
+@pytest.mark.parametrize("model", [[], ["--io", "uvloop"]], ids=["standard", "uvloop"])
+def test_workers_call_in_the_executor_that_is_named(tmp_path: Path, by: str, model: list[str]) -> None:
+    if model:
+        pytest.importorskip("uvloop")
+    write(tmp_path, "app.py", MAIN.replace("(os.getpid(),", "(await asyncio.to_thread(own),") + OWN)
+    words = ["--executor", "process,max_workers=1", "--by", by, *model]
+    with Group(tmp_path, "app:main", "--workers", "1", *words) as group:
+        (worker,) = pids(group, 1)
+        called_in = int(speak(group.place).split()[0])
+        assert called_in not in (worker, group.process.pid)
+        assert group.stops() == (0, "")
+        gone([called_in])
+
+
+OWN = """
+def own():
+    return os.getpid()
+"""

@@ -214,6 +214,13 @@ def wsgi(environ, start_response): ...
         (["app:main", "--port", "1"], "serve has no use for --port 1; what is the program's own comes after --"),
         (["--io", "epol", "app:main"], "there is no I/O model 'epol'; did you mean 'epoll'?"),
         (["--io", "signal", "app:main"], "the model signal has the kernel signal one process per listening socket"),
+        (["--executor", "proces", "app:main"], "there is no kind of executor 'proces'; did you mean 'process'?"),
+        (
+            ["--watch-threshold", "1s", "app:main"],
+            "--watch-threshold is for --watch, which isn't there; say --watch too",
+        ),
+        (["--watch", "app:mian"], "app:mian: there is no 'mian' in app; did you mean 'main'?"),
+        (["--watch=rise", "app:main"], "--watch has no way 'rise'; say --watch, or --watch=raise"),
         (["--timeout", "1", "app:main"], "--timeout is for the answer of a running group; say it with restart"),
         (["--drain", "-1", "app:main"], "serve: argument --drain: -1 is no number of seconds"),
     ],

@@ -39,7 +39,7 @@ from ._site.sitecustomize import (
     WATCH_VARIABLE,
 )
 
-__all__ = ["check_module", "configure", "environment", "main"]
+__all__ = ["check_module", "configure", "environment", "main", "watch_variable"]
 
 # The directory that holds nothing but our sitecustomize.
 _SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_site")
@@ -160,10 +160,7 @@ def main(args: argparse.Namespace) -> int:
     if args.capture is not None:
         _check_capture(args.capture, args.net)
         env[CAPTURE_VARIABLE] = args.capture
-    if args.watch is not None:
-        env[WATCH_VARIABLE] = _watch_words(args.watch, args.watch_threshold)
-    elif args.watch_threshold is not None:
-        raise UsageError("--watch-threshold is for --watch, which isn't there", remedy="say --watch too")
+    env.update(watch_variable(args.watch, args.watch_threshold))
     if args.executor is not None:
         if not args.executor:
             raise UsageError("--executor needs a kind", remedy="an example: --executor process,max_workers=4")
@@ -171,11 +168,19 @@ def main(args: argparse.Namespace) -> int:
     _become(_program_arguments(args.program), env)
 
 
-def _watch_words(watch: str, threshold: str | None) -> str:
-    """What tells the program's process to watch."""
+def watch_variable(watch: str | None, threshold: str | None) -> dict[str, str]:
+    """What the environment of a process says, so that its loops are watched; empty without ``watch``.
+
+    >>> watch_variable("report", None), watch_variable(None, None)
+    ({'UNDERLAY_WATCH': '50ms report'}, {})
+    """
+    if watch is None:
+        if threshold is not None:
+            raise UsageError("--watch-threshold is for --watch, which isn't there", remedy="say --watch too")
+        return {}
     from ._watch_words import variable_for
 
-    return variable_for(watch, _THRESHOLD if threshold is None else threshold)
+    return {WATCH_VARIABLE: variable_for(watch, _THRESHOLD if threshold is None else threshold)}
 
 
 def _check_capture(file: str, net: str | None) -> None:

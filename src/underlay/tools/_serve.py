@@ -15,7 +15,7 @@ from typing import cast
 
 from ..errors import UsageError, nearest
 from ..loop import chosen_by_auto, resolve
-from ..loop._run import check_module, environment
+from ..loop._run import check_module, environment, watch_variable
 from ..workers._serve import SHARES, WORDS, Group, Options, Policy, Program, Status, as_json, as_table, parse, request
 
 __all__ = ["configure", "main"]
@@ -69,6 +69,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="one listening socket for all, or SO_REUSEPORT (default: inherit)",
     )
     add("--io", metavar="MODEL", help="the I/O model beneath the workers, as in `underlay run`")
+    add(
+        "--watch",
+        metavar="[=raise]",
+        help="report each call that holds a worker's loop, as in `underlay run`",
+    )
+    add("--watch-threshold", metavar="TIME", help="how long a call may hold one, as in `underlay run`")
+    add("--executor", metavar="KIND", help="where to_thread and the like run their calls, as in `underlay run`")
     add("--control", metavar="PATH", help="the control socket to make, or to ask at")
     add("--json", action="store_true", help="answer as one JSON object")
     _add_seconds(parser, "--timeout", 0.0, "for the answer of a running group; 0: no limit")
@@ -90,7 +97,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         given = list(arguments)
         at = given.index("--") if "--" in given else len(given)
         at = next((at for at, word in enumerate(given[:at]) if word[:2] == "-m"), at)
-        known, unknown = parse_ours(given[:at], namespace)
+        # As for `run`, a word after --watch is not its value: that is joined on.
+        ours = ["--watch=report" if word == "--watch" else word for word in given[:at]]
+        known, unknown = parse_ours(ours, namespace)
         if unknown:
             raise UsageError(
                 f"serve has no use for {' '.join(unknown)}", remedy="what is the program's own comes after --"
@@ -149,7 +158,7 @@ def _serve(program: Program, args: argparse.Namespace) -> int:
     count = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
     if not 1 <= count <= _MOST_WORKERS:
         raise UsageError(f"--workers is {count}", remedy=f"say a number from 1 to {_MOST_WORKERS}")
-    if sys.flags.ignore_environment and args.io:
+    if sys.flags.ignore_environment and (args.io or args.watch):
         raise UsageError(
             "python's -I and -E keep underlay from putting a model beneath a program", remedy="leave it out"
         )
@@ -168,9 +177,15 @@ def _serve(program: Program, args: argparse.Namespace) -> int:
         by=args.by,
         share=args.share,
         control=args.control or "",
+        executor=args.executor or "",
         policy=policy,
     )
-    return Group(options, _environment(args.io, args.share)).run()
+    if args.executor == "":
+        raise UsageError("--executor needs a kind", remedy="an example: --executor process,max_workers=4")
+    watch = watch_variable(args.watch, args.watch_threshold)
+    # To be watched, a loop need not be one of ours.
+    model = args.io or ("asyncio" if watch else None)
+    return Group(options, {**_environment(model, args.share), **watch}).run()
 
 
 def _environment(model: str | None, share: str) -> dict[str, str]:

@@ -83,6 +83,7 @@ class Options:
     by: str = "process"
     share: str = "inherit"
     control: str = ""
+    executor: str = ""
     policy: Policy = field(default_factory=Policy)
 
 
@@ -330,6 +331,7 @@ class Group:
             commands=-1,
             share=self._options.share,
             threads=self._threads,
+            executor=self._options.executor,
             supervisor=os.getpid(),
             # Three signs of life may be late before the worker is given up.
             beat_s=self._options.policy.health_s / 4,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -43,6 +44,7 @@ class Order(TypedDict):
     commands: int
     share: str
     threads: int  # 0: the program runs in the main thread
+    executor: str  # the words that describe the one for the loops' default calls, or ""
     supervisor: int  # its process id
     beat_s: float  # 0: nobody looks
 
@@ -65,6 +67,16 @@ def _die_with(supervisor: int) -> None:
         os._exit(1)
 
 
+def _use_executor(words: str) -> None:
+    """Have event loops call in the executor that ``words`` describe what they would call in threads of their own."""
+    from .._default import install_words  # few need it, and each worker would pay for it
+
+    # uvloop's loops, too, where they are there already: the program may import them later.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("uvloop")
+    install_words(words)
+
+
 class _Worker:
     def __init__(self, order: Order, calls: Calls) -> None:
         self._order = order
@@ -82,6 +94,8 @@ class _Worker:
         threading.Thread(target=self._obey, name="underlay-worker", daemon=True).start()
         try:
             order = self._order
+            if order["executor"]:
+                _use_executor(order["executor"])
             run = Program(order["program"], tuple(order["arguments"]), order["is_module"]).load()
             if self._order["threads"]:
                 return self._run_threads(run)

@@ -100,6 +100,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         # As for `run`, a word after --watch is not its value: that is joined on.
         ours = ["--watch=report" if word == "--watch" else word for word in given[:at]]
         known, unknown = parse_ours(ours, namespace)
+        if unknown and known.program is None:
+            return known, unknown  # it is none of the program's, and argparse says what it is
         if unknown:
             raise UsageError(
                 f"serve has no use for {' '.join(unknown)}", remedy="what is the program's own comes after --"

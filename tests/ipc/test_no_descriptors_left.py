@@ -18,6 +18,7 @@ import pytest
 from underlay import ipc
 from underlay.errors import UsageError
 from underlay.ipc import _door
+from underlay.ipc._steps import slept_through
 
 PATIENCE_S = 20.0
 
@@ -210,5 +211,5 @@ def test_who_is_given_an_end_and_has_no_room_for_it_is_told_so(monkeypatch: pyte
     with visitor, host:
         assert _door.answer(host, {"end": {}}, [0] * 5)
         with pytest.raises(OSError, match="no room for the descriptors of a channel: Too many open files"):
-            _door.ask(visitor, "somebody", time.monotonic() + 5)
+            slept_through(_door.asking(visitor, "somebody", time.monotonic() + 5))
     assert len(os.listdir("/proc/self/fd")) == len(before)

@@ -7,6 +7,7 @@
     _meeting.py   two processes meet under a name, and one hands an end over
     _door.py      what they say to each other then
     _folder.py    where names are kept, who has them, and which are stale; _folder_lock.py: one at a time changes them
+    _steps.py     what both faces of open do; _not_awaited.py: what is said to who takes the wrong one
     _channel.py   one end: waits, counts, knows whether the other process lives; _sentences.py: what it says then
     _aio.py       the same end for asyncio
     _objects.py   objects instead of bytes
@@ -68,7 +69,7 @@ from ._listen import AsyncListener, Listener
 from ._lock_names import KnownLock, lock_names
 from ._mutex import Mutex
 from ._objects import Json, MessagePack, NotUnderstood, ObjectChannel, Pickle, Serialiser
-from ._open import create, inherit, listen, open, pair, remove
+from ._open import aio_open, create, inherit, listen, open, pair, remove
 from ._rwlock import ReadWriteLock
 from ._semaphore import Semaphore
 from ._slot_channel import SlotChannel
@@ -119,6 +120,7 @@ __all__ = [
     "TornMessage",
     "ViewKept",
     "WrongOwner",
+    "aio_open",
     "create",
     "inherit",
     "listen",

@@ -22,6 +22,7 @@ from ._end import End
 from ._errors import EndOfMessages, MessageTooLong, PeerGone
 from ._handover import Duplicate, duplicates, word_of
 from ._kinds import module_of, parts_of
+from ._not_awaited import NotAwaited
 from ._poller import Poller
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ SLICE_S: Final = 0.05
 _HUNGRY: Final = 64
 
 
-class Channel:
+class Channel(NotAwaited):
     """One end of a channel that carries messages: bytes, whose boundaries are kept.
 
     Made by `pair`, `create`, `open` and a `Listener`. It is used by one process at a time, and by one thread at a time

@@ -14,8 +14,6 @@ from ..errors import UsageError
 # Whoever waits longer looks again: poll(2) takes 24 days at most, milliseconds in an int. And nothing wakes a thread
 # that waits for what another thread closes (close(2)): so it sees that within half a second.
 _LONGEST_CALL_S: Final = 0.5
-# A socket's time-out goes to poll(2) as well, and nobody looks again: the longest that TCP itself tries is minutes.
-_MOST_SOCKET_S: Final = 86_400.0
 
 
 def deadline(timeout_s: float) -> float:
@@ -44,8 +42,3 @@ def for_epoll_s(left_s: float | None) -> float:
 def for_poll_ms(left_s: float | None) -> float:
     """The same for poll(2), in its unit."""
     return 1000 * for_epoll_s(left_s)
-
-
-def for_socket_s(left_s: float) -> float:
-    """What `socket.settimeout` is told of the time that is left."""
-    return min(left_s, _MOST_SOCKET_S)

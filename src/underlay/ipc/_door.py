@@ -14,7 +14,6 @@ import contextlib
 import errno
 import json
 import os
-import select
 import socket
 import threading
 import time
@@ -23,10 +22,10 @@ from typing import Final, cast
 
 from ..errors import UnderlayError
 from . import _life
-from ._deadline import for_poll_ms
 from ._end import close_all
 from ._errors import HandshakeFailed
 from ._framing import LengthPrefix, LengthPrefixDecoder
+from ._steps import Steps, Wait
 
 VERSION: Final = 1
 _FRAMING: Final = LengthPrefix(max_message_bytes=4096)  # terms and a few numbers have 200
@@ -126,9 +125,9 @@ def answer(visitor: socket.socket, said: dict[str, object], descriptors: Sequenc
         return False
 
 
-def ask(
+def asking(
     connection: socket.socket, who: str, deadline_s: float, process: int = 0
-) -> tuple[dict[str, object], list[int]]:
+) -> Steps[tuple[dict[str, object], list[int]]]:
     """What the process behind a connection answers, and the descriptors that it hands over.
 
     Raises ``ConnectionError`` where it went away, ``TimeoutError``, and `HandshakeFailed` where it speaks otherwise.
@@ -140,13 +139,13 @@ def ask(
     try:
         connection.setblocking(False)
         connection.sendall(_FRAMING.encode(json.dumps({"version": VERSION}).encode()))
-        head = _read(connection, 4, descriptors, deadline_s, pidfd)
+        head = yield from _reading(connection, 4, descriptors, deadline_s, pidfd)
         length = int.from_bytes(head, "big")
         if length > _FRAMING.max_message_bytes:
             raise HandshakeFailed(
                 f"{who} answered {head!r}, which begins no handshake", remedy="see what is there: it is none of ours"
             )
-        said = _understood(_read(connection, length, descriptors, deadline_s, pidfd))
+        said = _understood((yield from _reading(connection, length, descriptors, deadline_s, pidfd)))
         if "refused" in said or said.get("version") != VERSION:
             raise HandshakeFailed(
                 f"{who} does not speak version {VERSION} of the handshake, but {said.get('version')!r}",
@@ -161,7 +160,9 @@ def ask(
             os.close(pidfd)
 
 
-def _read(connection: socket.socket, size_bytes: int, descriptors: list[int], deadline_s: float, pidfd: int) -> bytes:
+def _reading(
+    connection: socket.socket, size_bytes: int, descriptors: list[int], deadline_s: float, pidfd: int
+) -> Steps[bytes]:
     # Not a byte more: what follows may be messages.
     found = b""
     while len(found) < size_bytes:
@@ -170,7 +171,7 @@ def _read(connection: socket.socket, size_bytes: int, descriptors: list[int], de
                 size_bytes - len(found), socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
-            _wait(connection, deadline_s, pidfd)
+            yield from _waiting(connection, deadline_s, pidfd)
             continue
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -185,17 +186,14 @@ def _read(connection: socket.socket, size_bytes: int, descriptors: list[int], de
     return found
 
 
-def _wait(connection: socket.socket, deadline_s: float, pidfd: int) -> None:
+def _waiting(connection: socket.socket, deadline_s: float, pidfd: int) -> Steps[None]:
     answer_those_of_this_thread()
     left_s = deadline_s - time.monotonic()
     if left_s <= 0:
         raise TimeoutError
-    poller = select.poll()
-    poller.register(connection, select.POLLIN)
-    if pidfd >= 0:
-        poller.register(pidfd, select.POLLIN)
-    ready = poller.poll(for_poll_ms(min(left_s, _OWN_SLICE_S) if _of_this_thread() else left_s))
-    if [descriptor for descriptor, _ in ready] == [pidfd]:
+    watched = (connection.fileno(), pidfd) if pidfd >= 0 else (connection.fileno(),)
+    ready = yield Wait(min(left_s, _OWN_SLICE_S) if _of_this_thread() else left_s, watched)
+    if ready == {pidfd}:
         raise ConnectionResetError("it died before it answered")
 
 

@@ -10,13 +10,17 @@ import importlib
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 from ..errors import UsageError, nearest
 from . import _life
 from ._contract import WAKEUPS, Incoming, Kind, Outgoing, Terms
 from ._descriptors import check_socket
 from ._end import End, copies
+from ._steps import Steps
+
+Places: TypeAlias = list[tuple[socket.AddressFamily, tuple[object, ...]]]
+"""What an address of a network stands for, as socket.getaddrinfo says it."""
 
 _MODULES: Final = {
     "pipe": "_pipe",
@@ -65,7 +69,8 @@ class NetworkModule(KindModule, Protocol):
 
     parts_of: Callable[[End], tuple[Incoming | None, Outgoing | None, _life.Life]]
     create: Callable[[Terms, str, str], End]
-    open: Callable[[str, float], End]
+    places: Callable[[str], Places]
+    opening: Callable[[str, Places, float], Steps[End]]
     reception: Callable[[Terms, str, bool], Reception]
 
 

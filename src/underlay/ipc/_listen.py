@@ -24,6 +24,7 @@ from ._end import End
 from ._errors import ChannelClosed
 from ._kinds import Reception, make_ends, module_of, network_module_of
 from ._meeting import Meeting
+from ._not_awaited import NotAwaited
 
 
 class _LocalReception:
@@ -86,7 +87,7 @@ class _NetworkReception:
         return announced(channel_of(end, self._name))
 
 
-class Listener:
+class Listener(NotAwaited):
     """A name, and the processes that open it; made by `listen`. ``for channel in listener`` accepts for ever.
 
     Visitors are let in by `accept` alone; who opens the name waits until then.

@@ -21,6 +21,7 @@ from ._deadline import deadline
 from ._end import End, close_all, end_of
 from ._errors import FolderLocked, HandshakeFailed, NoSuchName, StaleName
 from ._kinds import check
+from ._steps import Steps, Wait
 
 # A name that is not there yet is looked for after so long, and then after twice as long, up to the second.
 _FIRST_PAUSE_S: Final = 0.001
@@ -96,7 +97,7 @@ def _is_trusted(visitor: socket.socket) -> bool:
     return _folder.is_trusted(_folder.credentials(visitor)[1])
 
 
-def come_for(name: str, timeout_s: float) -> End | str:
+def coming_for(name: str, timeout_s: float) -> Steps[End | str]:
     """The end that the process which made a name hands over, or what a persistent name stands for.
 
     Raises `NoSuchName` where nobody has made it within that time, `StaleName`, ``TimeoutError`` where its process did
@@ -117,7 +118,7 @@ def come_for(name: str, timeout_s: float) -> End | str:
                 process, _ = _folder.credentials(connection)
                 who = f"process {process}, which has the channel {name!r},"
                 try:
-                    said, descriptors = _door.ask(connection, who, deadline_s, process)
+                    said, descriptors = yield from _door.asking(connection, who, deadline_s, process)
                 except TimeoutError:
                     raise put_off or TimeoutError(
                         f"{who} did not answer within {timeout_s:g} s: it does so while it sends or receives"
@@ -145,7 +146,7 @@ def come_for(name: str, timeout_s: float) -> End | str:
         left_s = deadline_s - time.monotonic()
         if left_s <= 0:
             raise late
-        time.sleep(min(pause_s, left_s))
+        yield Wait(min(pause_s, left_s))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 

@@ -5,16 +5,19 @@ This file knows the public words. It refuses to know what the ends are made of, 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, overload
 
 from ..errors import UsageError, nearest
 from . import _folder, _persistent
 from ._channel import Channel, announced, channel_of
+from ._end import End
 from ._handover import end_from
-from ._kinds import make_ends, module_of, network_module_of, terms_for
+from ._kinds import NetworkModule, make_ends, module_of, network_module_of, terms_for
 from ._listen import Listener
-from ._meeting import Meeting, come_for
+from ._meeting import Meeting, coming_for
 from ._shared import Shared
+from ._steps import awaited_through, slept_through
 
 if TYPE_CHECKING:
     from ._slot_channel import SlotChannel
@@ -202,8 +205,41 @@ def open(name: str, *, role: Role | None = None, timeout_s: float = _OPEN_TIMEOU
     be reached.
     """
     _check_role(role)
-    network = network_module_of("tcp") if ":" in str(name) else None
-    found = come_for(name, timeout_s) if network is None else network.open(name, timeout_s)
+    network = _network_of(name)
+    if network is None:
+        return _opened(slept_through(coming_for(name, timeout_s)), name, role)
+    return _opened(slept_through(network.opening(name, network.places(name), timeout_s)), name, role)
+
+
+async def aio_open(name: str, *, role: Role | None = None, timeout_s: float = _OPEN_TIMEOUT_S) -> Channel:
+    """As `open`, awaited: the event loop goes on while the name is waited for, and whoever made it may be a task of it.
+
+    It is no face of its own: what it gives is a `Channel`, with its ``aio``. Raises as `open` does. A call that is
+    cancelled has opened nothing; had it just been let in, the other side finds that closed.
+
+    >>> import asyncio
+    >>> from underlay import ipc
+    >>> async def main():
+    ...     with ipc.create("pipe", "example-orders") as mailbox:
+    ...         with await ipc.aio_open("example-orders") as sender:
+    ...             await sender.aio.send(b"two coffees")
+    ...         return await mailbox.aio.receive()
+    >>> asyncio.run(main())
+    b'two coffees'
+    """
+    _check_role(role)
+    network = _network_of(name)
+    if network is None:
+        return _opened(await awaited_through(coming_for(name, timeout_s)), name, role)
+    places = await asyncio.to_thread(network.places, name)
+    return _opened(await awaited_through(network.opening(name, places, timeout_s)), name, role)
+
+
+def _network_of(name: str) -> NetworkModule | None:
+    return network_module_of("tcp") if ":" in str(name) else None
+
+
+def _opened(found: End | str, name: str, role: Role | None) -> Channel:
     if isinstance(found, str):
         return channel_of(_persistent.open(found, role), name)
     channel = announced(channel_of(found, name))

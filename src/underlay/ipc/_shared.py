@@ -27,6 +27,7 @@ from ._deadline import deadline
 from ._descriptors import check_memory, number_of
 from ._errors import ChannelClosed
 from ._handover import Duplicate, NotAlong, must_be_here
+from ._not_awaited import NotAwaited
 from ._parties import ROW_BYTES
 
 # Short enough that two of them and a busy machine stay below a second.
@@ -55,7 +56,7 @@ def slices(timeout_s: float | None) -> Iterator[float]:
         yield min(left_s, SLICE_S)
 
 
-class Shared:
+class Shared(NotAwaited):
     """A page of memory that processes share, in this process."""
 
     name: str | None = None

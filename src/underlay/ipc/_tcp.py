@@ -27,11 +27,13 @@ from typing import Final
 from ..errors import UsageError
 from . import _descriptors, _door
 from ._contract import MAX_MESSAGE_BYTES, Incoming, Kind, Outgoing, Terms
-from ._deadline import deadline, for_socket_s
+from ._deadline import deadline
 from ._end import End, copies, terms_of
 from ._errors import HandshakeFailed, NameTaken, NoSuchName
+from ._kinds import Places
 from ._life import Life, Over
 from ._sockets import socket_of
+from ._steps import Steps, Wait
 from ._tcp_ways import TcpIncoming, TcpOutgoing, goodbye
 
 KIND: Final = Kind(
@@ -58,7 +60,8 @@ _PEER_ROLES: Final = {"receiver": "sender", "sender": "receiver", "both": "both"
 # --- addresses ---
 
 
-def _places(name: str, flags: int = 0) -> list[tuple[socket.AddressFamily, tuple[object, ...]]]:
+def places(name: str, flags: int = 0) -> Places:
+    """What an address stands for; a resolver may be asked, and that takes its time."""
     found = _ADDRESS.fullmatch(name)
     if found is None or int(found["port"]) > 65535:
         raise UsageError(f"{name[:80]!r} is no address", remedy="it is host:port, or [host]:port for IPv6")
@@ -72,7 +75,7 @@ def _said(address: tuple[object, ...]) -> str:
 
 
 def _listen(name: str) -> socket.socket:
-    family, place = _places(name, socket.AI_PASSIVE)[0]
+    family, place = places(name, socket.AI_PASSIVE)[0]
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setblocking(False)
@@ -364,21 +367,20 @@ class TcpReception:
 reception = TcpReception
 
 
-def open(name: str, timeout_s: float) -> End:
-    """An end of a connection to who listens at an address."""
+def opening(name: str, found: Places, timeout_s: float) -> Steps[End]:
+    """An end of a connection to who listens at an address, which stands for these."""
     deadline_s = deadline(timeout_s)
     who = f"whoever listens at {name}"
     while True:
-        for family, place in _places(name):
+        for family, place in found:
             connection = socket.socket(family, socket.SOCK_STREAM)
             with connection:
-                connection.settimeout(for_socket_s(max(deadline_s - time.monotonic(), _PAUSE_S)))
                 try:
-                    connection.connect(place)
+                    yield from _connecting(connection, place, deadline_s)
                     # Where nobody listens, a connection to this machine's own port may meet itself (RFC 9293, 3.5).
                     if connection.getsockname() == connection.getpeername():
                         continue
-                    said, descriptors = _door.ask(connection, who, deadline_s)
+                    said, descriptors = yield from _door.asking(connection, who, deadline_s)
                 except TimeoutError:
                     raise TimeoutError(
                         f"{who} did not answer within {timeout_s:g} s: it does so while it sends, receives or accepts"
@@ -396,7 +398,20 @@ def open(name: str, timeout_s: float) -> End:
             raise NoSuchName(
                 f"nobody listens at {name}", remedy="make it with ipc.create() or ipc.listen(), and see firewalls"
             )
-        time.sleep(_PAUSE_S)
+        yield Wait(_PAUSE_S)
+
+
+def _connecting(connection: socket.socket, place: tuple[object, ...], deadline_s: float) -> Steps[None]:
+    connection.setblocking(False)
+    error = connection.connect_ex(place)
+    while error == errno.EINPROGRESS:
+        left_s = max(deadline_s - time.monotonic(), _PAUSE_S)
+        if (yield Wait(left_s, writable=(connection.fileno(),))):
+            error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        elif time.monotonic() >= deadline_s:
+            raise TimeoutError
+    if error:
+        raise OSError(error, os.strerror(error))
 
 
 def _terms_from(said: dict[str, object], who: str) -> Terms:

@@ -242,6 +242,10 @@ def test_an_unmodified_program_runs_its_calls_there(kind: str, io: str, underlay
     [
         ("proces", "there is no kind of executor 'proces'; did you mean 'process'?"),
         ("process,4", "'4' gives no option a value; say it as in process,max_workers=4"),
+        ("thread,", "'' gives no option a value; say it as in thread,max_workers=4"),
+        ("celery,broker=", "'broker=' gives no option a value; say it as in celery,broker=…"),
+        ("inline,2", "'2' gives no option a value; inline has no options at all"),
+        ("proces,4", "there is no kind of executor 'proces'; did you mean 'process'?"),
         ("process,max_workers=0", "there cannot be 0 workers; max_workers is a number from 1 on"),
         ("", "--executor needs a kind; an example: --executor process,max_workers=4"),
     ],
@@ -249,6 +253,54 @@ def test_an_unmodified_program_runs_its_calls_there(kind: str, io: str, underlay
 def test_a_mistake_is_one_sentence_before_the_program_begins(words: str, sentence: str, underlay: Underlay) -> None:
     done = underlay("run", "--executor", words, "-c", "print('began')")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"underlay: {sentence}\n")
+
+
+UNREACHABLE = "underlay: no broker answers at redis://127.0.0.1:1: Connection refused; "
+
+
+def test_an_executor_that_cannot_be_made_ends_the_program_with_one_sentence(underlay: Underlay, tmp_path: Path) -> None:
+    pytest.importorskip("celery", reason="celery is not installed; remedy: pip install 'underlay[workers]'")
+    (tmp_path / "app.py").write_text(APP)
+    done = underlay("run", "--executor", "celery,broker=redis://127.0.0.1:1", "app.py")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(UNREACHABLE) and done.stderr.count("\n") == 1
+
+
+CATCHES = """
+import asyncio, sys
+from underlay.workers import EngineUnavailable
+
+async def main():
+    try:
+        await asyncio.to_thread(print)
+    except EngineUnavailable as error:
+        print("caught", str(error)[:16])
+    {then}
+
+{before}
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "said"),
+    [
+        ("", "", None),
+        ("", "raise KeyError('another')", "Traceback"),
+        ("sys.excepthook = lambda *error: print(error[0].__name__)", "await asyncio.to_thread(print)", None),
+    ],
+    ids=["catches", "another", "hook"],
+)
+def test_an_executor_that_cannot_be_made_is_the_programs_to_catch(
+    underlay: Underlay, tmp_path: Path, before: str, then: str, said: str | None
+) -> None:
+    pytest.importorskip("celery", reason="celery is not installed; remedy: pip install 'underlay[workers]'")
+    (tmp_path / "app.py").write_text(CATCHES.format(before=before, then=then))
+    done = underlay("run", "--executor", "celery,broker=redis://127.0.0.1:1", "app.py")
+    assert done.stdout.splitlines() == ["caught no broker answer"] + ["EngineUnavailable"] * bool(before)
+    assert (done.stderr.splitlines() or [""])[0].startswith(said or "")
+    assert bool(done.stderr) == (said is not None)
+    assert done.returncode == (1 if then else 0)
 
 
 def test_a_call_that_cannot_leave_the_process_is_one_clear_error(installed: None, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ by a queue of the executor's own, so no result backend is needed and no result i
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -25,7 +26,7 @@ from typing import Any
 from ..errors import UsageError
 from ._celery_folder import NAME as FOLDER_SCHEME
 from ._celery_task import TASK, make_app, reply_queue
-from ._contract import EngineUnavailable, Kind
+from ._contract import EngineUnavailable, Kind, reason_of
 from ._letters import Letters
 from ._packages import package
 from ._pool import PoolExecutor
@@ -169,11 +170,27 @@ def _drop(message: object, error: Exception) -> None:
     """Pass over what is no JSON in the queue of answers, and was not opened: it is a stranger's."""
 
 
-def _require_broker(app: App) -> None:
-    """Raise ``EngineUnavailable`` where nobody answers."""
+def _without_passwords(url: str) -> str:
+    """The URL of a broker, or several in a row, as it was written, with what may be secret left out.
+
+    >>> _without_passwords("redis://127.0.0.1:1"), _without_passwords("redis://:a@b@h/0;amqp://me:c@i//?password=d")
+    ('redis://127.0.0.1:1', 'redis://:**@h/0;amqp://me:**@i//?…')
+    """
+    shown = []
+    for each in re.split(r";(?=[\w+.-]+://)", url):  # a password may have a semicolon
+        scheme, separator, rest = each.partition("://")
+        rest, query, _ = rest.partition("?")
+        user, at, place = rest.rpartition("@")
+        name, colon, _ = user.partition(":")
+        shown.append(f"{scheme}{separator}{name}{colon and ':**'}{at}{place}{query and '?…'}")
+    return ";".join(shown)
+
+
+def _require_broker(app: App, broker: str | None = None) -> None:
+    """Raise ``EngineUnavailable`` where nobody answers; ``broker`` is its URL as it was written."""
     try:
         connection = app.connection_for_write(connect_timeout=_CONNECT_TIMEOUT_S)
-        shown = connection.as_uri()  # without the password
+        shown = connection.as_uri() if broker is None else _without_passwords(broker)
     except Exception as error:
         # What is wrong with a URL is told with a part of it, which may be the password's; a scheme is none.
         what = str(error.args[0]) if isinstance(error, (KeyError, ImportError)) else "it cannot be read"
@@ -187,7 +204,7 @@ def _require_broker(app: App) -> None:
             connection.default_channel  # noqa: B018  Redis connects only then
     except Exception as error:
         raise EngineUnavailable(
-            f"no broker answers at {shown}: {error}",
+            f"no broker answers at {shown}: {reason_of(error)}",
             remedy="start it, or leave broker= out for a folder of this machine",
         ) from error
 
@@ -255,7 +272,7 @@ def make(
     }
     try:
         made = make_app(words)
-        _require_broker(made)
+        _require_broker(made, broker)
     except BaseException:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

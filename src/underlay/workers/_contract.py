@@ -5,12 +5,13 @@ This file knows the columns of the table of kinds, and the errors. It refuses to
 
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import dataclass
 
 from ..errors import UnderlayError
 
-__all__ = ["EngineUnavailable", "Kind", "NotPicklable", "RemoteFailure", "RemoteTraceback"]
+__all__ = ["EngineUnavailable", "Kind", "NotPicklable", "RemoteFailure", "RemoteTraceback", "reason_of"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Kind:
     """What has to be installed besides underlay."""
 
 
+# Long enough for an address and what is wrong with it; libraries append what they tried.
+_LONGEST_REASON = 200
+
+
 class NotPicklable(UnderlayError, pickle.PicklingError):
     """A call, or what came of it, cannot be brought to another process."""
 
@@ -55,3 +60,22 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something could not be reached, as a part of a sentence: the kernel's word, where it lies below.
+
+    >>> reason_of(ConnectionRefusedError(111, "Connection refused"))
+    'Connection refused'
+    >>> reason_of(ValueError("No such\\nthing."))
+    'No such thing'
+    """
+    below: BaseException | None = error
+    for _ in range(16):  # a library wraps another's errors a few times; a chain may be a circle
+        if below is None:
+            break
+        if isinstance(below, OSError) and below.errno is not None and below.strerror:
+            # getaddrinfo(3) has numbers of its own, below 0; asyncio has a sentence in the place of strerror(3)'s.
+            return os.strerror(below.errno) if below.errno > 0 else below.strerror
+        below = below.__cause__ or below.__context__
+    return " ".join(f"{error}".split()).rstrip(".")[:_LONGEST_REASON] or type(error).__name__

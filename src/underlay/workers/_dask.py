@@ -19,7 +19,7 @@ import uuid
 from typing import Any
 
 from ..errors import UsageError
-from ._contract import EngineUnavailable, Kind
+from ._contract import EngineUnavailable, Kind, reason_of
 from ._letters import Letters
 from ._packages import package
 from ._pickling import perform
@@ -206,7 +206,7 @@ def make(
             client = distributed.Client(address, security=security, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise EngineUnavailable(
-                f"no scheduler of Dask answers at {address}: {error}",
+                f"no scheduler of Dask answers at {address}: {reason_of(error)}",
                 remedy="start it, or leave address= out for one of this process",
             ) from error
     lanes = max_workers or sum(client.nthreads().values()) or 1

@@ -15,16 +15,17 @@ import concurrent.futures
 import functools
 import sys
 import threading
+import weakref
 from asyncio import base_events
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from types import ModuleType
+from types import ModuleType, TracebackType
 
-from ..errors import UsageError
+from ..errors import UnderlayError, UsageError
 from ._bounded import BoundedExecutor
 from ._context import InContext, parted
 from ._inline import InlineExecutor
-from ._kinds import check_options, executor, require
+from ._kinds import check_options, executor, options_of, require
 
 __all__ = ["install", "install_words", "parse", "redirect_uvloop"]
 
@@ -153,14 +154,22 @@ def parse(words: str) -> tuple[str, dict[str, object]]:
     ('process', {'max_workers': 4})
     """
     kind, *rest = words.split(",")
+    options_of(kind)  # for its complaint
     options: dict[str, object] = {}
     for each in rest:
         name, equals, value = each.partition("=")
         if not equals or not value:
-            raise UsageError(f"{each!r} gives no option a value", remedy="say it as in process,max_workers=4")
+            raise UsageError(f"{each!r} gives no option a value", remedy=_example(kind, name))
         options[name] = int(value) if value.isdecimal() else value
     check_options(kind, options)
     return kind, options
+
+
+def _example(kind: str, name: str) -> str:
+    known = options_of(kind)
+    if not known:
+        return f"{kind} has no options at all"
+    return f"say it as in {kind},{name}=…" if name in known else f"say it as in {kind},max_workers=4"
 
 
 def install_words(words: str) -> Callable[[], None]:
@@ -174,14 +183,36 @@ def install_words(words: str) -> Callable[[], None]:
 
 
 class _Lazy:
+    """The executor that some words describe, made when it is first asked for."""
+
     def __init__(self, kind: str, options: dict[str, object]) -> None:
         self._kind = kind
         self._options = options
         self._lock = threading.Lock()
         self._executor: Executor | None = None
+        self._errors: weakref.WeakSet[BaseException] = weakref.WeakSet()
 
     def __call__(self) -> Executor:
         with self._lock:
             if self._executor is None:
-                self._executor = executor(self._kind, **self._options)
+                try:
+                    self._executor = executor(self._kind, **self._options)
+                except UnderlayError as error:
+                    self._tell_at_the_end(error)
+                    raise
             return self._executor
+
+    def _tell_at_the_end(self, error: UnderlayError) -> None:
+        """Where the program ends by this error, print its sentence alone: it is not the program that is at fault.
+
+        The program may catch it, and one that has a hook of its own keeps that.
+        """
+        self._errors.add(error)
+        if sys.excepthook is sys.__excepthook__:
+            sys.excepthook = self._print_sentence
+
+    def _print_sentence(self, kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+        if error not in self._errors:
+            sys.__excepthook__(kind, error, at)
+        elif sys.stderr is not None:
+            print(f"underlay: {error}", file=sys.stderr, flush=True)

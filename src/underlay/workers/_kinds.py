@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 from ..errors import UsageError, nearest
 from ._contract import Kind
 
-__all__ = ["KINDS", "check_options", "executor", "require"]
+__all__ = ["KINDS", "check_options", "executor", "options_of", "require"]
 
 _MODULES: Final = {
     "inline": "_inline",
@@ -56,9 +56,18 @@ KINDS: Final[Mapping[str, Kind]] = _Kinds()
 """What each kind can do, by its name; the file of one is loaded when it is asked for."""
 
 
+def options_of(kind: str) -> list[str]:
+    """Name the options of a kind. Raises ``UsageError`` for one that does not exist.
+
+    >>> options_of("thread"), options_of("inline")
+    (['max_workers'], [])
+    """
+    return list(inspect.signature(_module_of(kind).make).parameters)
+
+
 def check_options(kind: str, options: Mapping[str, object]) -> None:
     """Raise ``UsageError`` for a kind that does not exist, and for options that it does not know."""
-    known = list(inspect.signature(_module_of(kind).make).parameters)
+    known = options_of(kind)
     for name in options:
         if name not in known:
             raise UsageError(

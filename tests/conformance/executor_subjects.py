@@ -113,6 +113,10 @@ def echo(value: object) -> object:
     return value
 
 
+def folder(_: object) -> str:
+    return os.getcwd()
+
+
 def pid() -> int:
     return os.getpid()
 

@@ -119,6 +119,12 @@ def test_a_call_runs_where_the_kind_says(kind: Subject, shared: Executor) -> Non
     assert (shared.submit(work.pid).result(PATIENCE_S) != os.getpid()) is kind.other_process
 
 
+def test_calls_run_in_the_programs_folder(kind: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with kind.make() as executor:
+        assert set(executor.map(work.folder, range(2 * MAX_WORKERS))) == {str(tmp_path)}
+
+
 def test_an_exception_is_the_callers_with_the_traceback_from_there(shared: Executor) -> None:
     future = shared.submit(work.raise_value_error, "no")
     with pytest.raises(ValueError) as caught:

@@ -169,7 +169,7 @@ RUN = ("run", "--net", "lo", "-c", "pass")
         (("--help",), "underlay.errors"),
         (("--help",), "underlay.cli"),
         (("net", "list"), "underlay.cli"),
-        (("net", "list"), "underlay.link._tuntap"),
+        (("net", "list"), "underlay.link._segmentation"),
         (("net", "list"), "underlay.tools._net_shell"),
         (("models",), "underlay.loop._models"),
         (RUN, "argparse"),

@@ -14,10 +14,10 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
+
+from ._netlink import ACK, CREATE, DUMP, EXCLUSIVE, Netlink, attribute, attributes
 
 __all__ = ["InterfaceAddress", "LinkInfo", "Rtnetlink"]
 
@@ -29,14 +29,6 @@ _NEWADDR: Final = 20
 _GETADDR: Final = 22
 _NEWROUTE: Final = 24
 _GETROUTE: Final = 26
-# linux/netlink.h
-_ERROR: Final = 2
-_DONE: Final = 3
-_REQUEST: Final = 0x1
-_ACK: Final = 0x4
-_DUMP: Final = 0x300
-_CREATE: Final = 0x400
-_EXCLUSIVE: Final = 0x200
 # linux/if_link.h and linux/veth.h
 _IFLA_ADDRESS: Final = 1
 _IFLA_IFNAME: Final = 3
@@ -80,20 +72,10 @@ _NO_ROUTE: Final = {
     errno.EAFNOSUPPORT,
 }
 
-_HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
-_ATTRIBUTE: Final = struct.Struct("=HH")  # struct rtattr: length, type
 _IFINFO: Final = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _IFADDR: Final = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix, flags, scope, index
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _U32: Final = struct.Struct("=I")
-_I32: Final = struct.Struct("=i")
-
-# The kernel answers within the system call; only a lost answer would make us wait.
-_ANSWER_S: Final = 5.0
-# A dump comes in parts of at most 32 KiB (net/netlink/af_netlink.c, netlink_dump).
-_PART_BYTES: Final = 1 << 16
-# The type of an attribute stands in the lower 14 bits: NLA_TYPE_MASK.
-_TYPE_MASK: Final = 0x3FFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +108,7 @@ class InterfaceAddress:
     text: str
 
 
-class Rtnetlink:
+class Rtnetlink(Netlink):
     """A socket to the kernel's own network configuration, in the namespace of the thread that makes it.
 
     >>> with Rtnetlink() as kernel:
@@ -135,43 +117,29 @@ class Rtnetlink:
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._socket.settimeout(_ANSWER_S)
-        self._sequence = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+        super().__init__(socket.NETLINK_ROUTE)
 
     # --- what is there ---------------------------------------------------------------------------------
 
     def links(self) -> list[LinkInfo]:
         """List every interface of the namespace."""
-        return [_link(body) for body in self._ask(_GETLINK, _DUMP, _IFINFO.pack(0, 0, 0, 0, 0))]
+        return [_link(body) for body in self.ask(_GETLINK, DUMP, _IFINFO.pack(0, 0, 0, 0, 0))]
 
     def link(self, name: str) -> LinkInfo:
         """Describe the interface called ``name``; ``OSError`` with ENODEV when there is none."""
-        body = _IFINFO.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
-        for answer in self._ask(_GETLINK, 0, body):
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        for answer in self.ask(_GETLINK, 0, body):
             return _link(answer)
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
     def addresses(self) -> list[InterfaceAddress]:
         """List the addresses of every interface of the namespace."""
         found = []
-        for body in self._ask(_GETADDR, _DUMP, _IFADDR.pack(0, 0, 0, 0, 0)):
+        for body in self.ask(_GETADDR, DUMP, _IFADDR.pack(0, 0, 0, 0, 0)):
             _, prefix_bits, _, _, index = _IFADDR.unpack_from(body)
-            attributes = dict(_attributes(body, _IFADDR.size))
+            attrs = dict(attributes(body, _IFADDR.size))
             # On a point-to-point link IFA_ADDRESS is the peer's; IFA_LOCAL is ours where it is given.
-            packed = attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS]
+            packed = attrs.get(_IFA_LOCAL) or attrs[_IFA_ADDRESS]
             found.append(InterfaceAddress(index, f"{ipaddress.ip_address(packed)}/{prefix_bits}"))
         return found
 
@@ -179,50 +147,50 @@ class Rtnetlink:
         """The index of the interface by which the kernel would send to ``address``; None where it has no route."""
         ip = ipaddress.ip_address(address)
         family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-        body = _RTMSG.pack(family, ip.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, ip.packed)
+        body = _RTMSG.pack(family, ip.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, ip.packed)
         try:
-            answers = self._ask(_GETROUTE, 0, body)
+            answers = self.ask(_GETROUTE, 0, body)
         except OSError as error:
             if error.errno in _NO_ROUTE:
                 return None
             raise
-        found = dict(_attributes(answers[0], _RTMSG.size)).get(_RTA_OIF) if answers else None
+        found = dict(attributes(answers[0], _RTMSG.size)).get(_RTA_OIF) if answers else None
         return None if found is None else int(_U32.unpack(found)[0])
 
     # --- changes ---------------------------------------------------------------------------------------
 
     def set_up(self, index: int, *, up: bool = True) -> None:
         """Bring an interface up, or down."""
-        self._ask(_NEWLINK, _ACK, _IFINFO.pack(0, 0, index, _IFF_UP if up else 0, _IFF_UP))
+        self.ask(_NEWLINK, ACK, _IFINFO.pack(0, 0, index, _IFF_UP if up else 0, _IFF_UP))
 
     def set_mtu(self, index: int, mtu_bytes: int) -> None:
         """Set the largest packet; EINVAL when the device cannot have that."""
-        self._change(index, _attribute(_IFLA_MTU, _U32.pack(mtu_bytes)))
+        self._change(index, attribute(_IFLA_MTU, _U32.pack(mtu_bytes)))
 
     def set_mac(self, index: int, mac: bytes) -> None:
         """Set the MAC address of six bytes."""
-        self._change(index, _attribute(_IFLA_ADDRESS, mac))
+        self._change(index, attribute(_IFLA_ADDRESS, mac))
 
     def set_alias(self, index: int, alias: str) -> None:
         """Attach a text of at most 255 bytes, which ``ip link`` shows."""
-        self._change(index, _attribute(_IFLA_IFALIAS, alias.encode()))
+        self._change(index, attribute(_IFLA_IFALIAS, alias.encode()))
 
     def move_to_namespace(self, index: int, namespace_fd: int) -> None:
         """Move an interface to the network namespace that the descriptor stands for; it comes there down."""
-        self._change(index, _attribute(_IFLA_NET_NS_FD, _U32.pack(namespace_fd)))
+        self._change(index, attribute(_IFLA_NET_NS_FD, _U32.pack(namespace_fd)))
 
     def delete_link(self, index: int) -> None:
         """Delete an interface; of a pair of veths both go."""
-        self._ask(_DELLINK, _ACK, _IFINFO.pack(0, 0, index, 0, 0))
+        self.ask(_DELLINK, ACK, _IFINFO.pack(0, 0, index, 0, 0))
 
     def create_veth(self, name: str, peer: str, *, peer_namespace_fd: int | None = None) -> None:
         """Make two interfaces that are each other's cable; the peer may be born in another namespace."""
-        far = _IFINFO.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, peer.encode() + b"\0")
+        far = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, peer.encode() + b"\0")
         if peer_namespace_fd is not None:
-            far += _attribute(_IFLA_NET_NS_FD, _U32.pack(peer_namespace_fd))
-        info = _attribute(_IFLA_INFO_KIND, b"veth\0") + _attribute(_IFLA_INFO_DATA, _attribute(_VETH_INFO_PEER, far))
-        body = _IFINFO.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
-        self._ask(_NEWLINK, _ACK | _CREATE | _EXCLUSIVE, body + _attribute(_IFLA_LINKINFO, info))
+            far += attribute(_IFLA_NET_NS_FD, _U32.pack(peer_namespace_fd))
+        info = attribute(_IFLA_INFO_KIND, b"veth\0") + attribute(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, far))
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        self.ask(_NEWLINK, ACK | CREATE | EXCLUSIVE, body + attribute(_IFLA_LINKINFO, info))
 
     def add_address(self, index: int, address: str) -> None:
         """Give an interface an address such as ``10.9.0.1/24`` or ``fd00::1/64``; EEXIST when it has it.
@@ -232,15 +200,15 @@ class Rtnetlink:
         """
         interface = ipaddress.ip_interface(address)
         packed, prefix_bits = interface.packed, interface.network.prefixlen
-        attributes = _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+        attrs = attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
         if interface.version == 4:
             family, flags = socket.AF_INET, 0
             if prefix_bits < 31:  # RFC 3021: a /31 has no broadcast address, and neither has a /32
-                attributes += _attribute(_IFA_BROADCAST, interface.network.broadcast_address.packed)
+                attrs += attribute(_IFA_BROADCAST, interface.network.broadcast_address.packed)
         else:
             family, flags = socket.AF_INET6, _IFA_F_NODAD
         body = _IFADDR.pack(family, prefix_bits, flags, _RT_SCOPE_UNIVERSE, index)
-        self._ask(_NEWADDR, _ACK | _CREATE | _EXCLUSIVE, body + attributes)
+        self.ask(_NEWADDR, ACK | CREATE | EXCLUSIVE, body + attrs)
 
     def add_route(self, prefix: str, *, via: str | None = None, index: int | None = None) -> None:
         """Add a route to ``prefix`` by a gateway, an interface, or both; EEXIST when there is one."""
@@ -249,79 +217,33 @@ class Rtnetlink:
         scope = _RT_SCOPE_LINK if via is None and network.version == 4 else _RT_SCOPE_UNIVERSE
         body = _RTMSG.pack(family, network.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, _RTN_UNICAST, 0)
         if network.prefixlen:
-            body += _attribute(_RTA_DST, network.network_address.packed)
+            body += attribute(_RTA_DST, network.network_address.packed)
         if via is not None:
-            body += _attribute(_RTA_GATEWAY, ipaddress.ip_address(via).packed)
+            body += attribute(_RTA_GATEWAY, ipaddress.ip_address(via).packed)
         if index is not None:
-            body += _attribute(_RTA_OIF, _U32.pack(index))
-        self._ask(_NEWROUTE, _ACK | _CREATE | _EXCLUSIVE, body)
+            body += attribute(_RTA_OIF, _U32.pack(index))
+        self.ask(_NEWROUTE, ACK | CREATE | EXCLUSIVE, body)
 
-    # --- the exchange ----------------------------------------------------------------------------------
-
-    def _change(self, index: int, attributes: bytes) -> None:
-        self._ask(_NEWLINK, _ACK, _IFINFO.pack(0, 0, index, 0, 0) + attributes)
-
-    def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
-        """Send one request; return the bodies of its answers, without headers. A refusal is raised."""
-        self._sequence += 1
-        length = _HEADER.size + len(body)
-        self._socket.send(_HEADER.pack(length, kind, flags | _REQUEST, self._sequence, 0) + body)
-        answers: list[bytes] = []
-        while True:
-            part = self._socket.recv(_PART_BYTES)
-            start = 0
-            while start < len(part):
-                size, answer, _, sequence, _ = _HEADER.unpack_from(part, start)
-                inside = part[start + _HEADER.size : start + size]
-                start += _aligned(size)
-                if sequence != self._sequence:
-                    continue  # left over from a request that timed out
-                if answer == _ERROR:
-                    if (number := -_I32.unpack_from(inside)[0]) != 0:
-                        raise OSError(number, os.strerror(number))
-                    return answers
-                if answer == _DONE:
-                    return answers
-                answers.append(inside)
-                if flags & (_DUMP | _ACK) == 0:
-                    return answers
-
-
-def _aligned(size: int) -> int:
-    """NLMSG_ALIGN and RTA_ALIGN: everything begins at a multiple of four."""
-    return (size + 3) & ~3
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    size = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(size, kind) + value + bytes(_aligned(size) - size)
-
-
-def _attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    while start + _ATTRIBUTE.size <= len(data):
-        size, kind = _ATTRIBUTE.unpack_from(data, start)
-        if size < _ATTRIBUTE.size:
-            return
-        yield kind & _TYPE_MASK, data[start + _ATTRIBUTE.size : start + size]
-        start += _aligned(size)
+    def _change(self, index: int, attrs: bytes) -> None:
+        self.ask(_NEWLINK, ACK, _IFINFO.pack(0, 0, index, 0, 0) + attrs)
 
 
 def _link(body: bytes) -> LinkInfo:
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
-    attributes = dict(_attributes(body, _IFINFO.size))
-    info = dict(_attributes(attributes.get(_IFLA_LINKINFO, b"")))
+    attrs = dict(attributes(body, _IFINFO.size))
+    info = dict(attributes(attrs.get(_IFLA_LINKINFO, b"")))
     kind = info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
-    tun = dict(_attributes(info.get(_IFLA_INFO_DATA, b""))) if kind == "tun" else {}
+    tun = dict(attributes(info.get(_IFLA_INFO_DATA, b""))) if kind == "tun" else {}
     return LinkInfo(
         index,
-        attributes[_IFLA_IFNAME].rstrip(b"\0").decode(),
+        attrs[_IFLA_IFNAME].rstrip(b"\0").decode(),
         kind,
         bool(flags & _IFF_UP),
         bool(flags & _IFF_LOWER_UP),
-        _U32.unpack(attributes[_IFLA_MTU])[0],
-        attributes.get(_IFLA_ADDRESS, b""),
-        attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
+        _U32.unpack(attrs[_IFLA_MTU])[0],
+        attrs.get(_IFLA_ADDRESS, b""),
+        attrs.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
         _TUN_MODES.get(tun.get(_IFLA_TUN_TYPE, b"\0")[0], ""),
         tun.get(_IFLA_TUN_MULTI_QUEUE, b"\0") != b"\0",
-        _U32.unpack(attributes.get(_IFLA_MASTER, bytes(4)))[0],
+        _U32.unpack(attrs.get(_IFLA_MASTER, bytes(4)))[0],
     )

@@ -8,7 +8,6 @@ that the kernel gave, and what asyncio raises, we raise; neither is wrapped.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -82,6 +81,8 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     >>> nearest("kqueue", ["select", "poll"])
     'choose one of select, poll'
     """
+    import difflib  # only a mistake needs it
+
     names = list(known)
     # 0.6 is difflib's own default cutoff: one slip in three letters still matches.
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)

@@ -14,7 +14,7 @@ DEMO_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-errors docs-ipc docs-ledger docs-sim docs-sim-figures docs-stack golden bench coverage compiled uncompiled test-compiled build clean
+.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-errors docs-ipc docs-ledger docs-ports docs-sim docs-sim-figures docs-stack golden bench coverage compiled uncompiled test-compiled build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 18
@@ -84,6 +84,9 @@ docs-sim-figures: $(VENV)/.installed-dev
 	@$(BIN)/python hatch_build.py
 	@$(BIN)/python benchmarks/sim.py --rounds 3 --markdown docs/figures/sim-compiled.md; \
 	  status=$$?; $(MAKE) --no-print-directory uncompiled; exit $$status
+
+docs-ports: $(VENV)/.installed-test ## measure ten thousand sockets beside ss, as docs/ports.md shows them; as root
+	@$(BIN)/python benchmarks/ports.py --markdown docs/figures/ports.md
 
 docs-ledger: $(VENV)/.installed-test ## write docs/rfc9293.md anew: each MUST of TCP, and its tests
 	@$(BIN)/python -m tests.stack.ledger

@@ -7,6 +7,7 @@ command module offers::
 
     def configure(parser: argparse.ArgumentParser) -> None   # its options
     def main(args: argparse.Namespace) -> int                # its work; the exit status
+    INTERMIXED = True                                        # if options may stand between its words
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Join processes on one machine": {
         "ipc": (".ipc._kinds_cli", "list the kinds of channel, what each can do, and the names in use"),
         "jobs": (".workers._jobs_cli", "run durable jobs; show, retry, cancel and purge them"),
+    },
+    "Ask the machine": {
+        "ports": (".tools.ports._cli", "list sockets and who holds them; why a port cannot be bound"),
     },
     "Talk to a program by hand": {
         "connect": (".tools._connect", "open a connection and join it to this terminal"),
@@ -217,7 +221,8 @@ def _run_command(name: str, arguments: list[str]) -> int:
     )
     command.configure(parser)
     try:
-        args = parser.parse_args(arguments)
+        intermixed = getattr(command, "INTERMIXED", False)
+        args = parser.parse_intermixed_args(arguments) if intermixed else parser.parse_args(arguments)
     except SystemExit as stop:  # --help has printed its page
         return int(stop.code or 0)
     _let_interrupts_end(quietly=False)  # from here on a command may have things to clear away

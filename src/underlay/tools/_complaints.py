@@ -1,7 +1,7 @@
 """Network failures as sentences: what was tried, who is at fault, what mends it.
 
 This file knows what each errno means to the person who typed the address. It
-refuses to touch a socket, but looks into /proc for who is in the way.
+refuses to touch a socket, but asks the kernel who is in the way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import ssl
 
 from ..errors import UnderlayError, UsageError
 from ._address import Address, Place, UnixPath
-from ._holder import holder
+from .ports import Socket, State, list_sockets
 
 __all__ = ["cannot_connect", "cannot_listen", "reason"]
 
@@ -60,8 +60,8 @@ def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_
     if isinstance(error, socket.gaierror):
         return cannot_connect(address, error)
     if error.errno == errno.EADDRINUSE and isinstance(address, Place):
-        found = holder(address.port, udp=udp)
-        if found is not None and not found.listens:
+        found = _in_the_way(address.port, udp)
+        if found is not None and found.state not in _ALIVE:
             # TCP_TIMEWAIT_LEN is 60 s in Linux (include/net/tcp.h). SO_REUSEADDR helps
             # only where the earlier listener had set it as well: socket(7).
             early = "--reuse-address takes the port if that one had it too; else wait a minute"
@@ -70,8 +70,8 @@ def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_
                 remedy="it had no --reuse-address, so wait a minute" if reuse_address else early,
             )
         by = "another process"
-        if found is not None and found.pid is not None:
-            by = f"{found.name or 'a process'} (pid {found.pid})"
+        if found is not None and found.owners:
+            by = f"{found.owners[0].name or 'a process'} (pid {found.owners[0].pid})"
         return kind(
             f"{what}: the port is in use by {by}",
             remedy="end it, choose another port, or start both with --reuse-port"
@@ -90,6 +90,18 @@ def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_
         case _:
             remedy = ""
     return kind(f"{what}: {reason(error)}", remedy=remedy)
+
+
+_ALIVE = (State.LISTEN, State.BOUND, State.UNCONNECTED)
+
+
+def _in_the_way(port: int, udp: bool) -> Socket | None:
+    """Who has the port, a listener before anybody else; None if nobody, or where the kernel does not tell."""
+    try:
+        found = list_sockets(f"local:{port}", f"proto:{'udp' if udp else 'tcp'}")
+    except (UnderlayError, OSError):
+        return None
+    return min(found, key=lambda sock: (sock.state not in _ALIVE, not sock.owners), default=None)
 
 
 def reason(error: OSError) -> str:

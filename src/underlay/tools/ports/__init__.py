@@ -1,0 +1,59 @@
+"""Who holds a port, why an address is in use, which sockets there are: the kernel's own answers, by sock_diag.
+
+This file is the public face; it opens a file when one of its names is asked for. It refuses to know how it is done.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ._close import close_socket
+    from ._filter import Filter
+    from ._list import Snapshot, list_sockets, take_snapshot
+    from ._socket import Owner, Socket, State, TcpInfo
+    from ._watch import Change, Watch
+    from ._why import Attempt, Cause, Obstacle, Verdict, explain_bind
+
+__all__ = [
+    "Attempt",
+    "Cause",
+    "Change",
+    "Filter",
+    "Obstacle",
+    "Owner",
+    "Snapshot",
+    "Socket",
+    "State",
+    "TcpInfo",
+    "Verdict",
+    "Watch",
+    "close_socket",
+    "explain_bind",
+    "list_sockets",
+    "take_snapshot",
+]
+
+# Where each name is: as above, for those who run it.
+_FILES: Final = {
+    "._close": ("close_socket",),
+    "._filter": ("Filter",),
+    "._list": ("Snapshot", "list_sockets", "take_snapshot"),
+    "._socket": ("Owner", "Socket", "State", "TcpInfo"),
+    "._watch": ("Change", "Watch"),
+    "._why": ("Attempt", "Cause", "Obstacle", "Verdict", "explain_bind"),
+}
+_FILE_OF: Final = {name: file for file, names in _FILES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_FILE_OF[name], __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

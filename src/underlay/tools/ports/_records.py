@@ -1,0 +1,108 @@
+"""Sockets and verdicts as JSON: the schema ``underlay.ports/1``, which docs/ports.md documents.
+
+This file knows keys. It refuses to print.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from ._owners import user_name
+from ._socket import Socket
+from ._watch import Change
+from ._why import Verdict
+
+__all__ = ["SCHEMA", "change_record", "count_records", "socket_record", "verdict_record"]
+
+SCHEMA: Final = "underlay.ports/1"
+
+Record = dict[str, object]
+
+
+def socket_record(sock: Socket) -> Record:
+    """One socket."""
+    return {
+        "protocol": sock.protocol,
+        "family": sock.family,
+        "kind": sock.kind,
+        "state": sock.state.value,
+        "local_address": sock.local_address,
+        "local_port": sock.local_port,
+        "peer_address": sock.peer_address,
+        "peer_port": sock.peer_port,
+        "receive_queue": sock.receive_queue,
+        "send_queue": sock.send_queue,
+        "timer": sock.timer,
+        "timer_ms": sock.timer_ms,
+        "timer_retries": sock.timer_retries,
+        "uid": sock.uid,
+        "user": None if sock.uid is None else user_name(sock.uid),
+        "inode": sock.inode,
+        "cookie": sock.cookie,
+        "interface": sock.interface,
+        "v6_only": sock.v6_only,
+        "peer_inode": sock.peer_inode,
+        "owners": [{**owner._asdict(), "user": user_name(owner.uid)} for owner in sock.owners],
+        "tcp_info": None if sock.tcp_info is None else sock.tcp_info._asdict(),
+    }
+
+
+def count_records(sockets: Iterable[Socket]) -> list[Record]:
+    """How many there are of each protocol, IP version and state."""
+    counts = Counter((sock.protocol, sock.family, sock.state.value) for sock in sockets)
+    return [
+        {"protocol": protocol, "family": family, "state": state, "count": count}
+        for (protocol, family, state), count in sorted(counts.items())
+    ]
+
+
+def change_record(change: Change) -> Record:
+    """One change of a watch."""
+    sock = socket_record(change.socket)
+    if change.kind == "passed":
+        sock["state"] = None  # nobody saw any
+    return {
+        "schema": SCHEMA,
+        "change": change.kind,
+        "time_s": round(change.time_s, 6),
+        "before": None if change.before is None else change.before.value,
+        "socket": sock,
+    }
+
+
+def verdict_record(verdict: Verdict) -> Record:
+    """Why an address cannot be bound, or that it can."""
+    return {
+        "schema": SCHEMA,
+        "protocol": verdict.protocol,
+        "host": verdict.host,
+        "port": verdict.port,
+        "free": verdict.is_free,
+        "attempts": [
+            {
+                "address": attempt.want.address,
+                "family": attempt.want.family,
+                "v6_only": attempt.want.v6_only,
+                "free": attempt.is_free,
+                "errno": _name(attempt.trial.plain),
+                "errno_with_reuse_address": _name(attempt.trial.reuse_address),
+                "errno_with_reuse_port": _name(attempt.trial.reuse_port),
+                "causes": [
+                    {
+                        "obstacle": cause.obstacle.name.lower().replace("_", "-"),
+                        "sockets": [socket_record(sock) for sock in cause.sockets],
+                    }
+                    for cause in attempt.causes
+                ],
+            }
+            for attempt in verdict.attempts
+        ],
+        "sentences": verdict.sentences,
+    }
+
+
+def _name(number: int) -> str | None:
+    return None if number == 0 else errno.errorcode.get(number, str(number))

@@ -1,0 +1,251 @@
+"""Sockets as rows of text: for a terminal of some width, or for a pipe, where nothing is cut and a row is a line.
+
+This file only computes text. It refuses to know where it goes.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from ._owners import user_name
+from ._socket import Owner, Socket, State, TcpInfo
+from ._text import clean, duration
+
+__all__ = ["Line", "count_lines", "cut", "ends", "info_lines", "list_lines", "owner_cell"]
+
+# 255.255.255.255:65535; a longer end stands alone on its line, where two of them do not fit.
+_LONGEST_IPV4_END: Final = 21
+# Less of an owner than this is no use: it goes to a line of its own.
+_NARROWEST_OWNER: Final = 16
+_INDENT: Final = "    "
+
+_IN_CAPITALS: Final = {state: state.value.upper() for state in State}
+
+
+class Line(NamedTuple):
+    """A line, and how it is shown on a terminal: ``heading``, ``listen``, ``passing``, ``detail`` or nothing."""
+
+    text: str
+    style: str = ""
+
+
+# By the local port and address, then by the peer's.
+_BY_ENDS: Final = operator.attrgetter("local_port", "local_address", "peer_port", "peer_address")
+
+
+def _in_order(sockets: Iterable[Socket], protocol: str) -> list[Socket]:
+    """Those of a protocol, listeners first."""
+    found = [sock for sock in sockets if sock.protocol == protocol]
+    found.sort(key=_BY_ENDS)
+    found.sort(key=lambda sock: sock.state is not State.LISTEN)
+    return found
+
+
+def list_lines(
+    sockets: Sequence[Socket], width: int | None, *, info: bool = False, owners: bool = True, hidden: bool = True
+) -> Iterator[Line]:
+    """A table of the TCP and UDP sockets and one of the Unix sockets; no width is a pipe.
+
+    ``hidden`` says that some processes could not be looked at.
+    """
+    inet = [*_in_order(sockets, "tcp"), *_in_order(sockets, "udp")]
+    unix = _in_order(sockets, "unix")
+    if inet or not unix:
+        yield from _table(inet, ("proto", "local", "peer"), width, info, owners, hidden)
+    if unix:
+        if inet:
+            yield Line("")
+        yield from _table(unix, ("unix", "path", "peer"), width, info, owners, hidden)
+
+
+def _table(
+    sockets: Sequence[Socket], names: tuple[str, str, str], width: int | None, info: bool, owners: bool, hidden: bool
+) -> Iterator[Line]:
+    rows = [
+        (
+            sock.kind if sock.protocol == "unix" else sock.protocol,
+            _IN_CAPITALS[sock.state],
+            str(sock.receive_queue),
+            str(sock.send_queue),
+            *ends(sock),
+        )
+        for sock in sockets
+    ]
+    headings = (names[0], "state", "recv-q", "send-q", names[1], names[2])
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    if width is not None:
+        room = max((width - sum(widths[:4]) - 5) // 2, _LONGEST_IPV4_END)
+        for i in (4, 5):
+            if widths[i] > room:  # one long address shall not widen every row
+                widths[i] = max(len(headings[i]), *(len(row[i]) for row in rows if len(row[i]) <= _LONGEST_IPV4_END), 0)
+    first, state, receive, send, local, peer = widths
+    indent = " " * (first + state + receive + send + 4)
+    heading = f"{headings[0]:<{first}} {headings[1]:<{state}} {headings[2]:>{receive}} {headings[3]:>{send}}"
+    heading += f" {headings[4]:<{local}} {headings[5]:<{peer}} "
+    if owners and (width is None or len(heading) + len("owner") <= width):
+        heading += "owner"
+    yield Line(heading.rstrip(), "heading")
+    in_columns = f"%-{first}s %-{state}s %{receive}s %{send}s %-{local}s %-{peer}s %s"
+    for sock, row in zip(sockets, rows, strict=True):
+        owner = owner_cell(sock, hidden) if owners else ""
+        style = _STYLES.get(sock.state, "")
+        whole = (in_columns % (*row, owner)).rstrip()
+        if width is None or len(whole) <= width:
+            yield Line(whole, style)
+        else:
+            head = f"{row[0]:<{first}} {row[1]:<{state}} {row[2]:>{receive}} {row[3]:>{send}} {row[4]:<{local}}"
+            for text in _folded(head, f"{row[5]:<{peer}}", owner, indent, width):
+                yield Line(text, style)
+        if info:
+            for text in info_lines(sock, width):
+                yield Line(text, "detail")
+
+
+_PASSING: Final = (
+    State.TIME_WAIT,
+    State.FIN_WAIT_1,
+    State.FIN_WAIT_2,
+    State.CLOSING,
+    State.LAST_ACK,
+    State.CLOSE_WAIT,
+)
+_STYLES: Final = {State.LISTEN: "listen", **dict.fromkeys(_PASSING, "passing")}
+
+
+def _folded(head: str, peer: str, owner: str, indent: str, width: int) -> Iterator[str]:
+    """A row that is too long: first the owner is cut, then what does not fit stands below, and no end is ever cut."""
+    for written in (peer, peer.rstrip()):  # rather out of its column than below
+        room = width - len(head) - len(written) - 2
+        if room >= min(_NARROWEST_OWNER, len(owner)):
+            yield f"{head} {written} {cut(owner, room)}".rstrip()
+            return
+    line = f"{head} {peer}".rstrip()
+    if len(line) <= width:
+        yield line
+    else:
+        yield head.rstrip()
+        yield f"{indent}{peer}".rstrip()
+    if owner:
+        yield f"{indent}{cut(owner, width - len(indent))}"
+
+
+def cut(text: str, width: int) -> str:
+    """At most so many columns of it.
+
+    >>> cut("nginx: worker", 6)
+    'nginx…'
+    """
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def ends(sock: Socket) -> tuple[str, str]:
+    """Both ends as they are written; a Unix socket without a path by its inode."""
+    if sock.family == 4 and sock.peer_port and not sock.interface:
+        # What `local` and `peer` say, too; most sockets of a crowd are such.
+        return f"{sock.local_address}:{sock.local_port}", f"{sock.peer_address}:{sock.peer_port}"
+    if sock.protocol != "unix":
+        return sock.local, sock.peer
+    peer = clean(sock.peer_address) or (f"#{sock.peer_inode}" if sock.peer_inode else "*")
+    return clean(sock.local_address) or f"#{sock.inode}", peer
+
+
+def owner_cell(sock: Socket, hidden: bool = True) -> str:
+    """Who holds it; or, where nobody does, why.
+
+    >>> owner_cell(Socket("tcp", 4, State.TIME_WAIT, "::1", 80, "::1", 4000, 0, 0, timer="time-wait", timer_ms=43_000))
+    'gone in 43 s'
+    """
+    if len(sock.owners) == 1:
+        [owner] = sock.owners
+        return _whose(str(owner.pid), owner.name, owner.command, owner.uid)
+    if sock.owners:
+        return ", ".join(_grouped(sock.owners))
+    if sock.state is State.TIME_WAIT or sock.is_orphan:
+        left = f"gone in {duration(sock.timer_ms)}" if sock.timer_ms and sock.timer == "time-wait" else ""
+        if sock.is_orphan:
+            return f"orphan, {left}" if left else "orphan"
+        return left
+    if sock.protocol == "tcp" and sock.inode == 0:
+        return "not accepted yet"
+    user = f"user {clean(user_name(sock.uid))}" if sock.uid is not None else ""
+    return user if hidden else f"kernel, or unseen{', ' * bool(user)}{user}"
+
+
+def _grouped(owners: Sequence[Owner]) -> Iterator[str]:
+    """``nginx (812, 813) www-data: nginx: worker process``: those that are alike together."""
+    alike: dict[tuple[str, str, int], dict[int, None]] = {}
+    for owner in owners:
+        alike.setdefault((owner.name, owner.command, owner.uid), {})[owner.pid] = None
+    for process, pids in alike.items():
+        yield _whose(", ".join(map(str, pids)), *process)
+
+
+@functools.lru_cache(4096)  # one process may hold every socket
+def _whose(pids: str, name: str, command: str, uid: int) -> str:
+    text = f"{name} ({pids}) {user_name(uid)}"
+    return clean(f"{text}: {command}" if command else text)
+
+
+def info_lines(sock: Socket, width: int | None) -> Iterator[str]:
+    """The timer, and what TCP knows, indented below a row."""
+    said = []
+    if sock.timer:
+        again = f", after {sock.timer_retries} in vain" if sock.timer_retries else ""
+        said.append(f"{sock.timer} timer in {duration(sock.timer_ms)}{again}")
+    if sock.tcp_info is not None and sock.state is not State.LISTEN:
+        said += _told(sock.tcp_info)
+    if not said:
+        return
+    text = "; ".join(said)
+    if width is None:
+        yield _INDENT + text
+    else:
+        yield from textwrap.wrap(text, max(width, 20), initial_indent=_INDENT, subsequent_indent=_INDENT)
+
+
+def _told(info: TcpInfo) -> Iterator[str]:
+    if info.rtt_us:
+        least = f", least {duration(info.min_rtt_us / 1000)}" if info.min_rtt_us else ""
+        yield f"rtt {duration(info.rtt_us / 1000)} ± {duration(info.rtt_variation_us / 1000)}{least}"
+    yield f"rto {duration(info.rto_us / 1000)}"
+    control = f"{info.congestion_control} " if info.congestion_control else ""
+    yield f"{control}{info.congestion_state}"
+    threshold = f" (ssthresh {info.ssthresh_segments})" if info.ssthresh_segments else ""
+    yield f"cwnd {info.cwnd_segments} × {info.send_mss_bytes:,} B{threshold}"
+    yield f"in flight {info.in_flight_segments}, lost {info.lost_segments}, sent again {info.retransmitted_segments}"
+    yield f"sent {info.bytes_sent:,} B, received {info.bytes_received:,} B"
+    if info.delivery_rate_bytes_per_s:
+        yield f"delivers {info.delivery_rate_bytes_per_s * 8 / 1e6:,.1f} Mbit/s"
+    if info.busy_us:
+        for name, limited_us in (
+            ("peer's window", info.receive_window_limited_us),
+            ("send buffer", info.send_buffer_limited_us),
+        ):
+            if limited_us:
+                yield f"held by the {name} {limited_us / info.busy_us:.0%} of the time"
+
+
+def count_lines(sockets: Iterable[Socket]) -> Iterator[Line]:
+    """How many are in which state, a column for each protocol."""
+    columns = ("tcp4", "tcp6", "udp4", "udp6", "unix")
+    counts: dict[State, dict[str, int]] = {}
+    for sock in sockets:
+        column = f"{sock.protocol}{sock.family or ''}"
+        row = counts.setdefault(sock.state, dict.fromkeys(columns, 0))
+        row[column] += 1
+    total = {column: sum(row[column] for row in counts.values()) for column in columns}
+    # Seven digits: a machine has at most some millions of sockets.
+    yield Line(f"{'state':<12} " + " ".join(f"{name:>8}" for name in (*columns, "all")), "heading")
+    for state in State:
+        if state in counts:
+            yield Line(_count_line(_IN_CAPITALS[state], counts[state], columns))
+    yield Line(_count_line("all", total, columns), "listen")
+
+
+def _count_line(name: str, row: dict[str, int], columns: Sequence[str]) -> str:
+    numbers = [*(row[column] for column in columns), sum(row.values())]
+    return f"{name:<12} " + " ".join(f"{number:>8,}" for number in numbers)

@@ -1,0 +1,237 @@
+"""Changes of sockets as they happen: what opened, what changed its state, what closed.
+
+This file compares two looks, and knows what wakes it between them: the kernel's own message for each TCP and UDP
+socket that it destroys (any user may hear it), and for root the tracepoint of TCP's states. UDP sockets that open, and
+all Unix sockets, show at the next look. It refuses to print.
+
+A message of a socket's end carries its addresses and its cookie, so that one which came and went between two looks is
+told as well. A state that lasted less than the time between two looks is not.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Final, NamedTuple
+
+from ...link._netlink import HEADER, PART_BYTES, aligned
+from ._diag import look_up, read_dead
+from ._filter import Filter
+from ._list import SOCK_DIAG, open_diag, take_snapshot
+from ._owners import find_owners
+from ._socket import Socket, State
+from ._tracepoint import Tracepoint, TracepointUnavailable
+
+__all__ = ["Change", "Watch"]
+
+# SKNLGRP_INET_TCP_DESTROY, _INET_UDP_, _INET6_TCP_ and _INET6_UDP_ of linux/sock_diag.h are groups 1 to 4.
+_DEATHS: Final = 0b1111
+# Some 4000 messages of 380 bytes, as the kernel counts them; what is lost beyond is told, and found by the next look.
+_DEATHS_BYTES: Final = 4 << 20
+# After an event others follow at once (a handshake has three); a look in so long sees them all.
+_SETTLE_S: Final = 0.05
+# A look of ten thousand sockets takes 30 ms; events may take a fifth of a processor, and no more.
+_REST: Final = 4
+# As many messages are read before looking again, however fast sockets end.
+_MOST_AT_ONCE: Final = 1024
+# The last cookies of those that were told as closed: the message of the end may come after the look that missed them.
+_MOST_CLOSED: Final = 65_536
+
+
+class Change(NamedTuple):
+    """One socket that is no longer as it was."""
+
+    kind: str
+    """``opened``, ``changed`` or ``closed``; ``passed`` for one that came and went between two looks, of which only the
+    ends are known."""
+    time_s: float
+    """When it was noticed, in seconds since 1970."""
+    socket: Socket
+    before: State | None = None
+    """The state that it was in before, of one that changed."""
+
+
+class Watch:
+    """The changes of the sockets that a filter means, from now on; iterate over it.
+
+    ``interval_s`` is the time between two looks when nothing wakes it.
+
+    >>> with Watch(Filter(["proto:tcp", "state:listen"]), interval_s=0.1) as watch:
+    ...     changes = iter(watch)
+    ...     with socket.create_server(("127.0.0.1", 0)) as server:
+    ...         port = server.getsockname()[1]
+    ...         next(change.kind for change in changes if change.socket.local_port == port)
+    'opened'
+    """
+
+    def __init__(self, only: Filter, *, interval_s: float = 1.0) -> None:
+        if not 0.01 <= interval_s <= 3600:
+            raise ValueError(f"interval_s is {interval_s}, and has to be between 0.01 and 3600")
+        self.only = only
+        self.interval_s = interval_s
+        self.lost_messages = 0
+        """So often the kernel had no room for its messages: the ends of some sockets were found by looking."""
+        self.tracepoint: Tracepoint | None = None
+        self.why_no_tracepoint = ""
+        """Why the tracepoint is not heard; empty where it is."""
+        self._stack = ExitStack()
+        self._closed: OrderedDict[int, None] = OrderedDict()
+        self._poll = select.poll()
+        try:
+            self._kernel = self._stack.enter_context(open_diag())
+            self._deaths = self._hear_deaths()
+            self._hear_states()
+            self._known = {sock.cookie: sock for sock in take_snapshot(only).sockets}
+            self._looked_at = time.monotonic()
+            self._look_took_s = 0.0
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._stack.close()
+
+    @property
+    def hears_deaths(self) -> bool:
+        """Whether the kernel's messages of sockets' ends are heard."""
+        return self._deaths is not None
+
+    @property
+    def sockets(self) -> list[Socket]:
+        """Those that are there, as far as was noticed."""
+        return list(self._known.values())
+
+    def _hear_deaths(self) -> socket.socket | None:
+        if not any(self.only.wants(protocol, family) for protocol in ("tcp", "udp") for family in (4, 6)):
+            return None
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        deaths = self._stack.enter_context(socket.socket(socket.AF_NETLINK, kind, SOCK_DIAG))
+        deaths.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DEATHS_BYTES)
+        try:
+            deaths.bind((0, _DEATHS))
+        except OSError:
+            return None  # before Linux 4.3 there are none
+        self._poll.register(deaths, select.POLLIN)
+        return deaths
+
+    def _hear_states(self) -> None:
+        if not (self.only.wants("tcp", 4) or self.only.wants("tcp", 6)):
+            return
+        try:
+            self.tracepoint = self._stack.enter_context(Tracepoint())
+        except TracepointUnavailable as reason:
+            self.why_no_tracepoint = str(reason)
+            return
+        for descriptor in self.tracepoint.descriptors:
+            self._poll.register(descriptor, select.POLLIN)
+
+    def __iter__(self) -> Iterator[Change]:
+        """Wait for changes and give each; it ends never."""
+        due = self._looked_at + self.interval_s
+        while True:
+            patience_s = max(0.0, due - time.monotonic())
+            ready = {descriptor for descriptor, _ in self._poll.poll(patience_s * 1000)}
+            if self._deaths is not None and self._deaths.fileno() in ready:
+                yield from self._read_deaths(self._deaths)
+            if self.tracepoint is not None and ready.intersection(self.tracepoint.descriptors):
+                self.tracepoint.drain()
+                soon = self._looked_at + self._look_took_s * _REST
+                due = min(due, max(time.monotonic() + _SETTLE_S, soon))
+            if time.monotonic() >= due:
+                yield from self._look()
+                due = self._looked_at + self.interval_s
+
+    def _look(self) -> Iterator[Change]:
+        began = time.monotonic()
+        seen = {sock.cookie: sock for sock in take_snapshot(self.only, owners=False).sockets}
+        now = time.time()
+        changes: list[Change] = []
+        for cookie, sock in list(self._known.items()):
+            if cookie not in seen and (change := self._gone(sock, now)) is not None:
+                changes.append(change)
+        fresh = [cookie for cookie in seen if cookie not in self._known and cookie not in self._closed]
+        held = find_owners().by_inode if any(seen[cookie].inode for cookie in fresh) else {}
+        for cookie in fresh:
+            sock = seen[cookie]
+            self._known[cookie] = sock = sock._replace(owners=held.get(sock.inode, ()))
+            changes.append(Change("opened", now, sock))
+        for cookie, sock in seen.items():
+            before = self._known.get(cookie)
+            if before is not None and before.state is not sock.state:
+                self._known[cookie] = sock = sock._replace(owners=before.owners)
+                changes.append(Change("changed", now, sock, before.state))
+        self._looked_at = time.monotonic()
+        self._look_took_s = self._looked_at - began
+        yield from changes
+
+    def _gone(self, sock: Socket, now: float) -> Change | None:
+        """What became of a known socket that was not seen, or that the kernel called dead; None for nothing."""
+        # A dump passes over some while others come and go, and TIME-WAIT has its socket's addresses and cookie.
+        left = None if sock.protocol == "unix" else look_up(self._kernel, sock)
+        if left is not None and left.cookie == sock.cookie:
+            if left.state is sock.state:
+                return None
+            left = left._replace(owners=sock.owners)
+            if self.only.states is None or left.state in self.only.states:
+                self._known[sock.cookie] = left
+                return Change("changed", now, left, sock.state)
+        del self._known[sock.cookie]
+        if left is None or left.cookie != sock.cookie:  # else it is only no longer meant, and may be again
+            self._remember_closed(sock.cookie)
+        return Change("closed", now, sock)
+
+    def _remember_closed(self, cookie: int) -> None:
+        self._closed[cookie] = None
+        if len(self._closed) > _MOST_CLOSED:
+            self._closed.popitem(last=False)
+
+    def _read_deaths(self, deaths: socket.socket) -> Iterator[Change]:
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                part = deaths.recv(PART_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.lost_messages += 1
+                continue
+            start = 0
+            while start + HEADER.size <= len(part):
+                length = HEADER.unpack_from(part, start)[0]
+                if length < HEADER.size:
+                    break
+                if (change := self._died(part[start : start + length])) is not None:
+                    yield change
+                start += aligned(length)
+
+    def _died(self, message: bytes) -> Change | None:
+        dead = read_dead(message)
+        if dead is None:
+            return None
+        now = time.time()
+        if (known := self._known.get(dead.cookie)) is not None:
+            return self._gone(known, now)
+        if dead.cookie in self._closed or not self.only.matches_ends(dead):
+            return None
+        self._remember_closed(dead.cookie)
+        # A socket has no cookie before somebody asks for it, so that what it left in TIME-WAIT has got another one.
+        left = look_up(self._kernel, dead._replace(cookie=0)) if dead.protocol == "tcp" else None
+        if left is None or left.state is not State.TIME_WAIT:
+            return Change("passed", now, dead)
+        if left.cookie in self._known or left.cookie in self._closed:
+            return None
+        self._known[left.cookie] = left
+        return Change("opened", now, left)

@@ -115,7 +115,10 @@ def send_all(sender: ipc.Channel, messages: list[bytes]) -> None:
             sender.send(each)
 
 
-def echo(receiver: ipc.Channel, sender: ipc.Channel) -> None:
+def echo(receiver: ipc.Channel, sender: ipc.Channel, *far_ends: ipc.Channel) -> None:
+    """Send back what comes; a forked process closes its copies of the far ends, which would keep many senders open."""
+    for end in far_ends:
+        end.close()
     with receiver, sender:
         for each in receiver:
             sender.send(each)

@@ -437,7 +437,7 @@ def test_retry_and_purge_say_what_they_did(app: Jobs, underlay: Run) -> None:
         (["status", "jobs.db", "99"], "jobs.db has no job 99"),
         (["status", "jobs.db", str(10**30)], f"jobs.db has no job {10**30}"),
         (["retry", "jobs.db", str(10**30)], f"jobs.db has no job {10**30}"),
-        (["retry", "jobs.db"], "underlay: jobs retry: which jobs?"),
+        (["retry", "jobs.db"], "underlay: jobs retry: no job is named; give"),
         (["retry", "jobs.db", "99"], "jobs.db has no job 99"),
         (["purge", "jobs.db", "--older-than", "soon"], "jobs purge: argument --older-than: 'soon' is no time"),
         (["work", "app:jobs", "--workers", "0"], "jobs work: argument --workers: '0' is no count"),

@@ -108,7 +108,7 @@ def _one(jobs: Jobs, number: int, *, as_json: bool) -> int:
 
 def _retry(args: argparse.Namespace) -> int:
     if bool(args.job) == args.all:
-        raise UsageError("jobs retry: which jobs?", remedy="give their numbers, or --all for all dead letters")
+        raise UsageError("jobs retry: no job is named", remedy="give their numbers, or --all for all dead letters")
     with _open(args.database) as jobs:
         if args.all:
             count = jobs.retry_dead()

@@ -67,7 +67,7 @@ def is_failure(error: BaseException) -> bool:
 
 def _exits_for() -> BaseException | None:
     """The exception for which this process exits, as far as Python tells: it says no exit status to atexit."""
-    # multiprocessing runs its finalizers while that of the process's work is raised.
+    # multiprocessing runs its finalizers while that of the process's work is raised; since 3.13 it does so later.
     raised = sys.exception()
     if raised is not None and raised is not _handled_at_the_fork:
         return raised

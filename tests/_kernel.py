@@ -36,7 +36,14 @@ def needs_program(name: str) -> str:
     """Give the path of a program, or skip the test with the remedy."""
     path = shutil.which(name)
     if path is None:
-        package = {"ping": "iputils-ping", "ip": "iproute2", "ss": "iproute2", "capinfos": "tshark"}.get(name, name)
+        package = {
+            "ping": "iputils-ping",
+            "ip": "iproute2",
+            "ss": "iproute2",
+            "capinfos": "tshark",
+            "editcap": "tshark",
+            "nft": "nftables",
+        }.get(name, name)
         pytest.skip(f"{name} is not installed; remedy: apt-get install {package}")
     return path
 

@@ -1,26 +1,35 @@
 """The room of the recorders: what probes say, in files that other programs read.
 
 `capture` writes the frames of every link to a pcapng file, for Wireshark and tshark; `capture_process` does so for a
-whole process. This file is the room's public face; it refuses to know any format.
+whole process; `PacketFile` takes packets by the batch. `CaptureReader` reads such files, and those of others. This file
+is the room's public face; it refuses to know any format.
 """
 
 from __future__ import annotations
 
-from ._pcapng import (
+from ._capture_reader import (
     CapturedFrame,
     CapturedLink,
-    CaptureStatistics,
-    PcapngWriter,
-    capture,
+    CaptureFormatError,
+    CaptureReader,
+    ReadInterface,
+    ReadPacket,
     read_pcapng,
 )
+from ._packet_file import PacketFile
+from ._pcapng import CaptureStatistics, PcapngWriter, capture
 from ._process import capture_process
 
 __all__ = [
+    "CaptureFormatError",
+    "CaptureReader",
     "CaptureStatistics",
     "CapturedFrame",
     "CapturedLink",
+    "PacketFile",
     "PcapngWriter",
+    "ReadInterface",
+    "ReadPacket",
     "capture",
     "capture_process",
     "read_pcapng",

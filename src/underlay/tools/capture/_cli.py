@@ -1,0 +1,363 @@
+"""The command `underlay capture`: its options, what it prints and how it ends.
+
+This file knows the command line and the signals that end a capture. How packets come stands in ``_live.py`` and
+``_read.py``, where they go in ``_output.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO, Final
+
+from ...errors import UnderlayError, UsageError
+from ...trace import CaptureFormatError
+from ._interfaces import interfaces
+from ._live import MOST_RING_BYTES, RING_BYTES, SNAP_BYTES, Live, LiveStatistics
+from ._output import Names, Output, Stopped, Written, say
+from ._read import read_packets
+
+__all__ = ["INTERMIXED", "configure", "main"]
+
+# `capture tcp -i lo port 80`: options may stand between the words of the filter.
+INTERMIXED: Final = True
+
+_EPILOG: Final = """\
+examples:
+  sudo underlay capture                        all interfaces, a line a packet
+  sudo underlay capture -i eth0 tcp port 443   a filter, as tcpdump has them
+  sudo underlay capture -i lo -w out.pcapng    for Wireshark, tshark, tcpdump
+  underlay capture -r out.pcapng tcp           read it again
+  sudo underlay capture --follow 1234          of this process and its children
+  sudo underlay capture --json -c 10 udp port 53
+
+Ctrl-C ends it. How many packets the kernel dropped is always told at the end.
+
+exit status: 0 done; 1 ended early: the interface went away, the disk is full,
+the file is not whole; 2 wrong use, or a right that is missing."""
+
+_DAY_S: Final = 86_400.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options and the filter."""
+    parser.usage = "underlay capture [options] [FILTER ...]"
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add("filter", nargs="*", metavar="FILTER", help="which packets: 'tcp port 80', as in pcap-filter(7)")
+    add("-i", "--interface", action="append", default=[], metavar="NAME", help="one, several, or any (the default)")
+    add("-r", "--read", metavar="FILE", help="read a pcapng or pcap file instead; - is stdin")
+    add("-w", "--write", metavar="FILE", help="write pcapng; - is stdout. No lines then, unless --print")
+    add("--print", action="store_true", help="lines as well as a file")
+    add("--json", action="store_true", help="JSON Lines instead of lines, and a summary as the last")
+    add("-c", "--count", type=int, metavar="N", help="end after N packets")
+    add("--duration", type=float, metavar="S", help="end after S seconds")
+    add("-s", "--snap-length", type=int, default=SNAP_BYTES, metavar="B", help="bytes of each packet to keep")
+    add(
+        "--ring-size",
+        type=int,
+        metavar="MiB",
+        help=f"memory in which packets wait for us (default {RING_BYTES >> 20})",
+    )
+    add("--direction", choices=("in", "out"), help="only what comes in, or goes out")
+    add("-p", "--no-promiscuous", action="store_true", help="not what is for other machines")
+    add("--follow", type=int, metavar="PID", help="only this process's and its children's packets")
+    add("--no-owners", action="store_true", help="do not look for the processes that talk")
+    add("-D", "--list", action="store_true", help="list the interfaces")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Capture or read until the end, and print the summary; the exit status is told in ``--help``."""
+    _must_make_sense(args)
+    _fill_standard_descriptors()
+    if args.list:
+        return _list()
+    if args.read is not None:
+        return _read(args)
+    return _capture(args)
+
+
+def _must_make_sense(args: argparse.Namespace) -> None:
+    if args.count is not None and args.count < 1:
+        raise UsageError("--count must be at least 1")
+    if args.duration is not None and not 0 < args.duration <= _DAY_S * 366:  # NaN is not greater than 0
+        raise UsageError("--duration is in seconds, more than 0 and at most a year")
+    if not 1 <= args.snap_length <= SNAP_BYTES:
+        raise UsageError(f"--snap-length is in bytes, 1 to {SNAP_BYTES}")
+    if args.ring_size is not None and not 1 <= args.ring_size <= MOST_RING_BYTES >> 20:
+        raise UsageError(f"--ring-size is in MiB, 1 to {MOST_RING_BYTES >> 20}")
+    if args.write == "-" and (args.print or args.json):
+        raise UsageError("stdout cannot take the packets and lines as well", remedy="name a file after -w")
+    if args.write == "-" and sys.stdout is None:  # the shell closed it: another file may have its number
+        raise UsageError("there is no stdout to write to", remedy="name a file after -w")
+    if args.write == "-" and os.isatty(1):
+        raise UsageError("packets are not for a terminal", remedy="put a pipe behind it, as `-w - | tshark -r -`")
+    if args.follow is not None and args.no_owners:
+        raise UsageError("--follow looks for owners, so --no-owners cannot be")
+    if args.read is not None:
+        live = {
+            "-i": args.interface, "--follow": args.follow, "--duration": args.duration, "--direction": args.direction,
+        }  # fmt: skip
+        for option, value in live.items():
+            if value:
+                raise UsageError(f"{option} is about a running capture, and -r reads a file", remedy="leave one out")
+        if args.write is not None and _same(args.read, args.write):
+            raise UsageError(f"{args.write} cannot be read and written at once", remedy="write another file")
+
+
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null as those of 0, 1 and 2 that the shell closed: no socket of ours is to have such a number."""
+    while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        pass
+    os.close(fd)
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _list() -> int:
+    rows = [("name", "state", "link", "number")]
+    for each in interfaces():
+        link = {1: "Ethernet", 101: "IP"}.get(each.link_type, "cooked")
+        rows.append((each.name, "up" if each.is_up else "down", link, str(each.index)))
+    rows.append(("any", "up", "cooked", "-"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _output(args: argparse.Namespace) -> Output:
+    lines = (args.write is None or args.print) and not args.json
+    return Output(
+        args.write,
+        lines=lines,
+        as_json=args.json,
+        snap_bytes=args.snap_length,
+        filter_text=" ".join(args.filter),
+    )
+
+
+# --- a running capture --------------------------------------------------------------------------------
+
+
+def _capture(args: argparse.Namespace) -> int:
+    live = Live(
+        args.interface,
+        " ".join(args.filter),
+        snap_bytes=args.snap_length,
+        ring_bytes=None if args.ring_size is None else args.ring_size << 20,
+        direction=args.direction or "",
+        promiscuous=not args.no_promiscuous,
+        owners=not args.no_owners,
+        follow=args.follow,
+        count=args.count,
+        duration_s=args.duration,
+        note=say,
+        keep_root=False,
+    )
+    with live:
+        output = _output(args)
+        try:
+            with _ended_by_signals(live):
+                failure = _run(live, output)
+            statistics = live.statistics()
+            written = output.finish(live.received_packets(), statistics.dropped_packets)
+        finally:
+            output.close()
+    _tell(args, output, statistics, written)
+    if failure is None and live.gone:
+        failure = UnderlayError(f"{live.gone} went away, and with it the capture")
+    if failure is not None:
+        say(str(failure))
+        return 1
+    return 0
+
+
+def _run(live: Live, output: Output) -> UnderlayError | None:
+    live.begin()
+    say(f"capturing on {live.source.name}; Ctrl-C ends it")
+    progress = _Progress(live)
+    link_type, names = live.source.link_type, Names()
+    try:
+        for rows in live.batches():
+            for packet, flow, is_first in rows:
+                owner = str(flow) if is_first and flow is not None else ""
+                output.take(
+                    link_type,
+                    packet.data,
+                    packet.size_bytes,
+                    packet.time_ns,
+                    names(packet.interface),
+                    packet.direction,
+                    owner,
+                )
+            output.flush()
+            progress.tick()
+    except Stopped as stopped:
+        return stopped
+    return None
+
+
+class _Progress:
+    """Tells once a second, where somebody looks, how many packets were dropped by then."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._next_s = time.monotonic() + 1
+        self._dropped = 0
+
+    def tick(self) -> None:
+        if time.monotonic() < self._next_s:
+            return
+        self._next_s = time.monotonic() + 1
+        dropped = self._live.statistics().dropped_packets
+        if dropped > self._dropped:
+            say(f"{dropped} packets were dropped so far; a filter, -w, or a larger --ring-size helps")
+        self._dropped = dropped
+
+
+@contextmanager
+def _ended_by_signals(live: Live) -> Iterator[None]:
+    """Let Ctrl-C, and the signals by which others ask us to end, end the capture in order; twice: at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if live.is_stopping and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        live.stop()
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup`, or the background of a shell
+            before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell(args: argparse.Namespace, output: Output, told: LiveStatistics, written: Written | None) -> None:
+    connections = output.describer.tracker_statistics()
+    if args.json:
+        output.print_json(
+            {
+                "type": "summary",
+                "captured_packets": told.captured_packets,
+                "dropped_packets": told.dropped_packets,
+                "not_followed_packets": told.not_followed_packets,
+                "undecided_packets": told.undecided_packets,
+                "duration_s": round(told.duration_s, 3),
+                "connections": connections.flows,
+                "connections_let_go": connections.flows_let_go,
+                "written_packets": written.packets if written else None,
+                "unwritten_packets": written.unwritten_packets if written else None,
+            }
+        )
+    say(
+        f"{told.captured_packets} packets captured in {told.duration_s:.1f} s,"
+        f" {told.dropped_packets} dropped by the kernel for want of room in the ring"
+    )
+    if args.follow is not None:
+        say(
+            f"{told.not_followed_packets} packets of others left out; of {told.undecided_packets} of them the owner"
+            " was not to be found"
+        )
+    if connections.flows_let_go:
+        say(
+            f"{connections.flows_let_go} of {connections.flows} connections were forgotten on the way, for want of room"
+        )
+    _tell_file(args.write, written)
+
+
+def _tell_file(path: str | None, written: Written | None) -> None:
+    if written is not None:
+        missing = f"; {written.unwritten_packets} are not in it" if written.unwritten_packets else ""
+        say(f"{path}: {written.packets} packets, {written.bytes} bytes{missing}")
+
+
+# --- a file -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    if path == "-":
+        if sys.stdin is None:
+            raise UsageError("there is no stdin to read", remedy="name a file after -r")
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise UsageError(f"{Path(path)} cannot be read: {reason}", remedy="check its name") from error
+    with file:
+        yield file
+
+
+def _broken(path: str, error: CaptureFormatError) -> str:
+    if error.offset_bytes <= 4:
+        return f"{path} is no capture: {error.reason}"
+    return f"{path} is not whole: {error}"
+
+
+def _read(args: argparse.Namespace) -> int:
+    status = packets = 0
+    with _opened(args.read) as file:
+        output = _output(args)
+        written = None
+        try:
+            try:
+                for packet in read_packets(file, " ".join(args.filter)):
+                    interface = packet.interface
+                    data = packet.data[: args.snap_length]
+                    output.take(
+                        interface.link_type,
+                        data,
+                        packet.size_bytes,
+                        packet.time_ns,
+                        interface.name or "-",
+                        packet.direction,
+                        packet.comment,
+                    )
+                    packets += 1
+                    if packets % 256 == 0:
+                        output.flush()
+                    if packets == args.count:
+                        break
+                output.flush()
+            except (CaptureFormatError, Stopped, OSError) as error:
+                if isinstance(error, BrokenPipeError):
+                    raise
+                if not isinstance(error, Stopped):
+                    output.flush()
+                say(_broken(args.read, error) if isinstance(error, CaptureFormatError) else str(error))
+                status = 1
+            written = output.finish(packets, 0)
+        finally:
+            output.close()
+    if args.json:
+        connections = output.describer.tracker_statistics()
+        output.print_json(
+            {
+                "type": "summary",
+                "captured_packets": packets,
+                "connections": connections.flows,
+                "connections_let_go": connections.flows_let_go,
+                "written_packets": written.packets if written else None,
+                "unwritten_packets": written.unwritten_packets if written else None,
+            }
+        )
+    _tell_file(args.write, written)
+    return status

@@ -1,0 +1,165 @@
+"""Where captured packets go: lines or JSON Lines on stdout, a file of packets, or both.
+
+This file knows how output is gathered, so that a burst costs one write(2), and what is said at the end. It refuses to
+know where packets come from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ...errors import UnderlayError, UsageError
+from ...trace import PacketFile
+from ._packet import SCHEMA, Describer
+
+__all__ = ["Names", "Output", "Stopped", "say"]
+
+_STDOUT: Final = 1
+
+
+class Stopped(UnderlayError):
+    """The output takes no more: the capture ends, and what was counted is told."""
+
+
+class Names:
+    """The names of interfaces by their numbers; one that is gone keeps the name it had."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+
+    def __call__(self, index: int) -> str:
+        """Give a name; for an interface that was gone before anybody asked, its number."""
+        name = self._names.get(index)
+        if name is None:
+            try:
+                name = socket.if_indextoname(index)
+            except OSError:
+                name = f"if{index}"
+            self._names[index] = name
+        return name
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What is in the file."""
+
+    packets: int
+    bytes: int
+    unwritten_packets: int
+
+
+class Output:
+    """Takes packets one by one; `flush` hands on what was gathered. ``path`` is a file or ``-`` for stdout."""
+
+    def __init__(self, path: str | None, *, lines: bool, as_json: bool, snap_bytes: int, filter_text: str = "") -> None:
+        self._path = path
+        self._filter_text = filter_text
+        self._fd = -1
+        self._file: PacketFile | None = None
+        self._interfaces: dict[tuple[str, int], int] = {}
+        self._lines: list[str] | None = [] if lines or as_json else None
+        self._as_json = as_json
+        self.describer = Describer()
+        if self._lines is not None and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a process's name may be more than a terminal has
+        if path is not None:
+            self._fd = _STDOUT if path == "-" else _open(path)
+            self._file = PacketFile(self._fd, snap_bytes=snap_bytes)
+
+    def take(
+        self,
+        link_type: int,
+        data: bytes,
+        size_bytes: int,
+        time_ns: int,
+        interface: str,
+        direction: str,
+        owner: str,
+    ) -> None:
+        """Gather one packet."""
+        if self._file is not None:
+            number = self._interfaces.get((interface, link_type))
+            if number is None:
+                number = self._file.add_interface(interface, link_type, self._filter_text)
+                self._interfaces[(interface, link_type)] = number
+            try:
+                self._file.add(number, time_ns, data, size_bytes, direction, owner)
+            except OSError as error:
+                raise self._stopped(error) from error
+        if self._lines is not None:
+            packet = self.describer.describe(link_type, data, size_bytes, time_ns, interface, direction, owner)
+            self._lines.append(json.dumps(packet.as_json()) if self._as_json else packet.line)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._file is not None:
+            try:
+                self._file.flush()
+            except OSError as error:
+                raise self._stopped(error) from error
+        if self._lines:
+            text = "\n".join(self._lines) + "\n"
+            self._lines.clear()
+            if sys.stdout is not None:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+
+    def _stopped(self, error: OSError) -> BaseException:
+        if isinstance(error, BrokenPipeError):
+            return error
+        reason = os.strerror(error.errno or 0).lower()
+        remedy = "make room, or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return Stopped(f"{self._path} takes no more: {reason}", remedy=remedy)
+
+    def print_json(self, found: dict[str, object]) -> None:
+        """Write one more object."""
+        if sys.stdout is not None:
+            sys.stdout.write(json.dumps({"schema": SCHEMA, **found}) + "\n")
+            sys.stdout.flush()
+
+    def finish(self, received: int, dropped: int) -> Written | None:
+        """Write the kernel's counts at the end of the file, and tell what is in it."""
+        if self._file is None:
+            return None
+        if not self._interfaces and not self._file.unwritten_packets:
+            # A file without an interface is whole, but tools ask what it would have held.
+            self._interfaces[("any", 1)] = self._file.add_interface("any", 1, self._filter_text)
+        counts = {min(self._interfaces.values()): (received, dropped)} if self._interfaces else {}
+        with contextlib.suppress(OSError):  # it is full, which was told
+            self._file.close(counts)
+        return Written(self._file.written_packets, self._file.written_bytes, self._file.unwritten_packets)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd > _STDOUT:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        remedy = {
+            errno.ENOENT: "make its directory first",
+            errno.EISDIR: "name a file in it",
+            errno.ENOTDIR: "name a file in a directory",
+        }.get(error.errno or 0, "choose a file that you may write")
+        reason = os.strerror(error.errno or 0).lower()
+        raise UsageError(f"{Path(path)} cannot be written: {reason}", remedy=remedy) from error
+
+
+def say(sentence: str) -> None:
+    """Tell a person, on stderr, who may have closed it."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"underlay: {sentence}", file=sys.stderr, flush=True)

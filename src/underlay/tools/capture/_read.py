@@ -1,0 +1,47 @@
+"""Packets of a file, in the order in which they stand there, as many as a filter lets pass.
+
+This file joins the reader of files with filters for whatever link types it meets. It refuses to know what is inside a
+packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from ...errors import UsageError
+from ...trace import CaptureReader, ReadPacket
+from ._filter import CompiledFilter, compile_filter
+from ._live import SNAP_BYTES
+
+__all__ = ["read_packets"]
+
+# A file may have as many link types as it likes; each gets a filter of its own.
+_MOST_LINK_TYPES = 64
+
+
+def read_packets(file: BinaryIO, text: str = "") -> Iterator[ReadPacket]:
+    """Give the packets of an open pcapng or pcap file that pass the filter ``text``.
+
+    Raises `CaptureFormatError` where the file is not whole, after all the packets before that place, and
+    ``UsageError`` for a filter that is none.
+    """
+    filters: dict[int, CompiledFilter] = {}
+    if text:
+        compile_filter(text, 1, SNAP_BYTES)  # that it is wrong is told also where there is no packet
+    for packet in CaptureReader(file):
+        if text:
+            link_type = packet.interface.link_type
+            chosen = filters.get(link_type)
+            if chosen is None:
+                if len(filters) >= _MOST_LINK_TYPES:
+                    raise UsageError(f"a file of more than {_MOST_LINK_TYPES} link types cannot be filtered")
+                chosen = filters[link_type] = compile_filter(text, link_type, SNAP_BYTES)
+                if chosen.asks_the_kernel:
+                    raise UsageError(
+                        f"the filter {text!r} asks for what only a running capture knows",
+                        remedy="inbound, outbound and ifindex are not for files",
+                    )
+            if not chosen.matches(packet.data, packet.size_bytes):
+                continue
+        yield packet

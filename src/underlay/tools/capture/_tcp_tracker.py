@@ -1,0 +1,388 @@
+"""What a TCP segment means beside those before it: opens, repeats, overtakes, fills a window, closes.
+
+A pure state machine for what an observer can know: it takes header fields and the time they were seen, and gives the
+notes that Wireshark gives (User's Guide, "TCP Analysis"), condition by condition, so that a line here and a row there
+say the same. It refuses to know addresses as text, links, and whether anybody else saw the segment: a retransmission
+that the capture did not see the first time of is a gap here.
+
+Flows are bounded: the one that was silent longest is let go, and counted.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from ...wire import ACK, FIN, RST, SYN
+
+__all__ = ["MOST_FLOWS", "NOTE_NAMES", "FlowTracker", "Note", "Notes", "TrackerStatistics"]
+
+MOST_FLOWS: Final = 20_000
+"""How many flows are remembered unless told otherwise: some 1 KiB each."""
+
+# Wireshark's, where its page gives them: a fast retransmission comes within 20 ms of the last duplicate; what comes
+# late by less than the first round trip, 3 ms where that was not seen, was overtaken on its way.
+_FAST_NS: Final = 20_000_000
+_OVERTAKEN_NS: Final = 3_000_000
+
+_WRAP: Final = 0xFFFF_FFFF
+_HALF: Final = 0x8000_0000
+
+# No scale is known before both SYNs were seen; after them there may be none.
+_UNKNOWN_SCALE: Final = -1
+_NO_SCALE: Final = -2
+_MAX_SCALE: Final = 14  # RFC 7323 §2.3
+
+
+class Note:
+    """The notes, one bit each; plain numbers, since they are joined for every segment."""
+
+    SYN: Final = 1 << 0
+    SYN_ACK: Final = 1 << 1
+    ESTABLISHED: Final = 1 << 2
+    FIN: Final = 1 << 3
+    CLOSED: Final = 1 << 4
+    RESET: Final = 1 << 5
+    PORTS_REUSED: Final = 1 << 6
+    GAP: Final = 1 << 7
+    ACKED_UNSEEN: Final = 1 << 8
+    KEEP_ALIVE: Final = 1 << 9
+    KEEP_ALIVE_ACK: Final = 1 << 10
+    DUPLICATE_ACK: Final = 1 << 11
+    ZERO_WINDOW: Final = 1 << 12
+    ZERO_WINDOW_PROBE: Final = 1 << 13
+    ZERO_WINDOW_PROBE_ACK: Final = 1 << 14
+    WINDOW_FULL: Final = 1 << 15
+    WINDOW_UPDATE: Final = 1 << 16
+    RETRANSMISSION: Final = 1 << 17
+    FAST_RETRANSMISSION: Final = 1 << 18
+    SPURIOUS_RETRANSMISSION: Final = 1 << 19
+    OUT_OF_ORDER: Final = 1 << 20
+
+
+NOTE_NAMES: Final[dict[int, str]] = {
+    Note.SYN: "handshake 1/3",
+    Note.SYN_ACK: "handshake 2/3",
+    Note.ESTABLISHED: "handshake 3/3",
+    Note.FIN: "close",
+    Note.CLOSED: "closed",
+    Note.RESET: "reset",
+    Note.PORTS_REUSED: "ports reused",
+    Note.GAP: "gap before",
+    Note.ACKED_UNSEEN: "acknowledges unseen",
+    Note.KEEP_ALIVE: "keep-alive",
+    Note.KEEP_ALIVE_ACK: "keep-alive ack",
+    Note.DUPLICATE_ACK: "duplicate ack",
+    Note.ZERO_WINDOW: "zero window",
+    Note.ZERO_WINDOW_PROBE: "zero window probe",
+    Note.ZERO_WINDOW_PROBE_ACK: "zero window probe ack",
+    Note.WINDOW_FULL: "window full",
+    Note.WINDOW_UPDATE: "window update",
+    Note.RETRANSMISSION: "retransmission",
+    Note.FAST_RETRANSMISSION: "fast retransmission",
+    Note.SPURIOUS_RETRANSMISSION: "spurious retransmission",
+    Note.OUT_OF_ORDER: "out of order",
+}
+"""What a line calls each note."""
+
+
+class Notes(NamedTuple):
+    """What is known of one segment."""
+
+    flow: int
+    """The number of its connection in this capture, from 0; each is counted where it is first seen."""
+    bits: int
+    """The notes of `Note`."""
+    relative_seq: int
+    """Its sequence number from the first that was seen in its direction; a SYN's is 0."""
+    relative_ack: int
+    """The same of what it acknowledges; 0 without an ACK."""
+    duplicate_acks: int
+    """Which duplicate of an ACK this is, from 1; 0: it is none."""
+    window_bytes: int
+    """The window, scaled where the scale was seen."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The notes in words."""
+        return tuple(name for bit, name in NOTE_NAMES.items() if self.bits & bit)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerStatistics:
+    """How many flows there were, and how many were forgotten to make room."""
+
+    flows: int
+    flows_let_go: int
+
+
+class _Side:
+    """What is known of the segments of one direction."""
+
+    __slots__ = (
+        "base", "beyond_acked", "duplicate_acks", "fin_end", "has_window", "last_ack", "last_ack_ns", "last_bits",
+        "next_ns", "next_seq", "scale", "window", "window_is_bare",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.base: int | None = None  # what relative numbers count from
+        self.next_seq: int | None = None  # behind the highest that was seen…
+        self.next_ns = 0  # … and when that was
+        self.beyond_acked: int | None = None  # behind the highest that was seen without a gap
+        self.window = 0
+        self.window_is_bare = True  # a SYN's is never scaled (RFC 7323 §2.2)
+        self.has_window = False
+        self.scale = _UNKNOWN_SCALE
+        self.last_ack: int | None = None
+        self.last_ack_ns = 0
+        self.last_bits = 0
+        self.duplicate_acks = 0
+        self.fin_end: int | None = None
+
+
+class _Flow:
+    """One connection; ``sides`` by whether the sender has the lower address and port."""
+
+    __slots__ = ("first_rtt_ns", "is_closed", "number", "opener", "sides", "state", "syn_ns")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.sides = (_Side(), _Side())
+        self.state = 0  # how much of the handshake was seen: 1 SYN, 2 SYN and SYN/ACK, 3 all
+        self.opener = -1
+        self.is_closed = False
+        self.syn_ns: int | None = None
+        self.first_rtt_ns = 0
+
+
+_Key = tuple[bytes, int, bytes, int]
+
+
+class FlowTracker:
+    """Remembers connections, and says of each segment what it is to its own.
+
+    ``see`` takes segments in the order in which they were captured. Of ``most_flows`` connections more are let go.
+
+    >>> tracker, one, two = FlowTracker(), bytes([10, 9, 0, 1]), bytes([10, 9, 0, 2])
+    >>> for _ in range(2):
+    ...     print(tracker.see((one, 4000, two, 80), 0, 77, 0, SYN, 65535, 0, None).names)
+    ('handshake 1/3',)
+    ('handshake 1/3', 'retransmission')
+    """
+
+    def __init__(self, most_flows: int = MOST_FLOWS) -> None:
+        if most_flows < 1:
+            raise ValueError("at least one flow is remembered")
+        self._most_flows = most_flows
+        self._flows: OrderedDict[_Key, _Flow] = OrderedDict()
+        self._count = self._let_go = 0
+
+    def statistics(self) -> TrackerStatistics:
+        """How many flows were seen and let go so far."""
+        return TrackerStatistics(self._count, self._let_go)
+
+    def see(
+        self,
+        key: _Key,
+        time_ns: int,
+        seq: int,
+        ack: int,
+        flags: int,
+        window: int,
+        payload_bytes: int,
+        window_scale: int | None,
+    ) -> Notes:
+        """Look at one segment: ``key`` is source, its port, destination and its port; sizes in bytes."""
+        source, source_port, destination, destination_port = key
+        # Who speaks to itself has one direction only, as for Wireshark.
+        lower = (source, source_port) <= (destination, destination_port)
+        name = key if lower else (destination, destination_port, source, source_port)
+        flow = self._flows.get(name)
+        bits = 0
+        if flow is None:
+            flow = self._begin(name)
+        else:
+            self._flows.move_to_end(name)
+            if flags & (SYN | ACK) == SYN:
+                here = flow.sides[lower]
+                if here.base is not None and seq != here.base:
+                    flow = self._begin(name)
+                    bits = Note.PORTS_REUSED
+        forth, back = flow.sides[lower], flow.sides[not lower]
+        if flags & (SYN | ACK) == SYN | ACK and forth.base is not None and seq != forth.base:
+            bits |= Note.PORTS_REUSED
+        bits |= _handshake(flow, forth, back, lower, seq, ack, flags, time_ns, payload_bytes)
+        if forth.base is None:
+            forth.base = seq if flags & SYN else seq - 1 & _WRAP
+        if back.base is None and flags & ACK:
+            back.base = ack - 1 & _WRAP
+        bits = _analyse(flow, forth, back, time_ns, seq, ack, flags, window, payload_bytes, bits)
+        if flags & SYN:
+            forth.scale = _NO_SCALE if window_scale is None else min(window_scale, _MAX_SCALE)
+            if flags & ACK and (forth.scale == _NO_SCALE or back.scale == _NO_SCALE):
+                forth.scale = back.scale = _NO_SCALE  # RFC 7323 §2.2: both ask for it, or it is not used
+        forth.last_bits = bits
+        scaled = window << forth.scale if forth.scale > 0 and back.scale >= 0 and not flags & SYN else window
+        return Notes(
+            flow.number,
+            bits,
+            seq - forth.base & _WRAP,
+            (ack - back.base & _WRAP) if flags & ACK and back.base is not None else 0,
+            forth.duplicate_acks if bits & Note.DUPLICATE_ACK else 0,
+            scaled,
+        )
+
+    def _begin(self, name: _Key) -> _Flow:
+        flow = _Flow(self._count)
+        self._count += 1
+        self._flows[name] = flow
+        self._flows.move_to_end(name)
+        if len(self._flows) > self._most_flows:
+            self._flows.popitem(last=False)
+            self._let_go += 1
+        return flow
+
+
+def _handshake(
+    flow: _Flow, forth: _Side, back: _Side, lower: bool, seq: int, ack: int, flags: int, time_ns: int, size: int
+) -> int:
+    """Tell what a segment is to the connection's opening and end, which SYN, ACK, FIN and RST say."""
+    bits = 0
+    if flags & SYN:
+        if flags & ACK:
+            bits = Note.SYN_ACK
+            if flow.state == 1 and lower != flow.opener:
+                flow.state = 2
+        else:
+            bits = Note.SYN
+            flow.syn_ns = time_ns
+            if flow.state == 0:
+                flow.state, flow.opener = 1, lower
+    elif flags & ACK and not flags & RST:
+        if flow.syn_ns is not None and not flow.first_rtt_ns:
+            flow.first_rtt_ns = time_ns - flow.syn_ns
+        if flow.state == 2 and lower == flow.opener and back.base is not None and ack - back.base & _WRAP >= 1:
+            flow.state = 3
+            bits = Note.ESTABLISHED
+    if flags & FIN:
+        bits |= Note.FIN
+        forth.fin_end = seq + size + 1 & _WRAP
+    if flags & RST:
+        bits |= Note.RESET
+    elif (
+        flags & ACK
+        and not flow.is_closed
+        and back.fin_end is not None
+        and forth.fin_end is not None
+        and back.last_ack is not None
+        # The other's FIN is acknowledged by this segment, and ours was before: then all is said.
+        and not (ack - back.fin_end & _WRAP) & _HALF
+        and not (back.last_ack - forth.fin_end & _WRAP) & _HALF
+    ):
+        flow.is_closed = True
+        bits |= Note.CLOSED
+    return bits
+
+
+def _analyse(
+    flow: _Flow,
+    forth: _Side,
+    back: _Side,
+    time_ns: int,
+    seq: int,
+    ack: int,
+    flags: int,
+    window: int,
+    size: int,
+    bits: int,
+) -> int:
+    """Give the notes about sequence numbers, acknowledgments and windows, and remember what the next need."""
+    plain = not flags & (SYN | FIN | RST)
+    next_seq = forth.next_seq
+    if size == 1 and seq == next_seq and back.has_window and back.window == 0:
+        bits |= Note.ZERO_WINDOW_PROBE
+    else:
+        bits = _windows(forth, back, seq, ack, flags, window, size, bits, plain)
+    if ack != forth.last_ack:
+        forth.duplicate_acks = 0
+    if flags & ACK and back.beyond_acked is not None and 0 < (ack - back.beyond_acked & _WRAP) < _HALF:
+        back.beyond_acked = ack
+        if back.last_bits & Note.ZERO_WINDOW_PROBE and seq == next_seq and ack == (forth.last_ack or 0) + 1 & _WRAP:
+            back.next_seq = ack  # the receiver took the byte of the probe, which until now did not count
+            if window:
+                bits |= Note.WINDOW_UPDATE
+        else:
+            bits |= Note.ACKED_UNSEEN
+    if size or flags & (SYN | FIN):
+        bits |= _repeated(flow, forth, back, time_ns, seq, size, flags, bits)
+    # What comes next, and what is remembered.
+    end = seq + size & _WRAP
+    if flags & (SYN | FIN):
+        end = end + 1 & _WRAP
+    if not bits & Note.ZERO_WINDOW_PROBE:
+        if next_seq is None or 0 < (end - next_seq & _WRAP) < _HALF:
+            forth.next_seq = end
+            forth.next_ns = time_ns
+        if forth.beyond_acked is None or seq == forth.beyond_acked:
+            forth.beyond_acked = forth.next_seq
+    forth.window = window
+    forth.window_is_bare = flags & SYN != 0
+    forth.has_window = True
+    forth.last_ack = ack if flags & ACK else None
+    forth.last_ack_ns = time_ns
+    return bits
+
+
+def _windows(
+    forth: _Side, back: _Side, seq: int, ack: int, flags: int, window: int, size: int, bits: int, plain: bool
+) -> int:
+    """Note what ACKs and windows say, data aside."""
+    next_seq = forth.next_seq
+    if window == 0 and plain:
+        bits |= Note.ZERO_WINDOW
+    if next_seq is not None and 0 < (seq - next_seq & _WRAP) < _HALF and not flags & RST:
+        bits |= Note.GAP
+    if not plain or next_seq is None:
+        return bits
+    if size <= 1 and seq == next_seq - 1 & _WRAP:
+        bits |= Note.KEEP_ALIVE
+    if size:
+        if back.scale != _UNKNOWN_SCALE and back.last_ack is not None:
+            scale = 0 if back.window_is_bare else max(back.scale, 0)
+            if seq + size & _WRAP == back.last_ack + (back.window << scale) & _WRAP:
+                bits |= Note.WINDOW_FULL
+        return bits
+    if seq != next_seq or ack != forth.last_ack:
+        return bits
+    if window != forth.window:
+        return bits | Note.WINDOW_UPDATE if window else bits
+    if window:
+        if back.last_bits & Note.KEEP_ALIVE:
+            return bits | Note.KEEP_ALIVE_ACK
+        forth.duplicate_acks += 1
+        return bits | Note.DUPLICATE_ACK
+    if back.last_bits & Note.ZERO_WINDOW_PROBE:
+        return bits | Note.ZERO_WINDOW_PROBE_ACK
+    return bits
+
+
+def _repeated(flow: _Flow, forth: _Side, back: _Side, time_ns: int, seq: int, size: int, flags: int, bits: int) -> int:
+    """Say whether data, a SYN or a FIN was sent before, and why again; or was overtaken on its way."""
+    next_seq = forth.next_seq
+    is_old = next_seq is not None and bool((seq - next_seq & _WRAP) & _HALF)
+    if is_old and bits & Note.KEEP_ALIVE:
+        return 0
+    if size > 1 and next_seq is not None and seq == next_seq - 1 & _WRAP:
+        is_old = False  # new data behind a byte that may have been a probe
+    if size and back.last_ack is not None and not (back.last_ack - seq - size & _WRAP) & _HALF:
+        return Note.SPURIOUS_RETRANSMISSION
+    if not is_old:
+        return 0
+    if back.duplicate_acks >= 2 and back.last_ack == seq and time_ns - back.last_ack_ns < _FAST_NS:
+        return Note.FAST_RETRANSMISSION
+    late_ns = time_ns - forth.next_ns
+    limit_ns = flow.first_rtt_ns or _OVERTAKEN_NS
+    if late_ns < limit_ns and next_seq != seq + size + bool(flags & (SYN | FIN)) & _WRAP:
+        return Note.OUT_OF_ORDER
+    return Note.RETRANSMISSION

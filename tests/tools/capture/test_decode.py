@@ -1,0 +1,231 @@
+"""What a packet says in one line; and that whatever bytes there are, something is said and nothing raised."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from underlay.tools.capture import Describer, decode
+from underlay.tools.capture import _decode as module
+from underlay.wire import (
+    ACK,
+    ARP_REPLY,
+    ARP_REQUEST,
+    DNS_A,
+    ETHERTYPE_ARP,
+    ETHERTYPE_IPV4,
+    ICMP4_DESTINATION_UNREACHABLE,
+    ICMP4_ECHO_REQUEST,
+    ICMP4_TIME_EXCEEDED,
+    PROTOCOL_ICMP,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+    SYN,
+    DnsRecord,
+    build_arp,
+    build_dns_answer,
+    build_dns_query,
+    build_ethernet,
+    build_icmp4,
+    build_ipv4,
+    build_ipv6,
+    build_ipv6_fragment_header,
+    build_tcp_header,
+    build_udp,
+    parse_dns,
+    parse_ip,
+)
+
+HERE, THERE = bytes([10, 9, 0, 1]), bytes([10, 9, 0, 2])
+HERE6, THERE6 = parse_ip("fd00::1"), parse_ip("fd00::2")
+MACS = bytes.fromhex("020000000002"), bytes.fromhex("020000000001")
+RAW, ETHERNET, SLL, SLL2 = 101, 1, 113, 276
+
+
+def ip(protocol: int, payload: bytes, **more: int | bool) -> bytes:
+    return build_ipv4(HERE, THERE, protocol, len(payload), **more) + payload  # type: ignore[arg-type]
+
+
+def udp(payload: bytes, ports: tuple[int, int] = (4000, 7)) -> bytes:
+    return ip(PROTOCOL_UDP, build_udp(HERE, THERE, *ports, payload) + payload)
+
+
+def tcp(payload: bytes = b"", flags: int = ACK, **options: int) -> bytes:
+    header = build_tcp_header(HERE, THERE, 4000, 80, 77, 1, flags, 500, payload, **options)  # type: ignore[arg-type]
+    return ip(PROTOCOL_TCP, header + payload)
+
+
+def said(data: bytes, link_type: int = RAW, size_bytes: int | None = None) -> str:
+    packet = Describer().describe(link_type, data, len(data) if size_bytes is None else size_bytes, 0, "eth0")
+    return packet.body
+
+
+QUERY = build_dns_query(7, "example.org")
+ANSWER = build_dns_answer(parse_dns(QUERY), [DnsRecord("example.org", DNS_A, 60, bytes([192, 0, 2, 7]))])
+QUOTED = ip(PROTOCOL_UDP, build_udp(HERE, THERE, 4000, 7, b"") + b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (
+            tcp(flags=SYN, mss=1460, window_scale=7),
+            "TCP 10.9.0.1:4000 > 10.9.0.2:80  SYN, seq 0, win 500, mss 1460, scale 7  [handshake 1/3]",
+        ),
+        (tcp(b"hello"), "TCP 10.9.0.1:4000 > 10.9.0.2:80  ACK, seq 1, ack 1, win 500, 5 bytes"),
+        (udp(b"hello"), "UDP 10.9.0.1:4000 > 10.9.0.2:7  5 bytes"),
+        (udp(QUERY, (4000, 53)), "DNS 10.9.0.1:4000 > 10.9.0.2:53  query A example.org"),
+        (udp(ANSWER, (53, 4000)), "DNS 10.9.0.1:53 > 10.9.0.2:4000  answer A example.org: 192.0.2.7"),
+        (
+            udp(build_dns_answer(parse_dns(QUERY), rcode=3), (53, 4000)),
+            "DNS 10.9.0.1:53 > 10.9.0.2:4000  no such name: A example.org",
+        ),
+        (udp(b"not dns", (53, 4000)), "UDP 10.9.0.1:53 > 10.9.0.2:4000  7 bytes"),
+        (
+            ip(PROTOCOL_ICMP, build_icmp4(ICMP4_ECHO_REQUEST, 0, 7 << 16 | 1)),
+            "ICMP 10.9.0.1 > 10.9.0.2  echo request, id 7, seq 1",
+        ),
+        (
+            ip(PROTOCOL_ICMP, build_icmp4(ICMP4_DESTINATION_UNREACHABLE, 3, 0, QUOTED)),
+            "ICMP 10.9.0.1 > 10.9.0.2  unreachable: port of UDP 10.9.0.1:4000 > 10.9.0.2:7",
+        ),
+        (ip(PROTOCOL_ICMP, build_icmp4(ICMP4_TIME_EXCEEDED, 0, 0, b"")), "ICMP 10.9.0.1 > 10.9.0.2  time exceeded"),
+        (ip(47, bytes(10)), "GRE 10.9.0.1 > 10.9.0.2  10 bytes"),
+        (ip(253, bytes(10)), "IP 253 10.9.0.1 > 10.9.0.2  10 bytes"),
+        (
+            ip(PROTOCOL_UDP, bytes(8), more_fragments=True, identification=9),
+            "IPv4 10.9.0.1 > 10.9.0.2  fragment of UDP, id 9, bytes 0 to 8",
+        ),
+        (
+            build_ipv6(HERE6, THERE6, 17, 9) + build_udp(HERE6, THERE6, 5, 6, b"x") + b"x",
+            "UDP [fd00::1]:5 > [fd00::2]:6  1 bytes",
+        ),
+        (
+            build_ipv6(HERE6, THERE6, 44, 16) + build_ipv6_fragment_header(17, 5, 8, True) + bytes(8),
+            "IPv6 fd00::1 > fd00::2  fragment of UDP, id 5, bytes 8 to 16",
+        ),
+    ],
+)
+def test_a_line_of(data: bytes, line: str) -> None:
+    assert said(data) == line
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind", "line"),
+    [
+        (build_arp(ARP_REQUEST, MACS[1], HERE, bytes(6), THERE), ETHERTYPE_ARP, "who has 10.9.0.2? tell 10.9.0.1"),
+        (build_arp(ARP_REPLY, MACS[0], THERE, MACS[1], HERE), ETHERTYPE_ARP, "10.9.0.2 is at 02:00:00:00:00:02"),
+        (bytes(20), 0x88CC, "20 bytes"),
+        (bytes(20), 0x1234, "20 bytes"),
+        (bytes(20), 20, "20 bytes"),
+    ],
+)
+def test_a_line_of_what_is_not_ip(payload: bytes, kind: int, line: str) -> None:
+    text = said(build_ethernet(*MACS, kind, payload), ETHERNET)
+    assert text.endswith(f"02:00:00:00:00:01 > 02:00:00:00:00:02  {line}")
+    assert text.split()[0] == {ETHERTYPE_ARP: "ARP", 0x88CC: "LLDP", 0x1234: "0x1234", 20: "LLC"}[kind]
+
+
+def test_tags_and_cooked_headers_and_families_are_passed_over() -> None:
+    packet = udp(b"x")
+    tagged = build_ethernet(*MACS, ETHERTYPE_IPV4, packet, vlan=5)
+    twice = tagged[:12] + bytes.fromhex("88a80007") + tagged[12:]
+    cooked = struct.pack("!HHH8sH", 4, 1, 6, MACS[1], ETHERTYPE_IPV4) + packet
+    cooked2 = struct.pack("!HHiHBB8s", ETHERTYPE_IPV4, 0, 2, 1, 4, 6, MACS[1]) + packet
+    for link_type, data in [
+        (ETHERNET, tagged), (ETHERNET, twice), (SLL, cooked), (SLL2, cooked2), (228, packet), (12, packet),
+        (0, bytes([2, 0, 0, 0]) + packet), (0, bytes([0, 0, 0, 2]) + packet), (108, bytes([0, 0, 0, 2]) + packet),
+    ]:  # fmt: skip
+        assert said(data, link_type) == "UDP 10.9.0.1:4000 > 10.9.0.2:7  1 bytes", link_type
+    assert said(packet, 147) == "? link type 147, 29 bytes"
+
+
+def test_padding_is_not_payload() -> None:
+    frame = build_ethernet(*MACS, ETHERTYPE_IPV4, tcp(b""), pad=True)
+    assert len(frame) == 60
+    assert decode(ETHERNET, frame, 60).payload_bytes == 0
+
+
+def test_a_packet_that_was_cut_says_how_long_it_was() -> None:
+    packet = tcp(bytes(1000))
+    whole, cut = decode(RAW, packet, len(packet)), decode(RAW, packet[:40], len(packet))
+    assert (cut.payload_bytes, cut.source_port) == (whole.payload_bytes, whole.source_port) == (1000, 4000)
+    assert said(packet[:30], size_bytes=len(packet)) == "TCP 10.9.0.1 > 10.9.0.2  cut after 10 bytes"
+    assert said(packet[:10], size_bytes=len(packet)) == "? cut after 10 bytes"
+
+
+def test_a_super_frame_without_a_length_is_as_long_as_it_is() -> None:
+    packet = bytearray(tcp(bytes(1000)))
+    packet[2:4] = b"\0\0"
+    read = decode(RAW, bytes(packet), 180_000)
+    assert (read.protocol, read.payload_bytes) == ("TCP", 180_000 - 40)
+    six = build_ipv6(HERE6, THERE6, PROTOCOL_TCP, 0) + build_tcp_header(HERE6, THERE6, 1, 2, 3, 4, ACK, 5, b"")
+    assert decode(RAW, six, 180_000).payload_bytes == 180_000 - 60
+
+
+def test_a_malformed_header_is_named() -> None:
+    packet = bytearray(tcp())
+    packet[32] = 0x10
+    assert "TCP 10.9.0.1 > 10.9.0.2  malformed: tcp.data_offset" in said(bytes(packet))
+    short = bytearray(udp(b"x"))
+    short[24:26] = b"\0\3"
+    assert "malformed: udp.length" in said(bytes(short))
+    assert said(b"\x46" + bytes(19)).startswith("IPv4 malformed: ipv4.ihl")
+
+
+def test_what_a_stranger_wrote_steers_no_terminal() -> None:
+    query = build_dns_query(7, r"a\027[2Jb.org")
+    assert "\x1b" not in said(udp(query, (4000, 53)))
+    packet = Describer().describe(RAW, udp(b""), 28, 0, "eth0", "in", "evil\x1b[2J\n")
+    assert "\x1b" not in packet.line and "\n" not in packet.line
+
+
+ICMP6_KINDS = (1, 2, 128, 130, 133, 134, 135, 136, 137, 143)
+WHOLE = [
+    tcp(b"hello", SYN, mss=1, window_scale=2),
+    udp(ANSWER, (53, 4000)),
+    udp(QUERY, (5353, 5353)),
+    QUOTED,
+    ip(PROTOCOL_ICMP, build_icmp4(ICMP4_DESTINATION_UNREACHABLE, 3, 0, QUOTED)),
+    ip(2, bytes(8)),
+    *(build_ipv6(HERE6, THERE6, 58, 32) + bytes([kind]) + bytes(31) for kind in ICMP6_KINDS),
+]
+
+
+@given(
+    data=st.one_of(st.binary(max_size=100), st.sampled_from(WHOLE)),
+    link_type=st.sampled_from([0, 1, 12, 101, 108, 113, 228, 229, 276, 999]),
+    cut=st.integers(0, 120),
+    flips=st.lists(st.tuples(st.integers(0, 119), st.integers(1, 255)), max_size=4),
+    longer=st.integers(0, 100_000),
+)
+@example(data=b"", link_type=0, cut=0, flips=[], longer=0)
+def test_any_bytes_are_survived(
+    data: bytes, link_type: int, cut: int, flips: list[tuple[int, int]], longer: int
+) -> None:
+    broken = bytearray(data)
+    for place, flip in flips:
+        if place < len(broken):
+            broken[place] ^= flip
+    kept = bytes(broken[: max(0, len(broken) - cut)])
+    packet = Describer().describe(link_type, kept, len(kept) + longer, 0, "eth0")
+    assert packet.line.isprintable()
+    assert packet.as_json()["schema"] == "underlay.capture/1"
+
+
+def test_each_prefix_of_a_packet_is_survived_on_each_link() -> None:
+    for whole in WHOLE:
+        for link_type, head in ((RAW, b""), (ETHERNET, bytes(12) + b"\x08\0"), (SLL, bytes(14) + b"\x08\0")):
+            data = head + whole
+            for size in range(len(data)):
+                assert decode(link_type, data[:size], len(data)).protocol
+                assert decode(link_type, data[:size], size).protocol
+
+
+def test_tags_without_end_are_not_followed() -> None:
+    data = bytes(12) + bytes.fromhex("81000001") * 1000
+    assert said(data, ETHERNET).startswith("0x8100 ")
+    assert module._MOST_TAGS < 1000

@@ -37,9 +37,12 @@ _DEATHS_BYTES: Final = 4 << 20
 _SETTLE_S: Final = 0.05
 # A look of ten thousand sockets takes 30 ms; events may take a fifth of a processor, and no more.
 _REST: Final = 4
+# asm-generic/socket.h: beyond net.core.rmem_max, for root.
+_SO_RCVBUFFORCE: Final = 33
 # As many messages are read before looking again, however fast sockets end.
 _MOST_AT_ONCE: Final = 1024
-# The last cookies of those that were told as closed: the message of the end may come after the look that missed them.
+# The last cookies of those that were told as closed: the message of the end may come after the look that missed them,
+# and is not to be told as that of a socket which came and went.
 _MOST_CLOSED: Final = 65_536
 
 
@@ -118,7 +121,10 @@ class Watch:
             return None
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         deaths = self._stack.enter_context(socket.socket(socket.AF_NETLINK, kind, SOCK_DIAG))
-        deaths.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DEATHS_BYTES)
+        try:
+            deaths.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _DEATHS_BYTES)
+        except PermissionError:
+            deaths.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DEATHS_BYTES)
         try:
             deaths.bind((0, _DEATHS))
         except OSError:
@@ -161,7 +167,7 @@ class Watch:
         for cookie, sock in list(self._known.items()):
             if cookie not in seen and (change := self._gone(sock, now)) is not None:
                 changes.append(change)
-        fresh = [cookie for cookie in seen if cookie not in self._known and cookie not in self._closed]
+        fresh = [cookie for cookie in seen if cookie not in self._known]
         held = find_owners().by_inode if any(seen[cookie].inode for cookie in fresh) else {}
         for cookie in fresh:
             sock = seen[cookie]
@@ -188,8 +194,7 @@ class Watch:
                 self._known[sock.cookie] = left
                 return Change("changed", now, left, sock.state)
         del self._known[sock.cookie]
-        if left is None or left.cookie != sock.cookie:  # else it is only no longer meant, and may be again
-            self._remember_closed(sock.cookie)
+        self._remember_closed(sock.cookie)
         return Change("closed", now, sock)
 
     def _remember_closed(self, cookie: int) -> None:
@@ -231,7 +236,7 @@ class Watch:
         left = look_up(self._kernel, dead._replace(cookie=0)) if dead.protocol == "tcp" else None
         if left is None or left.state is not State.TIME_WAIT:
             return Change("passed", now, dead)
-        if left.cookie in self._known or left.cookie in self._closed:
+        if left.cookie in self._known:
             return None
         self._known[left.cookie] = left
         return Change("opened", now, left)

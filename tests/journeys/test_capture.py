@@ -172,9 +172,8 @@ def test_json_lines_have_a_schema_and_end_with_a_summary(net: Net) -> None:
     assert rows[0]["notes"] == ["handshake 1/3"] and rows[0]["flow"] == 0
     assert (summary["type"], summary["captured_packets"], summary["dropped_packets"]) == ("summary", len(rows), 0)
     assert summary["connections"] == 2
-    # The same of a file.
-    keys = {row_type: set(row) for row in [*rows, summary] for row_type in [row["type"]]}
-    assert set(keys) == {"packet", "summary"}
+    page = (ROOT / "docs" / "capture.md").read_text()
+    assert [key for row in (rows[0], summary) for key in row if f"`{key}`" not in page and f'"{key}"' not in page] == []
 
 
 def test_a_count_and_a_duration_end_it_without_a_signal(net: Net) -> None:
@@ -281,6 +280,29 @@ def test_root_is_given_up_for_the_user_who_called_sudo(net: Net, tmp_path: Path)
         assert any(f"[{os.getpid()}]" in packet.comment for packet in packets(path))  # of root's process, still found
     finally:
         path.unlink(missing_ok=True)
+
+
+def test_under_sudo_a_file_is_read_and_written_by_the_user_who_called_it(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may become another user; remedy: run the tests as root")
+    path, secret = tmp_path / "roots.pcapng", tmp_path / "secret"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    PacketFile(fd).flush()
+    os.close(fd)
+    secret.mkdir(mode=0o700)
+    env = {**os.environ, "SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY)}
+    words = [sys.executable, "-m", "underlay", "capture", "-r", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=env, timeout=LIMIT_S)
+    assert (done.returncode, done.stderr) == (0, "")
+    words += ["-w", str(secret / "a.pcapng")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=env, timeout=LIMIT_S)
+    assert done.returncode == 2 and "by the user who called sudo: choose a place of theirs" in done.stderr
+    assert list(secret.iterdir()) == []
+
+
+def test_options_may_stand_between_the_words_of_a_filter(tmp_path: Path) -> None:
+    done = run(sys.executable, "-m", "underlay", "capture", "tcp", "-r", os.devnull, "prot", "80", expect=[2])
+    assert "the filter 'tcp prot 80' is not one" in done.stderr
 
 
 def test_a_full_disk_ends_it_with_a_whole_file_and_the_count(net: Net, tmp_path: Path) -> None:

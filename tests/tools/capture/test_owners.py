@@ -74,7 +74,7 @@ def flows_in(net: Net, follow: int | None = None) -> Iterator[Flows]:
         flows.close()
 
 
-ME = Owner(os.getpid(), Path("/proc/self/comm").read_text().strip(), 0)
+ME = Owner(os.getpid(), Path("/proc/self/comm").read_text().strip())
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])

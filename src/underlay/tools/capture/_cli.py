@@ -22,6 +22,7 @@ from ...trace import CaptureFormatError
 from ._interfaces import interfaces
 from ._live import MOST_RING_BYTES, RING_BYTES, SNAP_BYTES, Live, LiveStatistics
 from ._output import Names, Output, Stopped, Written, say
+from ._privileges import give_up_root
 from ._read import read_packets
 
 __all__ = ["INTERMIXED", "configure", "main"]
@@ -315,6 +316,7 @@ def _broken(path: str, error: CaptureFormatError) -> str:
 def _read(args: argparse.Namespace) -> int:
     status = packets = 0
     with _opened(args.read) as file:
+        give_up_root()  # what strangers sent is read by the user who called sudo
         output = _output(args)
         written = None
         try:

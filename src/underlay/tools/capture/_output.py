@@ -154,6 +154,8 @@ def _open(path: str) -> int:
             errno.EISDIR: "name a file in it",
             errno.ENOTDIR: "name a file in a directory",
         }.get(error.errno or 0, "choose a file that you may write")
+        if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0 and os.environ.get("SUDO_UID"):
+            remedy = "it is written by the user who called sudo: choose a place of theirs"
         reason = os.strerror(error.errno or 0).lower()
         raise UsageError(f"{Path(path)} cannot be written: {reason}", remedy=remedy) from error
 

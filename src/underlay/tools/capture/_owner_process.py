@@ -24,10 +24,10 @@ import time
 from collections import OrderedDict
 
 # The question: number, family (4 or 6), protocol, index of the interface for link-local addresses or 0, then address
-# and port here and there. The answer: number, process or 0, how many others share the socket, user or -1, whether one
-# of them is followed; then the process's name. Number 0 is no question: "ready", and "nobody is left to follow".
+# and port here and there. The answer: number, process or 0, user or -1, whether it or another that has the socket is
+# followed; then the process's name. Number 0 is no question: "ready", and "nobody is left to follow".
 QUESTION = struct.Struct("=IBBI16sH16sH")
-ANSWER = struct.Struct("=IIHiB")
+ANSWER = struct.Struct("=IIiB")
 READY, NOBODY = 0, 1
 
 # linux/sock_diag.h, linux/inet_diag.h
@@ -382,7 +382,7 @@ class _Server:
 
     def serve(self) -> None:
         """Answer until the other end is closed."""
-        self._say(0, READY, 0, -1, False)
+        self._say(0, READY, -1, False)
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         if self._beginnings is not None:
@@ -400,7 +400,7 @@ class _Server:
                 self._family.update()
                 if not self._family.pids and not self._told_nobody:
                     self._told_nobody = True
-                    self._say(0, NOBODY, 0, -1, False)
+                    self._say(0, NOBODY, -1, False)
             self._look()
             self._answer()
 
@@ -438,12 +438,11 @@ class _Server:
             pid = min(names, default=0)
             is_followed = self._family is not None and any(map(self._family.knows, names))
             user = user if user < 0x8000_0000 else -1
-            others = min(max(len(names) - 1, 0), 0xFFFF)
-            self._say(number, pid, others, user, is_followed, names.get(pid, b""))
+            self._say(number, pid, user, is_followed, names.get(pid, b""))
         self._waiting = undecided
 
-    def _say(self, number: int, pid: int, others: int, user: int, is_followed: bool, name: bytes = b"") -> None:
-        self._channel.send(ANSWER.pack(number, pid, others, user, is_followed) + name)
+    def _say(self, number: int, pid: int, user: int, is_followed: bool, name: bytes = b"") -> None:
+        self._channel.send(ANSWER.pack(number, pid, user, is_followed) + name)
 
 
 if __name__ == "__main__":

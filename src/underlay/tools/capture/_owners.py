@@ -35,17 +35,14 @@ _LINK_LOCAL: Final = b"\xfe\x80"
 
 
 class Owner(NamedTuple):
-    """Who has a socket."""
+    """Who has a socket; one of them, where several share it."""
 
     pid: int
     name: str
     """What /proc/PID/comm says, at most 15 bytes."""
-    others: int
-    """How many other processes have the same socket."""
 
     def __str__(self) -> str:
-        more = f" and {self.others} more" if self.others else ""
-        return f"{self.name}[{self.pid}]{more}"
+        return f"{self.name}[{self.pid}]"
 
 
 class Flow:
@@ -93,6 +90,9 @@ def flow_key(link_type: int, data: bytes) -> bytes | None:
     A fragment has ports only if it is the first, and is left out like all that is rare: extension headers of IPv6.
     """
     if link_type == _ETHERNET:
+        # Nearly always: IPv4 without options and no fragment.
+        if data[12:15] == b"\x08\x00\x45" and len(data) >= 38 and data[23] in _TRANSPORTS:
+            return None if data[20] & 0x3F or data[21] else data[23:24] + data[26:38]
         kind, place = data[12:14], 14
         while kind in _TAGS and place < 26:
             kind, place = data[place + 2 : place + 4], place + 4
@@ -232,7 +232,7 @@ class Flows:
                     flow.unanswered = 0
                 self._asked.clear()
                 return
-            number, pid, others, _, is_followed = answers.ANSWER.unpack_from(answer)
+            number, pid, _, is_followed = answers.ANSWER.unpack_from(answer)
             if number == 0:
                 self.nobody_left |= pid == answers.NOBODY
                 continue
@@ -244,7 +244,7 @@ class Flows:
             flow.is_followed |= bool(is_followed)
             if pid:
                 name = printable(answer[answers.ANSWER.size :].decode(errors="replace"))
-                owner = Owner(pid, name, others)
+                owner = Owner(pid, name)
                 if is_sender:
                     flow.sender = owner
                 else:

@@ -122,7 +122,7 @@ def test_nobody_is_nobody(net: Net) -> None:
     with flows_in(net) as flows:
         flow, _ = flows.see(packet(("127.0.0.1", 5), ("127.0.0.1", 6)))
         found = settled(flows, flow)
-        assert (found.sender, found.receiver, str(found)) == (None, None, "")
+        assert (found.sender, found.receiver, str(found), found.unknown) == (None, None, "", 2)
 
 
 # It stays for as long as a busy machine may take to look; when it is asked about, it is long gone.
@@ -215,7 +215,7 @@ def test_a_process_that_answers_no_more_is_not_waited_for(net: Net) -> None:
         assert flows.is_over
         flow, first = flows.see(packet(("127.0.0.1", 5), ("127.0.0.1", 7)))
         assert first and flow is not None and not flow.unanswered
-        assert flows.asked_in_vain == 2
+        assert flows.asked_in_vain == flow.unknown == 2
 
 
 def test_questions_that_find_no_room_are_counted_and_packets_go_on(net: Net) -> None:

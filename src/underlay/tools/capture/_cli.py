@@ -272,8 +272,8 @@ def _tell(args: argparse.Namespace, output: Output, told: LiveStatistics, writte
     )
     if args.follow is not None:
         say(
-            f"{told.not_followed_packets} packets of others left out; of {told.undecided_packets} of them the owner"
-            " was not to be found"
+            f"{told.not_followed_packets} packets left out as not of process {args.follow} and its children;"
+            f" of {told.undecided_packets} of these an end had no owner that could be found"
         )
     if connections.flows_let_go:
         say(

@@ -41,8 +41,6 @@ _MOST_HELD: Final = RING_BYTES // BLOCK_BYTES
 _TICK_S: Final = 1.0
 # After the last of a family has ended its connections still say goodbye.
 _GRACE_S: Final = 1.0
-# For --follow: a socket may be gone in a moment, so its first packet is to be seen soon.
-_FOLLOW_RETIRE_MS: Final = 1
 
 
 # A NamedTuple's own __new__ is Python, and takes three times as long.
@@ -69,7 +67,7 @@ class LiveStatistics:
     not_followed_packets: int
     """Of nobody in the family that is followed."""
     undecided_packets: int
-    """Among them, those whose owner was not found in time, or was gone already."""
+    """Among them, those with an end here whose owner was not found in time, or was gone already."""
     duration_s: float
 
 
@@ -172,7 +170,7 @@ class Live:
         size_bytes = self._ring_bytes or RING_BYTES
         while True:
             try:
-                self._ring.make(size_bytes, RETIRE_MS if self._follow is None else _FOLLOW_RETIRE_MS)
+                self._ring.make(size_bytes)
                 return
             except UsageError:
                 if self._ring_bytes is not None or size_bytes <= _LEAST_RING_BYTES:
@@ -301,7 +299,7 @@ class Live:
         if self._follow is not None:
             for row in rows:
                 flow = row.flow
-                if flow is not None and not flow.is_followed and flow.sender is None and flow.receiver is None:
+                if flow is not None and not flow.is_followed and (flow.unknown or flow.unanswered):
                     self._undecided += 1
             wanted = [row for row in rows if row.flow is not None and row.flow.is_followed]
             self._not_followed += len(rows) - len(wanted)

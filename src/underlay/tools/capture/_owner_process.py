@@ -52,6 +52,7 @@ _LINK_LOCAL = b"\xfe\x80"
 _MOST_WAITING = 4096
 _MOST_KNOWN = 65_536
 _YOUNG = 16
+_LIKELY = 4
 _MOST_GENERATIONS = 64
 _MANY = 1000
 # How many beginnings are remembered until they are asked about, and how many are taken at once.
@@ -172,6 +173,7 @@ class _Processes:
         self._family = family
         self._holders: OrderedDict[int, dict[int, bytes]] = OrderedDict()
         self._in_vain: set[int] = set()
+        self._recent: OrderedDict[int, None] = OrderedDict()  # who speaks will speak again
         self._next_s = 0.0
 
     def names(self, inode: int) -> dict[int, bytes]:
@@ -181,6 +183,13 @@ class _Processes:
     def is_settled(self, inode: int) -> bool:
         """Whether its processes were found, or the last look through all of them was in vain."""
         return inode in self._holders or inode in self._in_vain
+
+    def look_at_likely(self, inode: int) -> None:
+        """Look for one socket where it most likely is, at once: it may be gone in a millisecond."""
+        if inode not in self._holders:
+            family = () if self._family is None else self._family.pids
+            likely = [*family, *reversed(self._recent)]
+            self._look_at([pid for pid in likely[:_LIKELY] if _size(pid) <= _MANY], {inode}, {inode})
 
     def look(self, wanted: set[int]) -> None:
         """Look through processes until the wanted are found; all of them only if it is time to."""
@@ -211,6 +220,10 @@ class _Processes:
                         name = _name(pid)
                         if self._family is not None:
                             self._family.ask(pid)
+                        self._recent[pid] = None
+                        self._recent.move_to_end(pid)
+                        if len(self._recent) > _YOUNG:
+                            self._recent.popitem(last=False)
                     self._holders.setdefault(inode, {})[pid] = name
                     missing.discard(inode)
 
@@ -325,7 +338,7 @@ class _Beginnings:
         self.found: OrderedDict[Ends, tuple[int, int]] = OrderedDict()
         """The inode and the user of a socket at its beginning."""
 
-    def take(self, kernel: _Kernel) -> list[tuple[int, int]]:
+    def take(self, kernel: _Kernel, processes: _Processes) -> list[tuple[int, int]]:
         """Look up what began just now; give the inodes and users that are new."""
         new = []
         for _ in range(_MOST_AT_ONCE):
@@ -343,6 +356,7 @@ class _Beginnings:
                     while len(self.found) >= _MOST_BEGUN:
                         self.found.popitem(last=False)
                     self.found[each] = found
+                    processes.look_at_likely(found[0])
                     new.append(found)
         return new
 
@@ -393,7 +407,7 @@ class _Server:
             else:
                 poll.poll(None if self._family is None else _FAMILY_S * 1000)
             if self._beginnings is not None:
-                self._wanted.update(inode for inode, _ in self._beginnings.take(self._kernel))
+                self._wanted.update(inode for inode, _ in self._beginnings.take(self._kernel, self._processes))
             if not self._take_questions():
                 return
             if self._family is not None:

@@ -46,15 +46,18 @@ class Owner(NamedTuple):
 
 
 class Flow:
-    """What is known of the two ends of a flow; ``unanswered`` counts questions that are under way."""
+    """What is known of the two ends of a flow; ``unanswered`` counts questions that are under way.
 
-    __slots__ = ("is_followed", "receiver", "sender", "unanswered")
+    ``unknown`` counts ends on this machine about which nothing was found.
+    """
+
+    __slots__ = ("is_followed", "receiver", "sender", "unanswered", "unknown")
 
     def __init__(self) -> None:
         self.sender: Owner | None = None
         """Of the flow's first packet."""
         self.receiver: Owner | None = None
-        self.unanswered = 0
+        self.unanswered = self.unknown = 0
         self.is_followed = False
 
     def __str__(self) -> str:
@@ -214,6 +217,7 @@ class Flows:
             self._channel.send(question)
         except OSError:  # it is busy, or was killed: packets do not wait for it
             self.asked_in_vain += 1
+            flow.unknown += 1
             return
         flow.unanswered += 1
         self._asked[self._number] = (flow, is_sender)
@@ -229,7 +233,8 @@ class Flows:
                 answer = b""
             if len(answer) < answers.ANSWER.size:  # it ended; nothing more will be known
                 for flow, _ in self._asked.values():
-                    flow.unanswered = 0
+                    flow.unanswered -= 1
+                    flow.unknown += 1
                 self._asked.clear()
                 return
             number, pid, _, is_followed = answers.ANSWER.unpack_from(answer)
@@ -249,6 +254,8 @@ class Flows:
                     flow.sender = owner
                 else:
                     flow.receiver = owner
+            else:
+                flow.unknown += 1
 
     @property
     def is_over(self) -> bool:

@@ -65,6 +65,13 @@ from ._icmp6 import (
     build_icmp6,
     parse_icmp6,
 )
+from ._icmp_extensions import (
+    ICMP_EXTENSION_MPLS,
+    IcmpExtension,
+    MplsLabel,
+    build_icmp_extensions,
+    parse_icmp_extensions,
+)
 from ._igmp import (
     IGMP_LEAVE,
     IGMP_QUERY,
@@ -151,6 +158,7 @@ __all__ = [
     "ICMP6_PACKET_TOO_BIG",
     "ICMP6_PARAMETER_PROBLEM",
     "ICMP6_TIME_EXCEEDED",
+    "ICMP_EXTENSION_MPLS",
     "IGMP_LEAVE",
     "IGMP_QUERY",
     "IGMP_V1_REPORT",
@@ -189,8 +197,10 @@ __all__ = [
     "IPv6Extension",
     "IPv6Fragment",
     "IPv6Header",
+    "IcmpExtension",
     "IcmpMessage",
     "IgmpMessage",
+    "MplsLabel",
     "NdMessage",
     "NdOptions",
     "NeighborAdvertisement",
@@ -209,6 +219,7 @@ __all__ = [
     "build_ethernet",
     "build_icmp4",
     "build_icmp6",
+    "build_icmp_extensions",
     "build_igmp",
     "build_ipv4",
     "build_ipv6",
@@ -229,6 +240,7 @@ __all__ = [
     "parse_ethernet",
     "parse_icmp4",
     "parse_icmp6",
+    "parse_icmp_extensions",
     "parse_igmp",
     "parse_ip",
     "parse_ipv4",

@@ -43,6 +43,7 @@ def needs_program(name: str) -> str:
             "capinfos": "tshark",
             "editcap": "tshark",
             "nft": "nftables",
+            "mtr": "mtr-tiny",
         }.get(name, name)
         pytest.skip(f"{name} is not installed; remedy: apt-get install {package}")
     return path

@@ -1,0 +1,74 @@
+"""Use of `underlay path` that is wrong is one sentence and exit status 2; use that is only odd works."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from underlay.cli import main
+from underlay.errors import UsageError
+from underlay.tools.path import Trace, trace
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--port 0 127.0.0.1", "port is 0; give 1 to 65535"),
+        ("--port 70000 127.0.0.1", "port is 70000"),
+        ("--icmp --port 80 127.0.0.1", "ICMP has no ports"),
+        ("--flows 0 127.0.0.1", "flows is 0; give 1 to 64"),
+        ("-i 0 127.0.0.1", "interval_s is 0.0; give 0.01 to 3600"),
+        ("-i nan 127.0.0.1", "interval_s is nan"),
+        ("--timeout inf 127.0.0.1", "timeout_s is inf"),
+        ("-c 0 127.0.0.1", "rounds is 0"),
+        ("--max-hops 256 127.0.0.1", "max_hops is 256"),
+        ("--silent-hops 0 127.0.0.1", "silent_hops is 0"),
+        ("--source-port 65536 127.0.0.1", "source_port is 65536"),
+        ("--source nowhere 127.0.0.1", "'nowhere' is no address"),
+        ("--source ::1 127.0.0.1", "has no IPv6 address"),
+        ("-4 --source ::1 127.0.0.1", "::1 is no IPv4 address"),
+        ("--source 203.0.113.1 127.0.0.1", "203.0.113.1 is no address of this machine"),
+        ("-6 127.0.0.1", "has no IPv6 address"),
+        ("no.such.host.invalid", "'no.such.host.invalid' has no address here"),
+        ("x..y", "has no address here"),
+        ("224.0.0.1", "224.0.0.1 is many hosts"),
+        ("255.255.255.255", "is many hosts"),
+        ("ff02::1", "is many hosts"),
+        ("0.0.0.0", "0.0.0.0 is no host"),
+        ("::", ":: is no host"),
+        ("--flows 64 -i 0.1 127.0.0.1", "interval_s is 0.1; give 0.16 to 3600"),
+        ("--udp --tcp 127.0.0.1", "not allowed with argument"),
+        ("", "HOST"),
+        ("a b", "unrecognized arguments: b"),
+    ],
+)
+def test_it_is_one_sentence(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["path", *words.split()]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("underlay: ") and errors.count("\n") == 1
+    assert says in errors
+
+
+def test_a_protocol_that_is_none_is_wrong_use_of_the_library_too() -> None:
+    with pytest.raises(UsageError, match="there are no probes by 'sctp'"):
+        trace("127.0.0.1", protocol="sctp")  # type: ignore[arg-type]
+
+
+def test_whoever_takes_long_over_each_report_gets_the_last_one_too() -> None:
+    # Between two reports it sends and listens, however late the second is asked for.
+    count = 0
+    with Trace("127.0.0.1", rounds=5, interval_s=0.01, names=False) as measurement:
+        for _ in measurement.run(0.001):
+            time.sleep(0.005)
+            count += 1
+        assert count > 1
+        assert measurement.report().hops[0].answered == 5
+
+
+def test_the_help_has_examples_and_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["path", "--help"]) == 0
+    output = capsys.readouterr().out
+    assert "examples:" in output and "Exit status: 0" in output
+    assert max(map(len, output.splitlines())) <= 80

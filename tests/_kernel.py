@@ -44,6 +44,7 @@ def needs_program(name: str) -> str:
             "editcap": "tshark",
             "nft": "nftables",
             "mtr": "mtr-tiny",
+            "vmstat": "procps",
         }.get(name, name)
         pytest.skip(f"{name} is not installed; remedy: apt-get install {package}")
     return path

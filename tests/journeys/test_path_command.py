@@ -79,6 +79,29 @@ def test_icmp_takes_no_right_where_users_may_ping_and_one_sentence_where_they_ma
     assert [hop["address"] for hop in json.loads(found.stdout)["hops"]] == net.hops(version)
 
 
+@pytest.mark.parametrize(
+    ("words", "user"), [(["--icmp"], NOBODY), (["--tcp"], NOBODY), (["--tcp", "--source-port", "99"], 0)]
+)
+def test_root_of_sudo_is_given_up_once_the_sockets_are_open(
+    net: Chain, monkeypatch: pytest.MonkeyPatch, words: list[str], user: int
+) -> None:
+    monkeypatch.setenv("SUDO_UID", str(NOBODY))
+    monkeypatch.setenv("SUDO_GID", str(NOBODY))
+    program = AS_USER.replace(
+        "sys.exit(main(sys.argv[2:]))", "main(sys.argv[2:]); sys.exit(os.getresuid() != (%d,) * 3)"
+    )
+    done = net.client.namespace.run(
+        lambda: subprocess.run(
+            [sys.executable, "-c", program % user, "", "path", *words, "-c", "3", "-i", "0.02", "-n", net.address(4)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(address in done.stdout for address in net.hops())
+
+
 def test_the_report_is_plain_text_of_80_columns_that_calls_a_limit_a_limit(net: Chain) -> None:
     net.routers[1].set_sysctl("net.ipv4.icmp_ratelimit", "1000")
     try:

@@ -19,10 +19,10 @@ from typing import BinaryIO, Final
 
 from ...errors import UnderlayError, UsageError
 from ...trace import CaptureFormatError
+from .._privileges import give_up_root
 from ._interfaces import interfaces
 from ._live import MOST_RING_BYTES, RING_BYTES, SNAP_BYTES, Live, LiveStatistics
 from ._output import Names, Output, Stopped, Written, say
-from ._privileges import give_up_root
 from ._read import read_packets
 
 __all__ = ["INTERMIXED", "configure", "main"]

@@ -19,10 +19,10 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from ...errors import UsageError
+from .._privileges import give_up_root
 from ._filter import CompiledFilter, Instruction, compile_filter, kernel_program
 from ._interfaces import Source, choose
 from ._owners import Flow, Flows, must_be_near
-from ._privileges import give_up_root
 from ._ring import BLOCK_BYTES, RETIRE_MS, CapturedPacket, PacketRing
 
 __all__ = ["HOLD_S", "RING_BYTES", "SNAP_BYTES", "Live", "LiveStatistics", "Row"]

@@ -10,6 +10,7 @@ import json
 import sys
 from typing import Final, Literal
 
+from .._privileges import give_up_root
 from ._model import Report
 from ._trace import DEFAULT_PORTS, ProbeKind, Trace
 from ._view import Line, as_json, lines
@@ -31,6 +32,8 @@ missing; 130 a report was ended by Ctrl-C, and printed what was known."""
 
 _ROUNDS: Final = 10
 _REFRESH_S: Final = 0.5
+# Ports below take root (ip(7), ip_unprivileged_port_start); a flow of TCP binds to its own for each probe.
+_FIRST_FREE_PORT: Final = 1024
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +85,8 @@ def main(args: argparse.Namespace) -> int:
         source_port=args.source_port,
         names=not args.numeric,
     ) as measurement:
+        if protocol != "tcp" or not 0 < args.source_port < _FIRST_FREE_PORT:
+            give_up_root()  # its sockets are open; what strangers answer is read by the user who called sudo
         interrupted = False
         try:
             if not is_live:

@@ -1,0 +1,249 @@
+"""The server's side of one test, from the cookie to the results.
+
+It runs in a thread of its own, one call after another, each with a deadline: a client that is killed, or silent, or
+means harm, costs its own test and no more. The door (`_server.py`) hands it the streams' connections.
+
+This file knows the order of the server's part of iperf3's protocol. It refuses to know the listening socket.
+
+Source: iperf3's src/iperf_server_api.c.
+"""
+
+from __future__ import annotations
+
+import enum
+import queue
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from ...errors import UnderlayError, UsageError
+from .._address import written
+from .._complaints import reason
+from ._movers import close_all
+from ._protocol import Control, PeerError, Refusal, State
+from ._results import PeerResults, Result
+from ._run import Run
+from ._settings import RefusedSettings, Settings
+from ._sockets import set_up, udp_stream, udp_welcome
+from ._streams import Stream, make_stream
+from ._watcher import Watcher
+
+__all__ = ["Phase", "Session"]
+
+# iperf3's client does each of these at once; the way to it may be long, and its first packets may be lost.
+_PATIENCE_S: Final = 10.0
+# What a client's test may take longer than it said: iperf3's own grace is 5 s (create_server_timers), and the way back
+# of a test that has filled a queue is long.
+_GRACE_S: Final = 10.0
+# The client has all it wants then. Others wait for it, so this is short.
+_GOODBYE_PATIENCE_S: Final = 1.0
+_LOOK_S: Final = 0.05
+
+
+class Phase(enum.Enum):
+    """What the door does with a newcomer: ask for its cookie, send it away, or let it wait."""
+
+    WANTS_STREAMS = enum.auto()
+    BUSY = enum.auto()
+    LEAVING = enum.auto()
+
+
+class Session:
+    """One test of one client. It owns the control connection and the streams."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        cookie: bytes,
+        *,
+        port: int,
+        set_mss: Callable[[int], None],
+        interval_s: float,
+        watcher: Watcher,
+    ) -> None:
+        self.cookie = cookie
+        self.phase = Phase.BUSY
+        self.bug: BaseException | None = None
+        self.is_complete = False
+        self.has_ended = False
+        address = sock.getpeername()
+        self._client_host: str = address[0]
+        self.control = Control(sock, f"the client at {written(address)}")
+        self._port = port
+        self._set_mss = set_mss
+        self._interval_s = interval_s
+        self._watcher = watcher
+        self._offers: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._streams: list[Stream] = []
+        self._notes: list[str] = []
+        self._run: Run | None = None
+
+    def offer(self, sock: socket.socket) -> None:
+        """Take the connection of a stream, which has said our cookie."""
+        self._offers.put(sock)
+
+    def run(self) -> None:
+        """Lead the test through its states; nothing of it is left afterwards."""
+        try:
+            result = self._test()
+            self.is_complete = True
+            self._watcher.finished(result)
+        except UnderlayError as error:
+            if self._run is not None:
+                self._run.end()
+            self._tell_broken(error)
+        except BaseException as error:
+            self.bug = error
+        finally:
+            self._close()
+            self.has_ended = True
+
+    def drop_offers(self) -> None:
+        """Close the connections that came too late."""
+        while not self._offers.empty():
+            self._offers.get().close()
+
+    def interrupt(self) -> None:
+        """Break the test off from another thread, and tell the client."""
+        try:
+            self.control.sock.send(State.SERVER_TERMINATE.to_bytes(1, "big"))
+            self.control.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is over anyway
+
+    def _test(self) -> Result:
+        control = self.control
+        control.send_state(State.PARAM_EXCHANGE)
+        settings = self._settings(control)
+        self._gather(settings)
+        control.send_state(State.TEST_START)
+        run = self._run = Run(
+            settings,
+            self._streams,
+            control,
+            at_client=False,
+            interval_s=self._interval_s,
+            on_interval=self._watcher.interval,
+        )
+        self._watcher.started(control.peer, settings)
+        control.send_state(State.TEST_RUNNING)
+        run.start()
+        state = run.drive(None if settings.ends_by_size else settings.omit_s + settings.time_s + _GRACE_S)
+        if state is State.CLIENT_TERMINATE:
+            raise PeerError(f"{control.peer} broke its test off")
+        if state is not State.TEST_END:
+            raise PeerError(f"{control.peer} said {state.name if state else state} in the middle of its test")
+        run.end()
+        close_all(self._streams)  # a client that receives reads until their end
+        control.send_state(State.EXCHANGE_RESULTS)
+        told = control.receive_json(_PATIENCE_S)
+        found = PeerResults.read(told, control.peer, [stream.number for stream in self._streams])
+        control.send_json(run.to_results())
+        self.phase = Phase.LEAVING
+        control.send_state(State.DISPLAY_RESULTS)
+        self._hear_goodbye()
+        return run.result(found, self._notes)
+
+    def _settings(self, control: Control) -> Settings:
+        told = control.receive_json(_PATIENCE_S)
+        try:
+            return Settings.from_parameters(told)
+        except RefusedSettings as error:
+            control.send_refusal(error.refusal)
+            raise PeerError(f"{control.peer} asked for what this server does not do: {error}") from None
+
+    def _gather(self, settings: Settings) -> None:
+        try:
+            if settings.is_udp:
+                self._gather_udp(settings)
+            else:
+                self._gather_tcp(settings)
+        except OSError as error:
+            raise PeerError(f"{self.control.peer} could not make its streams: {reason(error)}") from error
+
+    def _gather_tcp(self, settings: Settings) -> None:
+        # Said in the handshake, so the listener has to know it before.
+        if settings.mss_bytes:
+            self._set_mss(settings.mss_bytes)
+        self.phase = Phase.WANTS_STREAMS
+        try:
+            self.control.send_state(State.CREATE_STREAMS)
+            deadline = time.monotonic() + _PATIENCE_S
+            for at, sends in enumerate(settings.is_sender(at_client=False)):
+                sock = self._next_offer(deadline, at)
+                self._add(sock, settings, sends)
+        finally:
+            self.phase = Phase.BUSY
+            if settings.mss_bytes:
+                self._set_mss(0)
+
+    def _next_offer(self, deadline: float, count: int) -> socket.socket:
+        while True:
+            try:
+                return self._offers.get(timeout=_LOOK_S)
+            except queue.Empty:
+                self._look_whether_it_is_there(deadline, count)
+
+    def _gather_udp(self, settings: Settings) -> None:
+        local = self.control.sock.getsockname()
+        try:
+            welcome = udp_welcome((local[0], self._port, *local[2:]), self.control.sock.family)
+        except OSError as error:
+            self.control.send_refusal(Refusal.STREAM, error.errno or 0)
+            raise UnderlayError(
+                f"cannot bind UDP port {self._port} for {self.control.peer}: {reason(error)}"
+            ) from error
+        with welcome:
+            self.control.send_state(State.CREATE_STREAMS)
+            deadline = time.monotonic() + _PATIENCE_S
+            for at, sends in enumerate(settings.is_sender(at_client=False)):
+                welcome.settimeout(_LOOK_S)
+                while True:
+                    try:
+                        sock = udp_stream(welcome, self._client_host, settings)
+                    except TimeoutError:
+                        self._look_whether_it_is_there(deadline, at)
+                        continue
+                    if sock is not None:
+                        break
+                self._add(sock, settings, sends)
+
+    def _look_whether_it_is_there(self, deadline: float, count: int) -> None:
+        if self.control.has_ended():
+            raise PeerError(f"{self.control.peer} went away before its test began")
+        if time.monotonic() > deadline:
+            raise PeerError(f"{self.control.peer} made {count} of its streams and no more in {_PATIENCE_S:g} s")
+
+    def _add(self, sock: socket.socket, settings: Settings, sends: bool) -> None:
+        number = len(self._streams) + 2 if self._streams else 1  # iperf3 counts 1, 3, 4, …
+        stream = make_stream(number, sock, settings, is_sender=sends)
+        self._streams.append(stream)
+        if settings.is_udp:
+            return
+        try:
+            set_up(sock, settings)
+        except UsageError as error:
+            # As iperf3 does: the client sees by the name in our results that it is another.
+            set_up(sock, replace(settings, congestion="", mss_bytes=0))
+            if str(error) not in self._notes:
+                self._notes.append(str(error))
+
+    def _hear_goodbye(self) -> None:
+        try:
+            self.control.expect_state(_GOODBYE_PATIENCE_S, "at its end")
+        except PeerError:
+            pass  # it has its results, and needs no manners
+
+    def _tell_broken(self, error: UnderlayError) -> None:
+        try:
+            self._watcher.broken(error, None if self._run is None else self._run.result(None, self._notes))
+        except BaseException as other:
+            self.bug = other
+
+    def _close(self) -> None:
+        self.phase = Phase.LEAVING
+        close_all(self._streams)
+        self.control.close()
+        self.drop_offers()

@@ -1,0 +1,252 @@
+"""The sockets of a test: made, bound, connected, and set up as the test wants them.
+
+This file knows socket options and what the kernel says to them. It refuses to know states and streams.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ...errors import UsageError
+from .._address import Place
+from .._complaints import cannot_connect
+from .._tcp_info import TCP_INFO_BYTES, TcpInfo, parse_tcp_info
+from ._protocol import PeerError
+from ._settings import Settings
+
+__all__ = [
+    "Target",
+    "congestion_of",
+    "connect",
+    "connect_udp",
+    "mss_of",
+    "resolve",
+    "set_up",
+    "tcp_info",
+    "udp_stream",
+    "udp_welcome",
+    "window_note",
+]
+
+# What a blocked call of a stream's thread lets pass before it looks whether the test is over: for a sender that adds to
+# the test's time, for a receiver it costs a wake-up where nothing comes.
+_SEND_WAIT: Final = struct.pack("@ll", 0, 20_000)
+_RECEIVE_WAIT: Final = struct.pack("@ll", 0, 100_000)
+
+# src/iperf.h: UDP_CONNECT_MSG and UDP_CONNECT_REPLY, and what earlier versions said (LEGACY_…). They are sent in the
+# machine's own order of bytes, so each is taken in either.
+_HELLO: Final = (0x36373839, 123456789)
+_WELCOME: Final = (0x39383736, 987654321)
+_UDP_PATIENCE_S: Final = 5.0
+# A datagram may be lost, this one too. iperf3 sends it once, and waits 30 s.
+_UDP_AGAIN_S: Final = 1.0
+_MOST_DATAGRAM_BYTES: Final = 65_535
+
+
+class Target(NamedTuple):
+    """One address of a host, as getaddrinfo(3) gives it."""
+
+    family: int
+    address: tuple[object, ...]
+
+
+def resolve(place: Place, family: int) -> list[Target]:
+    """Give each address of a host, in the order in which they are to be tried (RFC 6724)."""
+    try:
+        found = socket.getaddrinfo(place.host, place.port, family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise cannot_connect(place, error) from error
+    return [Target(each_family, address) for each_family, _, _, _, address in found]
+
+
+def connect(target: Target, settings: Settings | None, source: str, timeout_s: float) -> socket.socket:
+    """Connect by TCP; with ``settings`` as a stream of the test, without as its control connection.
+
+    Raises the kernel's ``OSError`` when that fails, ``TimeoutError`` after so long, ``UsageError`` for a source that
+    is none.
+    """
+    sock = socket.socket(target.family, socket.SOCK_STREAM)
+    try:
+        if settings is not None:
+            set_up(sock, settings)  # before the handshake, in which the MSS and the window's scale are told
+        if source:
+            _bind(sock, source)
+        sock.settimeout(timeout_s)
+        sock.connect(target.address)
+        return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def connect_udp(target: Target, settings: Settings, source: str, peer: str) -> socket.socket:
+    """Make a UDP stream that the server knows of: say hello, and wait for its welcome."""
+    sock = socket.socket(target.family, socket.SOCK_DGRAM)
+    try:
+        set_up(sock, settings)
+        if source:
+            _bind(sock, source)
+        sock.connect(target.address)
+        deadline = time.monotonic() + _UDP_PATIENCE_S
+        while (left_s := deadline - time.monotonic()) > 0:
+            sock.send(struct.pack("=I", _HELLO[0]))
+            # In a reverse test the first data may overtake the welcome, and is passed over.
+            until = time.monotonic() + min(left_s, _UDP_AGAIN_S)
+            while (left_s := until - time.monotonic()) > 0:
+                sock.settimeout(left_s)
+                try:
+                    said = sock.recv(_MOST_DATAGRAM_BYTES)
+                except TimeoutError:
+                    break
+                if _is_one_of(said, _WELCOME):
+                    return sock
+        raise PeerError(f"{peer} did not answer by UDP", remedy="does a packet filter on the way let UDP through?")
+    except ConnectionRefusedError:
+        sock.close()
+        raise PeerError(f"{peer} has no UDP port open", remedy="a packet filter may have refused for it") from None
+    except BaseException:
+        sock.close()
+        raise
+
+
+def udp_welcome(local: tuple[object, ...], family: int) -> socket.socket:
+    """Bind where a client's hellos come to: the address that its control connection was made to."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        # Each stream gets a socket of its own on the same port, and the kernel gives a datagram to the socket that is
+        # connected to its sender: udp(7) of a port that several share by SO_REUSEADDR.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(local)
+        return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def udp_stream(welcome: socket.socket, client_host: str, settings: Settings) -> socket.socket | None:
+    """Take one hello from the client's host and answer it on a socket for that stream; None if it was no hello.
+
+    Raises ``TimeoutError`` when none comes within the socket's timeout.
+    """
+    said, address = welcome.recvfrom(_MOST_DATAGRAM_BYTES)
+    if address[0] != client_host or not _is_one_of(said, _HELLO):
+        return None
+    sock = udp_welcome(welcome.getsockname(), welcome.family)
+    try:
+        set_up(sock, settings)
+        sock.connect(address)
+        sock.send(struct.pack("=I", _WELCOME[0]))
+        return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def set_up(sock: socket.socket, settings: Settings) -> None:
+    """Set what the test wants of a stream; raises ``UsageError`` for a congestion control that is not there."""
+    # A timer of the kernel and not of Python: one system call for each block, and what was sent so far is told.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_WAIT)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_WAIT)
+    if settings.window_bytes:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.window_bytes)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.window_bytes)
+    if settings.tos:
+        # A socket of both families has both, for the one that it turns out to speak.
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, settings.tos)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, settings.tos)
+    if settings.is_udp:
+        return
+    if settings.no_delay:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if settings.mss_bytes:
+        set_mss(sock, settings.mss_bytes)
+    if settings.congestion:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, settings.congestion.encode())
+        except (FileNotFoundError, PermissionError) as error:
+            raise _no_congestion(settings.congestion, error) from None
+
+
+def set_mss(sock: socket.socket, size: int) -> None:
+    """Set the MSS that the next handshakes tell; 0 leaves it to the kernel again."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, size)
+    except OSError as error:
+        # TCP_MIN_MSS is 88: include/net/tcp.h.
+        raise UsageError(f"the kernel takes no MSS of {size} bytes", remedy="it has at least 88") from error
+
+
+def window_note(sock: socket.socket, settings: Settings) -> str:
+    """Say so where the kernel gave a smaller buffer than was asked for, or nothing."""
+    if not settings.window_bytes:
+        return ""
+    for option, name in ((socket.SO_SNDBUF, "wmem_max"), (socket.SO_RCVBUF, "rmem_max")):
+        # The kernel doubles what is asked for, for its own bookkeeping: socket(7).
+        given = sock.getsockopt(socket.SOL_SOCKET, option) // 2
+        if given < settings.window_bytes:
+            return f"asked for a window of {settings.window_bytes} bytes, the kernel gave {given} (net.core.{name})"
+    return ""
+
+
+def mss_of(sock: socket.socket) -> int:
+    """The MSS of a connection, 0 where there is none."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+    except OSError:
+        return 0
+
+
+def congestion_of(sock: socket.socket) -> str:
+    """The name of a connection's congestion control; empty where the kernel has none to tell."""
+    try:
+        raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    except OSError:
+        return ""
+    return raw.split(b"\0")[0].decode("ascii", "replace")
+
+
+def tcp_info(sock: socket.socket) -> TcpInfo | None:
+    """What the kernel knows of a connection now; None where it knows nothing."""
+    try:
+        return parse_tcp_info(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES))
+    except (OSError, ValueError):
+        return None
+
+
+def _bind(sock: socket.socket, source: str) -> None:
+    try:
+        found = socket.getaddrinfo(source, 0, sock.family, sock.type, 0, socket.AI_PASSIVE)
+        sock.bind(found[0][4])
+    except socket.gaierror as error:
+        if error.errno in (socket.EAI_ADDRFAMILY, socket.EAI_NODATA, socket.EAI_NONAME):
+            raise OSError(errno.EADDRNOTAVAIL, f"{source} is no address of this family") from None
+        raise
+    except OSError as error:
+        raise UsageError(
+            f"cannot send from {source}: {os.strerror(error.errno or 0).lower()}",
+            remedy="--bind takes an address of this machine",
+        ) from error
+
+
+def _is_one_of(said: bytes, words: Sequence[int]) -> bool:
+    return len(said) == 4 and any(said in (word.to_bytes(4, "little"), word.to_bytes(4, "big")) for word in words)
+
+
+def _no_congestion(name: str, error: OSError) -> UsageError:
+    which = "allowed" if isinstance(error, PermissionError) else "available"
+    try:
+        known = Path(f"/proc/sys/net/ipv4/tcp_{which}_congestion_control").read_text().split()
+    except OSError:
+        known = []
+    what = f"this kernel has no congestion control {name!r}"
+    if which == "allowed":
+        what = f"only root may choose the congestion control {name!r} here"
+    return UsageError(what, remedy=f"it offers {', '.join(known)}" if known else "leave -C out")

@@ -1,0 +1,299 @@
+"""One stream of a test: a socket, what one call moves over it, and what it counts.
+
+A stream's `stepper` gives a function that moves one block or datagram; who calls it again and again, in which thread,
+is `_movers.py`. What another thread wants to know it reads from the counters, each of which only one thread writes.
+
+This file knows how bytes and datagrams are moved, paced and counted. It refuses to know states, intervals and threads.
+
+Source: iperf3's src/iperf_tcp.c and src/iperf_udp.c; RFC 1889, 6.3.1 and A.8, for the jitter.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from ._settings import MOST_DATAGRAM_BYTES, Settings
+from ._sockets import tcp_info
+
+__all__ = ["END_PATIENCE_S", "Budget", "Stream", "make_stream"]
+
+END_PATIENCE_S: Final = 1.0
+"""How long a thread may take to notice that its socket was shut down, or its stream stopped."""
+
+_HEADER_32: Final = struct.Struct("!III")
+_HEADER_64: Final = struct.Struct("!IIQ")
+
+
+class Budget:
+    """The bytes that a test's senders may send together, from the moment at which they count."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._left = size_bytes
+        self._counts = False
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Let what is taken from now on count."""
+        self._counts = True
+
+    def take(self, wanted: int) -> int:
+        """Give up to ``wanted`` of them; 0 when none is left."""
+        if not self._counts:
+            return wanted
+        with self._lock:
+            taken = min(wanted, self._left)
+            self._left -= taken
+            return taken
+
+    def give_back(self, size: int) -> None:
+        """Return what could not be sent."""
+        if self._counts:
+            with self._lock:
+                self._left += size
+
+
+class Stream:
+    """What every stream has. Its kinds, below, differ in `stepper` alone."""
+
+    def __init__(self, number: int, sock: socket.socket, settings: Settings, *, is_sender: bool) -> None:
+        self.number = number
+        self.sock = sock
+        self.is_sender = is_sender
+        self.settings = settings
+        self.bytes = 0
+        self.packets = 0  # sent, or the highest number that came
+        self.lost = 0
+        self.out_of_order = 0
+        self.not_ours = 0  # datagrams that no sender of this test made
+        self.jitter_s = 0.0
+        self.failure: OSError | None = None
+        self.is_stopped = False
+        self.budget: Budget | None = None
+        self.on_end: Callable[[], None] = lambda: None
+        self.due_in_s = _pace(self)
+        """How long a sender has to wait, so as not to be ahead of the test's rate; 0 for not at all."""
+        self.thread: threading.Thread | None = None
+        self._ended = threading.Event()
+        sock.settimeout(None)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will be moved."""
+        return self._ended.is_set()
+
+    @property
+    def retransmissions(self) -> int | None:
+        """Segments that the kernel sent again; None of a receiver, and of UDP."""
+        if not self.is_sender or self.settings.is_udp or (info := tcp_info(self.sock)) is None:
+            return None
+        return info.retransmissions
+
+    def stepper(self) -> Callable[[], bool]:
+        """Give what moves one block: True for more, False at the end. It raises ``BlockingIOError`` where none can be.
+
+        Called once, in the thread that calls what it gives.
+        """
+        raise NotImplementedError
+
+    def end(self, failure: OSError | None = None) -> None:
+        """Say that nothing more will be moved, and tell who waits."""
+        # Of a socket that was shut down from here, an error tells nothing.
+        if failure is not None and not self.is_stopped:
+            self.failure = failure
+        self._ended.set()
+        self.on_end()
+
+    def wait_for_end(self, timeout_s: float) -> None:
+        """Wait until nothing more is moved, if it ever began."""
+        if self.thread is not None:
+            self._ended.wait(timeout_s)
+
+    def stop_receiving(self, deadline: float) -> None:
+        """Count what has come until now, until ``deadline`` at most; what comes later is not."""
+        # Bytes that are in our buffer came during the test: we were slower than the network.
+        unread = select.poll()
+        unread.register(self.sock, select.POLLIN)
+        while time.monotonic() < deadline and not self.has_ended and unread.poll(0):
+            time.sleep(0.001)
+        self.is_stopped = True
+        try:
+            self.sock.shutdown(socket.SHUT_RD)  # wakes the thread
+        except OSError:
+            pass  # the peer was first
+        self.wait_for_end(max(0.0, deadline - time.monotonic()) + END_PATIENCE_S)
+
+
+class TcpSender(Stream):
+    """Sends blocks as fast as the kernel takes them, or at the test's rate."""
+
+    _source: int | None = None
+
+    def end(self, failure: OSError | None = None) -> None:
+        """Close what it sends from, too."""
+        if self._source is not None:
+            os.close(self._source)
+            self._source = None
+        super().end(failure)
+
+    def stepper(self) -> Callable[[], bool]:
+        """Send one block, or what the budget has left."""
+        view = memoryview(bytes(self.settings.length_bytes))
+        if self.settings.zero_copy:
+            # A file without a name, for sendfile(2) to read from: memfd_create(2).
+            source = self._source = os.memfd_create("underlay speed")
+            os.write(source, view)
+            return self._step_by(lambda size: os.sendfile(self.sock.fileno(), source, 0, size), len(view))
+        send = self.sock.send
+        if self.budget is not None:
+            return self._step_by(lambda size: send(view[:size]), len(view))
+
+        def step() -> bool:
+            self.bytes += send(view)
+            return True
+
+        return step
+
+    def _step_by(self, send: Callable[[int], int], block_bytes: int) -> Callable[[], bool]:
+        budget = self.budget
+
+        def step() -> bool:
+            size = block_bytes if budget is None else budget.take(block_bytes)
+            if not size:
+                return False
+            sent = 0
+            try:
+                sent = send(size)
+                self.bytes += sent
+            finally:
+                if budget is not None and sent < size:
+                    budget.give_back(size - sent)
+            return True
+
+        return step
+
+
+class TcpReceiver(Stream):
+    """Reads what comes, until its end; after the test too, so that the peer never waits for us."""
+
+    def stepper(self) -> Callable[[], bool]:
+        """Read what has come, up to a block."""
+        receive = self.sock.recv_into
+        buffer = memoryview(bytearray(self.settings.length_bytes))
+
+        def step() -> bool:
+            size = receive(buffer)
+            self.bytes += size
+            return size > 0
+
+        return step
+
+
+class UdpSender(Stream):
+    """Sends numbered datagrams with the time in them, at the test's rate."""
+
+    def stepper(self) -> Callable[[], bool]:
+        """Send one datagram; the last is a whole one, as iperf3's is, since its header has to fit."""
+        buffer = bytearray(self.settings.length_bytes)
+        size = len(buffer)
+        header = _HEADER_64 if self.settings.udp_counters_64bit else _HEADER_32
+        most = (1 << 64) - 1 if header is _HEADER_64 else 0xFFFFFFFF
+        pack, send, clock = header.pack_into, self.sock.send, time.monotonic
+        budget = self.budget
+
+        def step() -> bool:
+            if budget is not None and not budget.take(size):
+                return False
+            number = (self.packets + 1) & most
+            now = clock()
+            seconds = int(now)
+            pack(buffer, 0, seconds & 0xFFFFFFFF, int((now - seconds) * 1e6), number)
+            try:
+                self.bytes += send(buffer)
+                self.packets = number
+            except OSError as error:
+                if budget is not None:
+                    budget.give_back(size)
+                # A queue below us is full, as iperf3 knows too: the datagram was not sent, and its number comes again.
+                if error.errno == errno.ENOBUFS:
+                    raise BlockingIOError(error.errno, error.strerror) from None
+                raise
+            return True
+
+        return step
+
+
+class UdpReceiver(Stream):
+    """Counts datagrams, and finds by their numbers what was lost or overtaken."""
+
+    def stepper(self) -> Callable[[], bool]:
+        """Count one datagram."""
+        buffer = memoryview(bytearray(MOST_DATAGRAM_BYTES))
+        header = _HEADER_64 if self.settings.udp_counters_64bit else _HEADER_32
+        unpack, receive, clock, least = header.unpack_from, self.sock.recv_into, time.monotonic, header.size
+        last_transit: float | None = None
+
+        def step() -> bool:
+            nonlocal last_transit
+            size = receive(buffer)
+            if size < least:  # a hello or a welcome that came twice, or a stranger's
+                if self.is_stopped and not size:
+                    return False
+                self.not_ours += 1
+                return True
+            now = clock()
+            seconds, microseconds, number = unpack(buffer)
+            self.bytes += size
+            if number > self.packets:
+                # A gap is a loss, until the datagram comes late after all.
+                self.lost += number - self.packets - 1
+                self.packets = number
+            else:
+                self.out_of_order += 1
+                if self.lost:
+                    self.lost -= 1
+            # The two clocks need not agree: only how the transit changes counts.
+            transit = now - seconds - microseconds / 1e6
+            if last_transit is not None:
+                self.jitter_s += (abs(transit - last_transit) - self.jitter_s) / 16
+            last_transit = transit
+            return True
+
+        return step
+
+
+def make_stream(number: int, sock: socket.socket, settings: Settings, *, is_sender: bool) -> Stream:
+    """Make the stream of the kind that the test wants."""
+    if settings.is_udp:
+        kind: type[Stream] = UdpSender if is_sender else UdpReceiver
+    else:
+        kind = TcpSender if is_sender else TcpReceiver
+    return kind(number, sock, settings, is_sender=is_sender)
+
+
+def _pace(stream: Stream) -> Callable[[], float]:
+    """Give how long a sender has to wait for its turn.
+
+    Whoever is late catches up, as iperf3 does: the rate is that of the whole test, from the first time this is asked.
+    """
+    if not stream.is_sender or not stream.settings.rate_bits_per_s:
+        return lambda: 0.0
+    bytes_per_s = stream.settings.rate_bits_per_s / 8
+    clock = time.monotonic
+    began: float | None = None
+
+    def due_in_s() -> float:
+        nonlocal began
+        now = clock()
+        if began is None:
+            began = now
+        return max(0.0, stream.bytes / bytes_per_s - (now - began))
+
+    return due_in_s

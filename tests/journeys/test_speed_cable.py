@@ -1,0 +1,67 @@
+"""A speed test over a cable that loses, between two machines with kernels of their own: both programs count the same.
+
+The cable drops each tenth of the test's datagrams, and counts them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from underlay.link import Impairment, Passage
+
+from .._kernel import kernel_pair, needs_program
+from ._machine import NEEDS_A_KERNEL
+
+pytestmark = NEEDS_A_KERNEL
+
+LENGTH_BYTES = 1000
+# IPv4's header and UDP's. No frame of the control connection is of that size.
+FRAME_BYTES = 20 + 8 + LENGTH_BYTES
+TEST = ["-u", "-b", "4M", "-l", str(LENGTH_BYTES), "-t", "1"]
+
+
+class EachTenth(Impairment):
+    """Drops each tenth datagram of the test."""
+
+    def apply(self, passage: Passage, *, is_ethernet: bool) -> Sequence[Passage]:
+        if passage.frame.size_bytes != FRAME_BYTES:
+            return (passage,)
+        self.seen += 1
+        if self.seen % 10:
+            return (passage,)
+        self.affected += 1
+        return ()
+
+
+@pytest.mark.parametrize("client", ["ours", "stock"])
+@pytest.mark.parametrize("direction", [[], ["-R"]], ids=["normal", "reverse"])
+def test_what_the_cable_dropped_is_what_both_programs_call_lost(client: str, direction: list[str]) -> None:
+    needs_program("iperf3")
+    tenth = EachTenth()
+    ours = [sys.executable, "-m", "underlay", "speed", "--json"]
+    with kernel_pair(**{"backward" if direction else "forward": (tenth,)}) as (left, right):  # type: ignore[arg-type]
+        if client == "ours":
+            server = right.popen(["iperf3", "-s", "-1", "-J", "--forceflush"])
+            command = [*ours, "10.9.0.2", *TEST, *direction]
+        else:
+            server = right.popen([*ours, "--server", "--one-off", "10.9.0.2"])
+            command = ["iperf3", "-c", "10.9.0.2", "-J", *TEST, *direction]
+        for _ in range(100):  # until it listens
+            done = left.run(command)
+            if "unable to connect" not in done.stdout and "connection refused" not in done.stderr:
+                break
+        output, errors = server.communicate(timeout=30)
+        assert (done.returncode, server.returncode, errors) == (0, 0, ""), done.stdout + done.stderr
+    mine, stock = (done.stdout, output) if client == "ours" else (output, done.stdout)
+    (total,) = json.loads(mine)["totals"]
+    theirs = json.loads(stock)["end"]
+    # That the last of all was dropped nobody can know.
+    assert tenth.affected - 1 <= total["lost"] <= tenth.affected
+    assert total["received_bytes"] == (total["packets"] - total["lost"]) * LENGTH_BYTES
+    assert json.loads(mine)["verdicts"][0]["word"] == "lossy"
+    if client == "stock" or not direction:  # a stock server does not look at what its client lost
+        assert theirs["sum"]["lost_packets"] == total["lost"]

@@ -1,0 +1,530 @@
+"""A speed test between two who do not both mean well: busy, killed, silent, lying. One sentence, and nothing is left.
+
+Patience is made short here, so that a test which waits for the end of it is short too; no time is asserted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import pytest
+
+from underlay.errors import UnderlayError
+from underlay.tools.speed import (
+    Direction,
+    PeerError,
+    Settings,
+    Watcher,
+    _client,
+    _protocol,
+    _run,
+    _server,
+    _session,
+    measure,
+)
+
+from ._iperf3 import PATIENCE_S, Ours, descriptors, our_server, start_stock_client, stock_client, stock_server
+
+COOKIE = b"c" * 36 + b"\0"
+SHORT = Settings(size_bytes=100_000)
+
+
+_T = TypeVar("_T")
+
+
+def steps(*each: Callable[[_T], object]) -> Callable[[_T], None]:
+    def do(peer: _T) -> None:
+        for step in each:
+            step(peer)
+
+    return do
+
+
+def framed(value: object) -> bytes:
+    text = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return struct.pack("!I", len(text)) + text
+
+
+def serves(ours: Ours) -> None:
+    """See that the server still does what it is for: for ours and for a stock client."""
+    assert measure("127.0.0.1", SHORT, port=ours.port).totals[0].received_bytes == 100_000
+    assert ours.result().is_complete
+    stock_client(ours.port, "-n", "100K")
+    assert ours.result().is_complete
+
+
+class Raw:
+    """A client of bytes."""
+
+    def __init__(self, port: int, cookie: bytes = COOKIE) -> None:
+        self.port = port
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        self.streams: list[socket.socket] = []
+        self.sock.sendall(cookie)
+
+    def hear(self, size: int = 1) -> bytes:
+        data = b""
+        while len(data) < size and (part := self.sock.recv(size - len(data))):
+            data += part
+        return data
+
+    def hear_states(self, *states: int) -> None:
+        assert self.hear(len(states)) == bytes(states)
+
+    def ask(self, **parameters: object) -> None:
+        self.hear_states(9)
+        self.sock.sendall(framed({"tcp": True, "time": 10, "parallel": 1, "len": 1000, **parameters}))
+
+    def begin(self, **parameters: object) -> None:
+        """Come as far as TEST_RUNNING."""
+        self.ask(**parameters)
+        self.hear_states(10)
+        for _ in range(2 if parameters.get("bidirectional") else 1):
+            self.streams.append(self.stream(udp=bool(parameters.get("udp"))))
+        self.hear_states(1, 2)
+
+    def stream(self, *, udp: bool = False, cookie: bytes = COOKIE) -> socket.socket:
+        if not udp:
+            sock = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+            sock.sendall(cookie)
+            return sock
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.settimeout(PATIENCE_S)
+        sock.connect(("127.0.0.1", self.port))
+        sock.send(struct.pack("<I", 0x36373839))
+        assert sock.recv(100) in (b"6789", b"9876")
+        return sock
+
+    def close(self) -> None:
+        for sock in (*self.streams, self.sock):
+            sock.close()
+
+
+@contextlib.contextmanager
+def raw(ours: Ours, cookie: bytes = COOKIE) -> Iterator[Raw]:
+    client = Raw(ours.port, cookie)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_session, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(_session, "_GRACE_S", 0.3)
+    monkeypatch.setattr(_session, "_GOODBYE_PATIENCE_S", 0.1)
+    monkeypatch.setattr(_run, "_STALL_S", 0.3)
+    monkeypatch.setattr(_run, "_IDLE_S", 2)
+    monkeypatch.setattr(_run, "_DRAIN_S", 0.2)
+    monkeypatch.setattr(_server, "_COOKIE_PATIENCE_S", 0.3)
+    monkeypatch.setattr(_client, "_ANSWER_PATIENCE_S", 0.5)
+    monkeypatch.setattr(_client, "_RESULTS_PATIENCE_S", 0.5)
+    monkeypatch.setattr(_protocol, "_SEND_PATIENCE_S", 0.5)
+
+
+# -- busy
+
+
+def test_a_second_stock_client_is_refused_as_iperf3_refuses_it_and_the_first_is_not_disturbed() -> None:
+    with our_server() as ours, raw(ours) as first:
+        first.begin()
+        told = stock_client(ours.port, "-t", "1", fails=True)
+        first.streams[0].sendall(bytes(5000))
+        first.sock.sendall(b"\x04")
+        first.hear_states(13)
+        assert len(ours.witness.sent_away) == 1
+    with stock_server() as (port, _):
+        busy = Raw(port)
+        busy.begin()
+        assert told["error"] == stock_client(port, "-t", "1", fails=True)["error"]
+        busy.close()
+
+
+def test_a_second_client_of_ours_is_refused_by_either_server() -> None:
+    sentence = "the server at 127.0.0.1:{} is busy running a test; try again later"
+    with our_server() as ours, raw(ours) as first:
+        first.begin()
+        with pytest.raises(PeerError) as caught:
+            measure("127.0.0.1", SHORT, port=ours.port)
+        assert str(caught.value) == sentence.format(ours.port)
+    with stock_server() as (port, _):
+        busy = Raw(port)
+        busy.begin()
+        with pytest.raises(PeerError) as caught:
+            measure("127.0.0.1", SHORT, port=port)
+        busy.close()
+        assert str(caught.value) == sentence.format(port)
+
+
+def test_who_comes_with_another_cookie_while_streams_are_made_is_refused_and_does_not_count() -> None:
+    with our_server() as ours, raw(ours) as first:
+        first.ask(parallel=2)
+        first.hear_states(10)
+        stranger = first.stream(cookie=b"s" * 37)
+        assert stranger.recv(1) == b"\xff"
+        stranger.close()
+        first.streams = [first.stream(), first.stream()]
+        first.hear_states(1, 2)
+
+
+def test_clients_one_after_the_other_are_never_told_that_the_last_is_still_there() -> None:
+    with our_server() as ours:
+        for _ in range(20):
+            measure("127.0.0.1", Settings(size_bytes=1000), port=ours.port)
+        assert ours.witness.sent_away == []
+
+
+def test_silent_connections_keep_nobody_out_however_many_they_are() -> None:
+    with our_server() as ours:
+        silent = [socket.create_connection(("127.0.0.1", ours.port)) for _ in range(300)]
+        serves(ours)
+        for sock in silent:
+            sock.close()
+
+
+# -- killed
+
+
+KILLED: dict[str, Callable[[Raw], None]] = {
+    "after its cookie": lambda client: None,
+    "after what it asks for": lambda client: client.ask(),
+    "with some streams": steps(
+        lambda client: client.ask(parallel=3), lambda client: client.streams.append(client.stream())
+    ),
+    "while it sends": lambda client: client.begin(),
+    "while it receives": lambda client: client.begin(reverse=True),
+    "while it does both": lambda client: client.begin(bidirectional=True),
+    "while it sends datagrams": lambda client: client.begin(udp=True, tcp=False),
+}
+
+
+@pytest.mark.parametrize("when", list(KILLED))
+def test_a_client_that_goes_away_leaves_the_server_usable(when: str) -> None:
+    with our_server() as ours:
+        client = Raw(ours.port)
+        KILLED[when](client)
+        client.close()
+        assert ours.failure()
+        serves(ours)
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("-R",), ("--bidir",), ("-P", "3"), ("-u", "-b", "1M"), ("-u", "-R", "-b", "1M")]
+)
+def test_a_stock_client_that_is_killed_leaves_the_server_usable(words: tuple[str, ...]) -> None:
+    with our_server() as ours:
+        client = start_stock_client(ours.port, "-t", "30", *words)
+        ours.witness.began.get(timeout=PATIENCE_S)
+        client.kill()
+        client.communicate()
+        assert "the client at 127.0.0.1:" in ours.failure()
+        serves(ours)
+
+
+@pytest.mark.parametrize("words", [(), ("-R",), ("-u",)])
+def test_a_client_of_ours_that_is_killed_leaves_a_stock_server_and_ours_usable(words: tuple[str, ...]) -> None:
+    with our_server() as ours:
+        command = [sys.executable, "-m", "underlay", "speed", f"127.0.0.1:{ours.port}", "-t", "30", *words]
+        client = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        ours.witness.began.get(timeout=PATIENCE_S)
+        client.kill()
+        client.wait(PATIENCE_S)
+        assert ours.failure()
+        serves(ours)
+
+
+def test_a_stock_client_that_is_interrupted_says_so_and_what_it_sent_is_shown() -> None:
+    with our_server() as ours:
+        client = start_stock_client(ours.port, "-t", "30", "-b", "10M")
+        ours.witness.began.get(timeout=PATIENCE_S)
+        client.send_signal(signal.SIGINT)
+        client.communicate(timeout=PATIENCE_S)
+        error, result = ours.witness.failures.get(timeout=PATIENCE_S)
+        assert str(error).endswith("broke its test off")
+        assert result is not None
+        assert not result.is_complete
+        serves(ours)
+
+
+def test_a_stock_server_that_is_killed_is_one_sentence() -> None:
+    with stock_server() as (port, child):
+
+        class Killer(Watcher):
+            def started(self, peer: str, settings: Settings) -> None:
+                child.kill()
+
+        before = descriptors()
+        with pytest.raises(PeerError) as caught:
+            measure("127.0.0.1", Settings(time_s=30), port=port, watcher=Killer())
+        assert f"the server at 127.0.0.1:{port}" in str(caught.value)
+        assert {each for each in descriptors() if "socket" in each} == {each for each in before if "socket" in each}
+
+
+def test_a_server_of_ours_that_stops_tells_its_client() -> None:
+    with our_server() as ours:
+        client = start_stock_client(ours.port, "-t", "30", "-b", "1M")
+        ours.witness.began.get(timeout=PATIENCE_S)
+        ours.server.stop()
+        output, _ = client.communicate(timeout=PATIENCE_S)
+        assert "iperf3: error - the server has terminated" in output
+
+
+# -- lying
+
+
+def flood(client: Raw) -> None:
+    """Go on to send after the end, and never stop by itself."""
+    client.begin()
+    client.sock.sendall(b"\x04")
+    with contextlib.suppress(OSError):
+        while True:
+            client.streams[0].sendall(bytes(1 << 20))
+    client.hear_states(13)
+    client.sock.sendall(framed({}))
+
+
+def never_read(client: Raw) -> None:
+    client.begin(reverse=True, len=1 << 20)
+    client.sock.sendall(b"\x04")
+    client.hear_states(13)
+    client.sock.sendall(framed({}))
+
+
+def strange_datagrams(client: Raw) -> None:
+    client.begin(udp=True, tcp=False)
+    for datagram in (b"", b"x", bytes(11), b"\xff" * 12, b"\xff" * 2000):
+        client.streams[0].send(datagram)
+    client.sock.sendall(b"\x04")
+    client.hear_states(13)
+    client.sock.sendall(framed({}))
+
+
+def say(*parts: bytes) -> Callable[[Raw], None]:
+    def lie(client: Raw) -> None:
+        client.begin()
+        for part in parts:
+            client.sock.sendall(part)
+
+    return lie
+
+
+LIES: dict[str, tuple[Callable[[Raw], None], str]] = {
+    "says nothing": (lambda client: client.hear_states(9), "stopped in the middle of what it was saying"),
+    "2 GiB of JSON": (lambda client: client.sock.sendall(struct.pack("!I", 1 << 31)), "announces 2147483648 bytes"),
+    "no JSON": (lambda client: client.sock.sendall(framed(b"GET / HTTP/1.1")), "sent 14 bytes that are no JSON"),
+    "no object": (lambda client: client.sock.sendall(framed([1])), "sent JSON that is no object"),
+    "makes no stream": (lambda client: client.ask(parallel=128), "made 0 of its streams"),
+    "makes no UDP stream": (lambda client: client.ask(udp=True, parallel=128), "made 0 of its streams"),
+    "says no state": (say(b"\x63"), "sent 99, which is no state of iperf3"),
+    "says another state": (say(b"\x0e"), "said DISPLAY_RESULTS in the middle of its test"),
+    "tells no results": (say(b"\x04"), "stopped in the middle"),
+    "tells other results": (say(b"\x04", framed({"streams": []})), "sent results that are not those of this test"),
+    "ends a stream": (
+        steps(lambda client: client.begin(), lambda client: client.streams[0].close()),
+        "stream 1 between",
+    ),
+    "never ends": (lambda client: client.begin(time=1), "did not end its test in time"),
+    "sends nothing": (lambda client: client.begin(time=86_400), "no byte moved between"),
+    "sends not what it said": (lambda client: client.begin(time=0, num=10**9), "no byte moved between"),
+    "floods": (flood, "sent results that are not those of this test"),
+    "never reads": (never_read, "sent results that are not those of this test"),
+    "sends strange datagrams": (strange_datagrams, "sent results that are not those of this test"),
+}
+
+
+@pytest.mark.parametrize("lie", list(LIES))
+@pytest.mark.usefixtures("impatient")
+def test_a_client_that_lies_costs_its_own_test_and_no_other(lie: str) -> None:
+    do, sentence = LIES[lie]
+    with our_server() as ours:
+        with raw(ours) as client:
+            do(client)
+            told = ours.failure()
+        assert sentence in told
+        assert "\n" not in told
+        serves(ours)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "number"),
+    [({"sctp": True}, 13), ({"parallel": 1000}, 6), ({"len": 1 << 30}, 7), ({"num": "x"}, 114)],
+)
+def test_a_client_that_asks_for_too_much_hears_iperf3s_number_for_it(
+    parameters: dict[str, object], number: int
+) -> None:
+    with our_server() as ours:
+        with raw(ours) as client:
+            client.ask(**parameters)
+            assert client.hear(9) == b"\xfe" + struct.pack("!ii", number, 0)
+            assert "asked for what this server does not do" in ours.failure()
+        serves(ours)
+
+
+def test_a_stock_client_shows_our_refusal_in_its_own_words() -> None:
+    with our_server() as ours:
+        told = stock_client(ours.port, "--sctp", "-t", "1", fails=True)
+        assert told["error"] == "an option you are trying to set is not implemented yet"
+        ours.failure()
+
+
+def test_a_datagram_from_elsewhere_takes_no_clients_stream() -> None:
+    with our_server() as ours, raw(ours) as client:
+        client.ask(udp=True, tcp=False)
+        client.hear_states(10)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.bind(("127.0.0.2", 0))
+            stranger.sendto(struct.pack("<I", 0x36373839), ("127.0.0.1", ours.port))
+            stranger.sendto(b"something else", ("127.0.0.1", ours.port))
+            client.streams.append(client.stream(udp=True))
+            client.hear_states(1, 2)
+            stranger.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                stranger.recv(100)
+
+
+# -- servers that are none
+
+
+class Fake:
+    """What a fake server has: its listener, the control connection, and streams that it took."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.control, _ = listener.accept()
+        self.control.settimeout(PATIENCE_S)
+        self.streams: list[socket.socket] = []
+
+    def lead(self, *, until: int = 2) -> None:
+        """Play an iperf3 server as far as a state."""
+        assert len(self.control.recv(37, socket.MSG_WAITALL)) == 37
+        self.control.sendall(b"\x09")
+        (size,) = struct.unpack("!I", self.control.recv(4, socket.MSG_WAITALL))
+        json.loads(self.control.recv(size, socket.MSG_WAITALL))
+        for state in (10, 1, 2):
+            self.control.sendall(bytes([state]))
+            if state == until:
+                return
+            if state == 10:
+                stream, _ = self.listener.accept()
+                self.streams.append(stream)
+
+    def until_end(self) -> None:
+        while self.control.recv(1) not in (b"\x04", b""):
+            pass
+
+    def close(self) -> None:
+        for sock in (self.control, *self.streams):
+            sock.close()
+
+
+def after_the_end(*parts: bytes) -> Callable[[Fake], None]:
+    def lie(fake: Fake) -> None:
+        fake.lead()
+        fake.until_end()
+        fake.control.sendall(b"\x0d")
+        for part in parts:
+            fake.control.sendall(part)
+
+    return lie
+
+
+def then_say(until: int, said: bytes) -> Callable[[Fake], None]:
+    def lie(fake: Fake) -> None:
+        fake.lead(until=until)
+        fake.control.sendall(said)
+
+    return lie
+
+
+FAKES: dict[str, tuple[Callable[[Fake], None], str]] = {
+    "closes": (lambda fake: fake.control.close(), "closed|reset"),
+    "is a web server": (lambda fake: fake.control.sendall(b"HTTP/1.1 400 Bad"), "sent 72, which is no state of iperf3"),
+    "says nothing": (lambda fake: None, "said nothing for 0.5 s after it was asked for a test"),
+    "is busy": (lambda fake: fake.control.sendall(b"\xff"), "is busy running a test"),
+    "begins in the middle": (lambda fake: fake.control.sendall(b"\x02"), "said TEST_RUNNING after it was asked"),
+    "refuses the streams": (then_say(10, b"\xfe" + struct.pack("!ii", 6, 0)), "there are more streams than it allows"),
+    "does not begin": (then_say(1, b""), "said nothing"),
+    "is stopped": (then_say(2, b"\x0b"), "was stopped"),
+    "goes away": (
+        steps(lambda fake: fake.lead(), lambda fake: fake.control.close()),
+        "closed the control connection|broke",
+    ),
+    "ends a stream": (steps(lambda fake: fake.lead(), lambda fake: fake.streams[0].close()), "stream 1 between"),
+    "loses its way": (then_say(2, b"\x0e"), "said DISPLAY_RESULTS in the middle of the test"),
+    "tells nothing at the end": (steps(lambda fake: fake.lead(), lambda fake: fake.until_end()), "said nothing"),
+    "tells no results": (after_the_end(framed(b"{}")), "sent results that are not those of this test"),
+    "tells no JSON": (after_the_end(framed(b"{")), "sent 1 bytes that are no JSON"),
+    "tells too much": (after_the_end(b"\xff\xff\xff\xff"), "announces 4294967295 bytes of JSON"),
+}
+
+
+@pytest.mark.parametrize("lie", list(FAKES))
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_is_none_is_one_sentence_and_nothing_of_the_test_is_left(lie: str) -> None:
+    do, sentence = FAKES[lie]
+    before, threads = descriptors(), threading.active_count()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
+        fakes: list[Fake] = []
+        errors: list[BaseException] = []
+
+        def play() -> None:
+            try:
+                fakes.append(Fake(listener))
+                do(fakes[0])
+            except (OSError, AssertionError) as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=play)
+        thread.start()
+        with pytest.raises(UnderlayError, match=sentence) as caught:
+            measure(
+                "127.0.0.1",
+                Settings(time_s=0.3, direction=Direction.NORMAL, rate_bits_per_s=10**6, length_bytes=1000),
+                port=listener.getsockname()[1],
+            )
+        thread.join(PATIENCE_S)
+        assert "\n" not in str(caught.value)
+        for fake in fakes:
+            fake.close()
+    assert errors == []
+    assert threading.active_count() == threads
+    assert descriptors() == before
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_whose_udp_is_filtered_or_closed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from underlay.tools.speed import _sockets
+
+    monkeypatch.setattr(_sockets, "_UDP_PATIENCE_S", 0.3)
+    for is_open, sentence in ((True, "did not answer by UDP"), (False, "has no UDP port open")):
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent,
+        ):
+            listener.settimeout(PATIENCE_S)
+            port = listener.getsockname()[1]
+            if is_open:
+                silent.bind(("127.0.0.1", port))
+
+            def play(listener: socket.socket = listener) -> None:
+                fake = Fake(listener)
+                fake.lead(until=10)
+                fake.control.recv(1)
+                fake.close()
+
+            thread = threading.Thread(target=play)
+            thread.start()
+            with pytest.raises(PeerError, match=sentence):
+                measure("127.0.0.1", Settings(protocol="udp", time_s=0.3), port=port)
+            thread.join(PATIENCE_S)

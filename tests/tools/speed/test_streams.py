@@ -1,0 +1,185 @@
+"""A stream counts what it moves: numbers that are missing, overtaken, doubled, or no numbers at all."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from underlay.tools.speed import Settings, _movers
+from underlay.tools.speed._movers import close_all, start
+from underlay.tools.speed._sockets import set_up
+from underlay.tools.speed._streams import Budget, Stream, make_stream
+
+PATIENCE_S = 10
+UDP = Settings(protocol="udp", length_bytes=100)
+
+
+@pytest.fixture(params=[8, 0], ids=["a thread each", "a thread for many"], autouse=True)
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stream have a thread of its own, or be moved with others."""
+    monkeypatch.setattr(_movers, "_MOST_THREADS", request.param)
+    # A crew of one is moved alone.
+    monkeypatch.setattr(_movers, "_move_one", lambda crew: many(crew) if not request.param else one(crew))
+
+
+one = _movers._move_one
+
+
+def many(crew: Sequence[Stream]) -> None:
+    (_movers._send_many if crew[0].is_sender else _movers._receive_many)(crew)
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[Stream, socket.socket]]:
+    """A receiver of datagrams that runs, and the socket that they come from."""
+    here, there = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    for sock in (here, there):
+        sock.bind(("127.0.0.1", 0))
+    here.connect(there.getsockname())
+    there.connect(here.getsockname())
+    set_up(here, UDP)
+    stream = make_stream(1, here, UDP, is_sender=False)
+    start([stream])
+    yield stream, there
+    close_all([stream])
+    there.close()
+
+
+def datagram(number: int, at_s: float = 0.0) -> bytes:
+    return struct.pack("!III", int(at_s), round(at_s % 1 * 1e6), number).ljust(100, b"\0")
+
+
+def until_read(stream: Stream) -> None:
+    """End the stream as a server does, so that all that has come is counted."""
+    stream.stop_receiving(time.monotonic() + PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "highest", "lost", "out_of_order"),
+    [
+        ([1, 2, 3], 3, 0, 0),
+        ([1, 4, 5], 5, 2, 0),
+        ([3], 3, 2, 0),
+        ([1, 3, 2, 4], 4, 0, 1),
+        ([1, 5, 2, 3], 5, 1, 2),
+        # That one came twice cannot be told from one that came late: iperf3 says so of itself.
+        ([1, 2, 2], 2, 0, 1),
+        ([0xFFFFFFFF], 0xFFFFFFFF, 0xFFFFFFFE, 0),
+    ],
+)
+def test_gaps_in_the_numbers_are_losses_until_the_late_ones_come(
+    receiver: tuple[Stream, socket.socket], numbers: list[int], highest: int, lost: int, out_of_order: int
+) -> None:
+    stream, there = receiver
+    for number in numbers:
+        there.send(datagram(number))
+    until_read(stream)
+    assert (stream.packets, stream.lost, stream.out_of_order) == (highest, lost, out_of_order)
+    assert stream.bytes == 100 * len(numbers)
+
+
+def test_a_receiver_reads_what_comes_whatever_rate_was_asked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    slow = Settings(rate_bits_per_s=8, length_bytes=1000)
+    set_up(here, slow)
+    stream = make_stream(1, here, slow, is_sender=False)
+    start([stream])
+    with other:
+        other.settimeout(PATIENCE_S)
+        other.sendall(bytes(100_000))
+        other.shutdown(socket.SHUT_WR)
+        stream.wait_for_end(PATIENCE_S)
+    assert (stream.bytes, stream.has_ended) == (100_000, True)
+    close_all([stream])
+
+
+def test_what_is_too_short_for_a_number_is_not_counted_as_data(receiver: tuple[Stream, socket.socket]) -> None:
+    stream, there = receiver
+    for said in (b"", b"6789", bytes(11), datagram(1), datagram(2)[:12]):
+        there.send(said)
+    until_read(stream)
+    assert (stream.not_ours, stream.packets, stream.bytes) == (3, 2, 112)
+
+
+def test_jitter_is_a_sixteenth_of_each_change_of_transit_whatever_the_clocks_say(
+    receiver: tuple[Stream, socket.socket],
+) -> None:
+    # RFC 1889, A.8. The second says that it left 1,600 s after the first, and comes at once.
+    stream, there = receiver
+    there.send(datagram(1, 0.0))
+    there.send(datagram(2, 1600.0))
+    until_read(stream)
+    assert stream.jitter_s == pytest.approx(100, abs=1)
+
+
+def test_a_budget_gives_what_it_has_and_no_more_once_it_counts() -> None:
+    budget = Budget(100)
+    assert budget.take(70) == 70
+    budget.give_back(70)
+    budget.begin()
+    assert [budget.take(60), budget.take(60), budget.take(60)] == [60, 40, 0]
+    budget.give_back(5)
+    assert budget.take(60) == 5
+
+
+def test_several_senders_share_a_budget_to_the_byte() -> None:
+    budget = Budget(1_000_000)
+    budget.begin()
+    taken: list[int] = []
+
+    def take() -> None:
+        while size := budget.take(777):
+            taken.append(size)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(taken) == 1_000_000
+
+
+def test_a_sender_whose_peer_reads_nothing_stops_when_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    settings = Settings(length_bytes=1 << 20)
+    set_up(here, settings)
+    stream = make_stream(1, here, settings, is_sender=True)
+    start([stream])
+    while not stream.bytes:
+        time.sleep(0.01)
+    stream.is_stopped = True
+    stream.wait_for_end(PATIENCE_S)
+    assert stream.has_ended
+    sent = stream.bytes
+    close_all([stream])
+    received = 0
+    with other:
+        other.settimeout(PATIENCE_S)
+        while data := other.recv(1 << 20):
+            received += len(data)
+    assert received == sent
+
+
+def test_a_stream_that_breaks_keeps_the_reason_and_tells_who_waits() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    # A reset: socket(7), SO_LINGER of no time.
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+    stream = make_stream(1, here, Settings(length_bytes=1000), is_sender=False)
+    ended = threading.Event()
+    stream.on_end = ended.set
+    start([stream])
+    other.close()
+    assert ended.wait(PATIENCE_S)
+    assert isinstance(stream.failure, ConnectionResetError)
+    close_all([stream])

@@ -14,7 +14,7 @@ DEMO_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-errors docs-ipc docs-ledger docs-ports docs-sim docs-sim-figures docs-stack golden bench coverage compiled uncompiled test-compiled build clean
+.PHONY: help demo test test-long test-versions check format docs docs-figures docs-costs docs-errors docs-ipc docs-ledger docs-ports docs-sim docs-sim-figures docs-speed docs-stack golden bench coverage compiled uncompiled test-compiled build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 18
@@ -63,6 +63,9 @@ docs-costs: $(VENV)/.installed-test ## measure the costs that docs/models.md and
 
 docs-stack: $(VENV)/.installed-test ## measure the user-space stack, as docs/stack.md shows it; as root
 	@$(BIN)/python benchmarks/stack.py --rounds 3 --seconds 0.7 --markdown docs/figures/stack.md
+
+docs-speed: $(VENV)/.installed-test ## measure underlay speed beside iperf3, as docs/speed.md shows it
+	@$(BIN)/python benchmarks/speed.py --rounds 5 --seconds 2 --markdown docs/figures/speed.md
 
 docs-errors: $(VENV)/.installed-test ## play docs/sim-errors.md anew, on two kernels and on the simulator; as root
 	@$(BIN)/python -m tests.sim.errors_page

@@ -103,6 +103,7 @@ def test_an_orphan_is_told_apart_from_time_wait(here: Place) -> None:
         client, accepted = here.connect(server)
     with client:
         accepted.close()  # and the client does not: the kernel waits for it in FIN-WAIT-2
+        assert [sock.is_orphan for sock in here.settled(f"local:{port}")] == [True]
         assert here.bind(port) != 0
         text = why(here, f"127.0.0.1:{port}")
         assert "1 connection is an orphan: the program closed it or ended, and the peer (127.0.0.1:" in part(

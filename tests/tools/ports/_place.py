@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -41,6 +42,14 @@ class Place:
         """What `list_sockets` tells there."""
         return self.do(lambda: list_sockets(*words, owners=owners, info=info))
 
+    def settled(self, *words: str) -> list[Socket]:
+        """What is told when no connection is on its way to another state: an acknowledgment may be delayed by 40 ms."""
+        deadline = time.monotonic() + LIMIT_S
+        while found := self.sockets("state:fin-wait-1,closing,last-ack,syn-sent,syn-received", owners=False):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.01)
+        return self.sockets(*words)
+
     def server(self, address: str = "127.0.0.1", port: int = 0, *, reuse: bool = False) -> socket.socket:
         """A TCP listener, with SO_REUSEADDR or without."""
 
@@ -72,7 +81,9 @@ class Place:
             with client:
                 accepted.close()
                 assert client.recv(1) == b""
-            return port_of(server)
+            port = port_of(server)
+        assert [sock.state for sock in self.settled(f"local:{port}", "state:time-wait")] != []
+        return port
 
     def bind(self, port: int, address: str = "127.0.0.1", *, reuse: bool = False, kind: int = 1) -> int:
         """What really happens to a program's bind: 0, or the errno."""

@@ -62,16 +62,16 @@ def test_each_state_that_two_ends_can_be_in_is_told(place: Place) -> None:
         client, accepted = place.connect(server)
         accepted.shutdown(socket.SHUT_WR)
         assert client.recv(1) == b""
-        found = place.sockets(str(port_of(server)))
+        found = place.settled(str(port_of(server)))
         assert by_port(found, port_of(client)).state is State.CLOSE_WAIT
         [ours] = [sock for sock in found if sock.local_port == port_of(server) and sock.peer_port]
         assert ours.state is State.FIN_WAIT_2
         assert not ours.is_orphan  # its process still has it
         accepted.close()
-        [orphan] = place.sockets(f"local:{port_of(server)}", "state:fin-wait-2")
+        [orphan] = place.settled(f"local:{port_of(server)}", "state:fin-wait-2")
         assert orphan.is_orphan and orphan.inode == 0 and orphan.owners == ()
         client.close()
-        [rest] = place.sockets(f"local:{port_of(server)}", "state:time-wait")
+        [rest] = place.settled(f"local:{port_of(server)}", "state:time-wait")
         assert rest.timer == "time-wait"
         assert 0 < rest.timer_ms <= 60_000  # TCP_TIMEWAIT_LEN of include/net/tcp.h
         assert rest.uid is None

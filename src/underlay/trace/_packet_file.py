@@ -42,8 +42,8 @@ class PacketFile:
         self._gathered_bytes = len(self._gathered[0])
         self._gathered_packets = 0
         self._size_bytes = 0
-        self._interfaces = 0
-        self._times: dict[int, list[int]] = {}
+        self._begun_ns = -1
+        self._last_ns: list[int] = []
         self._error: OSError | None = None
         self.written_packets = 0
         self.unwritten_packets = 0
@@ -61,9 +61,8 @@ class PacketFile:
     def add_interface(self, name: str, link_type: int, filter_text: str = "") -> int:
         """Announce an interface, and give the number by which packets name it."""
         self._gather(blocks.interface(name, link_type, self._snap_bytes, filter_text))
-        number = self._interfaces
-        self._interfaces += 1
-        return number
+        self._last_ns.append(-1)
+        return len(self._last_ns) - 1
 
     def add(
         self, interface: int, time_ns: int, data: bytes, size_bytes: int, direction: str = "", comment: str = ""
@@ -73,7 +72,8 @@ class PacketFile:
             self.unwritten_packets += 1
             return
         kept = len(data)
-        time_ns = min(max(time_ns, 0), _LAST_NS)
+        if not 0 <= time_ns <= _LAST_NS:
+            time_ns = 0 if time_ns < 0 else _LAST_NS
         options = self._flags.get(direction, _NO_OPTIONS)
         if comment:
             options = blocks.option(blocks.COMMENT, blocks.cut(comment)) + (options or blocks.option(0, b""))
@@ -83,11 +83,9 @@ class PacketFile:
         self._gathered.append(head + data + padding + options + _TAIL.pack(size))
         self._gathered_bytes += size
         self._gathered_packets += 1
-        times = self._times.get(interface)
-        if times is None:
-            self._times[interface] = [time_ns, time_ns]
-        else:
-            times[1] = time_ns
+        if self._begun_ns < 0:
+            self._begun_ns = time_ns
+        self._last_ns[interface] = time_ns
         if self._gathered_bytes >= _BATCH_BYTES:
             self.flush()
 
@@ -132,6 +130,6 @@ class PacketFile:
     def close(self, counts: dict[int, tuple[int, int]] | None = None) -> None:
         """Write what is gathered, and for each interface how many packets were received, and dropped by the kernel."""
         for number, (received, dropped) in (counts or {}).items():
-            start_ns, end_ns = self._times.get(number, (0, 0))
-            self._gather(blocks.statistics(number, start_ns, end_ns, received, dropped))
+            end_ns = max(self._last_ns[number], 0)
+            self._gather(blocks.statistics(number, max(self._begun_ns, 0), end_ns, received, dropped))
         self.flush()

@@ -101,7 +101,7 @@ QUOTED = ip(PROTOCOL_UDP, build_udp(HERE, THERE, 4000, 7, b"") + b"")
         ),
         (
             build_ipv6(HERE6, THERE6, 17, 9) + build_udp(HERE6, THERE6, 5, 6, b"x") + b"x",
-            "UDP [fd00::1]:5 > [fd00::2]:6  1 bytes",
+            "UDP [fd00::1]:5 > [fd00::2]:6  1 byte",
         ),
         (
             build_ipv6(HERE6, THERE6, 44, 16) + build_ipv6_fragment_header(17, 5, 8, True) + bytes(8),
@@ -139,7 +139,7 @@ def test_tags_and_cooked_headers_and_families_are_passed_over() -> None:
         (ETHERNET, tagged), (ETHERNET, twice), (SLL, cooked), (SLL2, cooked2), (228, packet), (12, packet),
         (0, bytes([2, 0, 0, 0]) + packet), (0, bytes([0, 0, 0, 2]) + packet), (108, bytes([0, 0, 0, 2]) + packet),
     ]:  # fmt: skip
-        assert said(data, link_type) == "UDP 10.9.0.1:4000 > 10.9.0.2:7  1 bytes", link_type
+        assert said(data, link_type) == "UDP 10.9.0.1:4000 > 10.9.0.2:7  1 byte", link_type
     assert said(packet, 147) == "? link type 147, 29 bytes"
 
 

@@ -190,20 +190,13 @@ def _run(live: Live, output: Output) -> UnderlayError | None:
     live.begin()
     say(f"capturing on {live.source.name}; Ctrl-C ends it")
     progress = _Progress(live)
-    link_type, names = live.source.link_type, Names()
+    link_type, names, take = live.source.link_type, Names(), output.take
     try:
         for rows in live.batches():
             for packet, flow, is_first in rows:
+                time_ns, index, direction, data, size_bytes = packet
                 owner = str(flow) if is_first and flow is not None else ""
-                output.take(
-                    link_type,
-                    packet.data,
-                    packet.size_bytes,
-                    packet.time_ns,
-                    names(packet.interface),
-                    packet.direction,
-                    owner,
-                )
+                take(link_type, data, size_bytes, time_ns, names.get(index) or names.find(index), direction, owner)
             output.flush()
             progress.tick()
     except Stopped as stopped:

@@ -218,7 +218,7 @@ def _udp(data: bytes, place: int, end: int, source: bytes, destination: bytes) -
     header = parse_udp(data, place, end)
     ports = (header.source_port, header.destination_port)
     payload_bytes = header.length_bytes - 8
-    protocol, text = "UDP", f"{payload_bytes} bytes"
+    protocol, text = "UDP", "1 byte" if payload_bytes == 1 else f"{payload_bytes} bytes"
     if (ports[0] in _DNS_PORTS or ports[1] in _DNS_PORTS) and payload_bytes:
         said = words.dns(data, place + 8, min(place + header.length_bytes, len(data)))
         if said is not None:

@@ -30,21 +30,16 @@ class Stopped(UnderlayError):
     """The output takes no more: the capture ends, and what was counted is told."""
 
 
-class Names:
+class Names(dict[int, str]):
     """The names of interfaces by their numbers; one that is gone keeps the name it had."""
 
-    def __init__(self) -> None:
-        self._names: dict[int, str] = {}
-
-    def __call__(self, index: int) -> str:
-        """Give a name; for an interface that was gone before anybody asked, its number."""
-        name = self._names.get(index)
-        if name is None:
-            try:
-                name = socket.if_indextoname(index)
-            except OSError:
-                name = f"if{index}"
-            self._names[index] = name
+    def find(self, index: int) -> str:
+        """Ask for a name; for an interface that was gone before anybody asked, its number."""
+        try:
+            name = socket.if_indextoname(index)
+        except OSError:
+            name = f"if{index}"
+        self[index] = name
         return name
 
 

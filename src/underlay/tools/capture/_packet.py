@@ -222,7 +222,7 @@ def _segment_words(decoded: Decoded, segment: TcpSegment, notes: Notes) -> str:
         text += f", ack {notes.relative_ack}"
     text += f", win {notes.window_bytes}"
     if decoded.payload_bytes:
-        text += f", {decoded.payload_bytes} bytes"
+        text += ", 1 byte" if decoded.payload_bytes == 1 else f", {decoded.payload_bytes} bytes"
     if segment.flags & SYN:
         if segment.mss is not None:
             text += f", mss {segment.mss}"

@@ -74,7 +74,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "ports": (".tools.ports._cli", "list sockets and who holds them; why a port cannot be bound"),
         "speed": (".tools.speed._cli", "measure throughput, loss and jitter, with iperf3 or itself"),
         "capture": (".tools.capture._cli", "show the packets on the wire, and who sends them; write pcapng"),
-        "stat": (".tools.stat._cli", "show what it is busy with, as rows or live"),
+        "stat": (".tools.stat._cli", "show what the machine is busy with, as rows or live"),
         "path": (".tools.path._cli", "show each hop on the way to a host, its delay and loss"),
     },
     "Talk to a program by hand": {

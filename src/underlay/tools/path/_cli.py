@@ -10,6 +10,7 @@ import json
 import sys
 from typing import Final, Literal
 
+from ...errors import UsageError
 from .._privileges import give_up_root
 from ._model import Report
 from ._trace import DEFAULT_PORTS, ProbeKind, Trace
@@ -67,6 +68,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure and show; 0 where the host answers, 1 where it does not."""
+    if args.live and not args.json:
+        raise UsageError("--live is for --json", remedy="leave it out: on a terminal the view is live anyway")
     is_live = args.live if args.json else not args.report and sys.stdout is not None and sys.stdout.isatty()
     protocol: ProbeKind = args.protocol or "udp"
     family: Literal[4, 6] | None = args.family

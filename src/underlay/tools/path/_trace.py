@@ -324,6 +324,8 @@ def _resolve(host: str, port: int, version: Literal[4, 6] | None, source: str | 
         raise UsageError(f"{address} is many hosts", remedy="a path leads to one; give its address")
     if parsed.is_unspecified:
         raise UsageError(f"{address} is no host", remedy="127.0.0.1 and ::1 are this machine")
+    if parsed.version == 6 and parsed.is_link_local and not sockaddr[-1]:
+        raise UsageError(f"{address} may be on any link", remedy=f"say on which, as in {address}%eth0")
     # Answers name no interface: fe80::1%eth0 is fe80::1 there.
     return Target(family, str(parsed), sockaddr, source)  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from ._usage import counted
 
-__all__ = ["ProcessSample", "ProcessUsage", "process_usage", "read_processes"]
+__all__ = ["ProcessSample", "ProcessUsage", "now_s", "process_usage", "read_processes", "since_start"]
 
 _PROC: Final = Path("/proc")
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")

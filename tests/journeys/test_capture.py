@@ -329,6 +329,18 @@ def test_a_full_disk_ends_it_with_a_whole_file_and_the_count(net: Net, tmp_path:
     net.burst(10)
     _, errors = child.communicate(timeout=LIMIT_S)
     assert child.returncode == 1 and "/dev/full takes no more: no space left on device; make room" in errors
+    with open("/dev/full", "w") as full:
+        child = net.capture("-i", "lo", "udp", stdout=full.fileno())
+        net.burst(10)
+        _, errors = child.communicate(timeout=LIMIT_S)
+        assert child.returncode == 1 and "stdout takes no more: no space left on device; make room" in errors
+        assert "0 dropped by the kernel" in errors and errors.count("\n") == 2  # and what it began with, read before
+        done = subprocess.run(
+            [sys.executable, "-m", "underlay", "capture", "-r", path], stdout=full, stderr=subprocess.PIPE, text=True,
+            check=False, timeout=LIMIT_S,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr == "underlay: stdout takes no more: no space left on device; make room, or write elsewhere\n"
 
 
 def test_a_reader_that_leaves_ends_it_without_a_word(net: Net) -> None:

@@ -332,12 +332,12 @@ def _read(args: argparse.Namespace) -> int:
                     if packets == args.count:
                         break
                 output.flush()
-            except (CaptureFormatError, Stopped, OSError) as error:
-                if isinstance(error, BrokenPipeError):
-                    raise
-                if not isinstance(error, Stopped):
-                    output.flush()
-                say(_broken(args.read, error) if isinstance(error, CaptureFormatError) else str(error))
+            except CaptureFormatError as error:
+                output.flush()
+                say(_broken(args.read, error))
+                status = 1
+            except Stopped as stopped:
+                say(str(stopped))
                 status = 1
             written = output.finish(packets, 0)
         finally:

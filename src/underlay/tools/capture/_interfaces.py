@@ -6,7 +6,6 @@ refuses to know packets.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import socket
 import struct
@@ -103,17 +102,10 @@ def choose(names: Sequence[str]) -> Source:
             raise UsageError(f"there is no interface {name!r} here", remedy=nearest(name, [*known, "any"]))
         if not known[name].is_up:
             raise UsageError(
-                f"the interface {name} is down: {socket_words(errno.ENETDOWN)}",
+                f"the interface {name} is down",
                 remedy=f"`ip link set {name} up` brings it up, `-i any` waits for it",
             )
         chosen.append(known[name])
     types = {each.link_type for each in chosen}
     link_type = types.pop() if len(types) == 1 else LINUX_SLL
     return Source(tuple(chosen), link_type, tuple(each.index for each in chosen if each.is_loopback))
-
-
-def socket_words(number: int) -> str:
-    """What the kernel says of an errno, in lower case."""
-    import os
-
-    return os.strerror(number).lower()

@@ -104,22 +104,32 @@ class Output:
         if self._lines:
             text = "\n".join(self._lines) + "\n"
             self._lines.clear()
-            if sys.stdout is not None:
-                sys.stdout.write(text)
-                sys.stdout.flush()
+            self._print(text)
 
-    def _stopped(self, error: OSError) -> BaseException:
+    def _stopped(self, error: OSError, path: str | None = None) -> BaseException:
         if isinstance(error, BrokenPipeError):
             return error
         reason = os.strerror(error.errno or 0).lower()
         remedy = "make room, or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        return Stopped(f"{self._path} takes no more: {reason}", remedy=remedy)
+        return Stopped(f"{path or self._path} takes no more: {reason}", remedy=remedy)
+
+    def _print(self, text: str) -> None:
+        if sys.stdout is None:
+            return
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as error:
+            stopped = self._stopped(error, "stdout")
+            if isinstance(stopped, Stopped):
+                # The interpreter flushes once more as it ends, and would fail again.
+                with open(os.devnull, "wb") as nowhere, contextlib.suppress(OSError, ValueError):
+                    os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            raise stopped from error
 
     def print_json(self, found: dict[str, object]) -> None:
         """Write one more object."""
-        if sys.stdout is not None:
-            sys.stdout.write(json.dumps({"schema": SCHEMA, **found}) + "\n")
-            sys.stdout.flush()
+        self._print(json.dumps({"schema": SCHEMA, **found}) + "\n")
 
     def finish(self, received: int, dropped: int) -> Written | None:
         """Write the kernel's counts at the end of the file, and tell what is in it."""

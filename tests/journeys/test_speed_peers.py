@@ -327,6 +327,7 @@ LIES: dict[str, tuple[Callable[[Raw], None], str]] = {
     "makes no UDP stream": (lambda client: client.ask(udp=True, parallel=128), "made 0 of its streams"),
     "says no state": (say(b"\x63"), "sent 99, which is no state of iperf3"),
     "says another state": (say(b"\x0e"), "said DISPLAY_RESULTS in the middle of its test"),
+    "says that it is busy": (say(b"\xff"), "said ACCESS_DENIED in the middle of its test"),
     "tells no results": (say(b"\x04"), "stopped in the middle"),
     "tells other results": (say(b"\x04", framed({"streams": []})), "sent results that are not those of this test"),
     "ends a stream": (

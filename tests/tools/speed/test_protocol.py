@@ -23,7 +23,7 @@ def ends() -> Iterator[tuple[Control, socket.socket]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sock = socket.create_connection(listener.getsockname())
         other, _ = listener.accept()
-    control = Control(sock, "the server at here:1")
+    control = Control(sock, "the server at here:1", at_client=True)
     with other:
         other.settimeout(PATIENCE_S)
         yield control, other

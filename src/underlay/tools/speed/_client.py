@@ -109,7 +109,7 @@ class Client:
             except OSError as error:
                 failure = failure or error
                 continue
-            return target, Control(sock, f"the server at {self._place}")
+            return target, Control(sock, f"the server at {self._place}", at_client=True)
         assert failure is not None  # getaddrinfo gives one address at least
         raise self._unreachable(failure) from failure
 

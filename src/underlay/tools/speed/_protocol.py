@@ -127,9 +127,10 @@ def new_cookie() -> bytes:
 class Control:
     """One end of a control connection, which it owns. ``peer`` is how sentences call the other end."""
 
-    def __init__(self, sock: socket.socket, peer: str) -> None:
+    def __init__(self, sock: socket.socket, peer: str, *, at_client: bool) -> None:
         self.sock = sock
         self.peer = peer
+        self._at_client = at_client
         sock.settimeout(_SEND_PATIENCE_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A state is a byte and matters at once. `wake` ends a wait early: eventfd(2).
@@ -239,6 +240,15 @@ class Control:
 
     def _state(self, byte: int) -> State:
         number = byte - 256 if byte > 127 else byte
+        if self._at_client:
+            self._raise_what_ends_it(number)
+        try:
+            return State(number)
+        except ValueError:
+            raise PeerError(f"{self.peer} sent {number}, which is no state of iperf3", remedy="is it one?") from None
+
+    def _raise_what_ends_it(self, number: int) -> None:
+        """Raise the words by which a server breaks off."""
         if number == State.SERVER_ERROR:
             reason, error = struct.unpack("!ii", self._read(8, time.monotonic() + _SEND_PATIENCE_S))
             what = _REASONS.get(reason, f"its error {reason}")
@@ -248,10 +258,6 @@ class Control:
             raise PeerError(f"{self.peer} is busy running a test", remedy="try again later")
         if number == State.SERVER_TERMINATE:
             raise PeerError(f"{self.peer} was stopped")
-        try:
-            return State(number)
-        except ValueError:
-            raise PeerError(f"{self.peer} sent {number}, which is no state of iperf3", remedy="is it one?") from None
 
     def _broken(self, error: OSError) -> PeerError:
         why = os.strerror(error.errno).lower() if error.errno else str(error)

@@ -70,7 +70,7 @@ class Session:
         self.has_ended = False
         address = sock.getpeername()
         self._client_host: str = address[0]
-        self.control = Control(sock, f"the client at {written(address)}")
+        self.control = Control(sock, f"the client at {written(address)}", at_client=False)
         self._port = port
         self._set_mss = set_mss
         self._interval_s = interval_s

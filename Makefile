@@ -70,9 +70,12 @@ docs-speed: $(VENV)/.installed-test ## measure underlay speed beside iperf3, as 
 docs-errors: $(VENV)/.installed-test ## play docs/sim-errors.md anew, on two kernels and on the simulator; as root
 	@$(BIN)/python -m tests.sim.errors_page
 
-docs-ipc: $(VENV)/.installed-test ## write the tables of docs/ipc.md anew: the kinds, and what a message costs
+docs-ipc: $(VENV)/.installed-dev ## write the tables of docs/ipc.md anew: the kinds, and what a message costs, plain and compiled
 	@$(BIN)/underlay ipc --markdown > docs/figures/ipc-kinds.md
 	@$(BIN)/python benchmarks/ipc.py --rounds 5 --markdown docs/figures/ipc-costs.md
+	@$(BIN)/python hatch_build.py underlay_channels
+	@$(BIN)/python benchmarks/ipc.py --rounds 5 --markdown docs/figures/ipc-costs-compiled.md; \
+	  status=$$?; $(MAKE) --no-print-directory uncompiled; exit $$status
 
 docs-sim: ## measure simulated hosts beside simloop, plain and compiled, as docs/sim.md shows them; needs CPython 3.12
 	@python=$$(command -v python3.12 || ls -d $$HOME/.pyenv/versions/3.12.*/bin/python 2>/dev/null | tail -n 1); \
@@ -104,14 +107,14 @@ coverage: $(VENV)/.installed-test ## which lines and branches the tests reach
 	@$(PYTEST) --cov --cov-report=
 	@$(BIN)/python -m coverage report
 
-compiled: $(VENV)/.installed-dev ## compile wire, stack and a bit of sim in place by mypyc: the same, faster; needs a C compiler
+compiled: $(VENV)/.installed-dev ## compile wire, stack, a bit of sim and the channels in place by mypyc: the same, faster; needs a C compiler
 	@$(BIN)/python hatch_build.py
 
 uncompiled: ## remove what `make compiled` made
 	@python3 hatch_build.py --clean
 
-test-compiled: compiled ## the tests of wire and stack on their compiled form, which is removed again
-	@$(PYTEST) tests/wire tests/stack tests/sim; status=$$?; $(MAKE) --no-print-directory uncompiled; exit $$status
+test-compiled: compiled ## the tests of wire, stack and the channels on their compiled form, which is removed again
+	@$(PYTEST) tests/wire tests/stack tests/sim tests/ipc $(addprefix tests/conformance/test_,channels.py named_channels.py synchronisation.py); status=$$?; $(MAKE) --no-print-directory uncompiled; exit $$status
 
 build: $(VENV)/.installed-dev ## the wheel and the source archive, into dist
 	@$(BIN)/python -m hatchling build -d dist

@@ -1,9 +1,11 @@
-"""Compile the pure rooms, `wire` and `stack`, from their own source by mypyc: the same TCP/IP, faster.
+"""Compile what is pure or hot from its own source by mypyc: the same, faster.
 
-With them goes what each packet of a simulated host passes besides.
+That is in two groups: `underlay`, the rooms `wire` and `stack` and what else each packet of a simulated host passes;
+and `underlay_channels`, what each message of a channel between processes passes.
 
-    python hatch_build.py          compile in place, beside the source (`make compiled`)
-    python hatch_build.py --clean  remove what that made (`make uncompiled`)
+    python hatch_build.py            compile in place, beside the source (`make compiled`)
+    python hatch_build.py GROUP …    only these
+    python hatch_build.py --clean    remove what that made (`make uncompiled`)
 
 and with UNDERLAY_COMPILE=1 in the environment it is part of building a wheel, so that
 ``UNDERLAY_COMPILE=1 pip install --no-binary underlay underlay`` gives a compiled one. Python imports a compiled module
@@ -18,6 +20,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +34,53 @@ BESIDES = (
     "sim/_schedule.py",
     "sim/_stream_core.py",
 )
-# The shared library that holds them all; each module's own file only opens it.
-GROUP = "underlay"
+# What a message of a channel passes. Not among it: `_life`, whose ends are kept in a WeakSet; `_terms` and `_deadline`,
+# which look at what others gave as it came, where machine code has a TypeError of its own or makes an int of True; and
+# `_wakeup`, where a loop that spins has to let other threads run, which machine code does not.
+CHANNELS = tuple(
+    f"ipc/{name}.py"
+    for name in (
+        "_channel",
+        "_contract",
+        "_fifo",
+        "_memory_channel",
+        "_mqueue",
+        "_patience",
+        "_pipe",
+        "_poller",
+        "_ring",
+        "_ring_many",
+        "_seqpacket",
+        "_signal",
+        "_slot_channel",
+        "_slots",
+        "_sockets",
+        "_stream",
+        "_sysv",
+        "_sysv_kept",
+        "_tcp_ways",
+        "_unix",
+    )
+)
+# Each is one shared library, and each of its modules' own files only opens that. Within a group calls need no Python.
+PACKETS, MESSAGES = "underlay", "underlay_channels"
+GROUPS = (PACKETS, MESSAGES)
 VARIABLE = "UNDERLAY_COMPILE"
 
 
-def sources() -> list[str]:
-    """The files that are compiled, as mypyc wants them: from the folder that holds the package."""
+def sources(group: str) -> list[str]:
+    """The files of a group, as mypyc wants them: from the folder that holds the package."""
     package = ROOT / "src/underlay"
-    files = [path for room in ROOMS for path in sorted((package / room).glob("*.py"))]
-    return [str(path.relative_to(ROOT / "src")) for path in (*files, *(package / name for name in BESIDES))]
+    if group == MESSAGES:
+        files = [package / name for name in CHANNELS]
+    else:
+        files = [path for room in ROOMS for path in sorted((package / room).glob("*.py"))]
+        files += [package / name for name in BESIDES]
+    return [str(path.relative_to(ROOT / "src")) for path in files]
 
 
-def compile_in(folder: Path) -> list[Path]:
-    """Compile the rooms in `folder`, a copy of ``src`` or itself; give what was made."""
+def compile_in(folder: Path, groups: Sequence[str] = GROUPS) -> list[Path]:
+    """Compile groups in `folder`, a copy of ``src`` or itself; give what was made."""
     from mypyc.build import mypycify
     from setuptools import Distribution
 
@@ -52,22 +88,24 @@ def compile_in(folder: Path) -> list[Path]:
     os.chdir(folder)
     os.environ["MYPY_CACHE_DIR"] = os.devnull  # mypy reads it; nothing of ours is to lie in `folder`
     try:
-        with tempfile.TemporaryDirectory() as workshop:
-            extensions = mypycify([*sources()], group_name=GROUP, target_dir=workshop)
-            command: Any = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
-            command.inplace = True
-            command.build_temp = command.build_lib = workshop
-            command.ensure_finalized()
-            command.run()
+        for group in groups:
+            with tempfile.TemporaryDirectory() as workshop:
+                extensions = mypycify([*sources(group)], group_name=group, target_dir=workshop)
+                command: Any = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
+                command.inplace = True
+                command.build_temp = command.build_lib = workshop
+                command.ensure_finalized()
+                command.run()
     finally:
         os.chdir(before)
-    return made_in(folder)
+    return made_in(folder, groups)
 
 
-def made_in(folder: Path) -> list[Path]:
+def made_in(folder: Path, groups: Sequence[str] = GROUPS) -> list[Path]:
     """What compiling left in a folder."""
-    inside = (path for source in sources() for path in (folder / source).parent.glob(f"{Path(source).stem}.*.so"))
-    return sorted([*folder.glob(f"{GROUP}__mypyc*.so"), *inside])
+    files = [folder / source for group in groups for source in sources(group)]
+    inside = (path for file in files for path in file.parent.glob(f"{file.stem}.*.so"))
+    return sorted([*(path for group in groups for path in folder.glob(f"{group}__mypyc*.so")), *inside])
 
 
 def main() -> int:
@@ -76,8 +114,13 @@ def main() -> int:
         for path in made_in(ROOT / "src"):
             path.unlink()
         return 0
-    made = compile_in(ROOT / "src")
-    print(f"compiled {len(made) - 1} modules; `make uncompiled` undoes it")
+    groups = sys.argv[1:] or GROUPS
+    for group in groups:
+        if group not in GROUPS:
+            print(f"hatch_build.py: there is no group {group!r}, but {' and '.join(GROUPS)}", file=sys.stderr)
+            return 2
+    made = compile_in(ROOT / "src", groups)
+    print(f"compiled {len(made) - len(groups)} modules; `make uncompiled` undoes it")
     return 0
 
 

@@ -10,9 +10,10 @@ moment hurts all alike. Shown are the median of the rounds and their spread, and
 multiprocessing.Queue, the round trip to that of the bare system calls of the same kind, made from Python. Beside each
 stands the CPU time of both processes, all threads and the kernel's part included: other programs on the machine
 lengthen the one and hardly the other, so the ratio of CPU times is the one to trust on a busy machine. At the end it
-says for each thing that is wanted whether it is reached.
+says for each thing that is wanted whether it is reached, and in which form the channels were (`make compiled`).
 
-It knows public interfaces alone. Packages that are not installed are passed over: `pip install underlay[bench]`.
+It knows public interfaces alone, and where a channel's code came from. Packages that are not installed are passed over:
+`pip install underlay[bench]`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 from benchmarks.ipc_carriers import CARRIERS, Carrier, MissingPackageError, flush  # noqa: E402
 
 from underlay import ipc  # noqa: E402
+from underlay.ipc import _channel  # noqa: E402
 from underlay.tools._compare import describe_machine  # noqa: E402
 
 # By what was measured, by carrier: the figure and the CPU time, round by round.
@@ -231,6 +233,11 @@ def goals(figures: Figures) -> Iterator[str]:
                 yield f"  {what}: {name} {ratio:.2f} × the CPU time of {bare}, {reached}"
 
 
+def form() -> str:
+    """What the channels are made of here."""
+    return "compiled by mypyc" if (_channel.__file__ or "").endswith(".so") else "plain Python"
+
+
 def word(reached: bool) -> str:
     """How it is said."""
     return "reached" if reached else "NOT REACHED"
@@ -277,11 +284,13 @@ def main() -> None:
         print("\n".join(table(results[title])))
         print("\nwhat is wanted:", *goals(results[title]), sep="\n")
         os.sched_setaffinity(0, usable)
+    print(f"\nthe channels: {form()}")
     if options.markdown:
         about = describe_machine()
         lines = [
             f"Measured by `python benchmarks/ipc.py --rounds {options.rounds}` on {time.strftime('%Y-%m-%d')}: "
-            f"{about['processor']}, {about['kernel']}, {about['python']}; medians, CPU time of both processes.",
+            f"{about['processor']}, {about['kernel']}, {about['python']}; the channels {form()}; "
+            "medians, CPU time of both processes.",
         ]
         for title, shown in results.items():
             lines += ["", f"**Both processes on {title}**, the machine's load {loads[title]:.1f}", "", *markdown(shown)]

@@ -1,6 +1,6 @@
 """The rooms that can be compiled do, compiled, what their source does.
 
-It knows how they are compiled; the tests of the rooms themselves run on the compiled form by `make test-compiled`.
+It knows how they are compiled; the tests of the rooms and channels run on the compiled form by `make test-compiled`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = """
+WORLD = """
 import asyncio
 from underlay.sim import World
 from underlay.stack import _tcp_layer
@@ -41,10 +41,61 @@ async def test(world):
 print([module.__file__.endswith(".so") for module in (_tcp_layer, _tcp)], World(1, loss=0.1).run(test))
 """
 
+CHANNELS = """
+import asyncio
+import os
+from underlay import ipc
+from underlay.ipc import _channel, _ring
 
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_a_world_on_compiled_rooms_is_the_one_on_their_source(root: Path, tmp_path: Path) -> None:
+def told(work):
+    try:
+        return work()
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+def program(kind, terms):
+    most = terms.max_message_bytes
+    sizes = [size for size in (0, 7, 64, 5000, 200_000) if size <= most]
+    here, there = ipc.pair(kind)
+    if not os.fork():
+        here.close()
+        for size in sizes:
+            there.send(bytes([size % 251]) * size)
+        there.close()
+        os._exit(0)
+    there.close()
+    lengths = [len(message) for message in here]
+    counted = here.statistics()
+    yield lengths, counted.messages_received, counted.bytes_received
+    here.close()
+    os.wait()
+    receiver, sender = ipc.pair(kind)
+    with receiver, sender:
+        yield told(lambda: receiver.receive(timeout_s=0))
+        for wrong in ("x", None, 2**70, True):
+            yield told(lambda: sender.send(b"1", priority=wrong))
+        for wrong in ("1", float("nan"), -(10**400), b"", -1, True):
+            yield told(lambda: receiver.receive(timeout_s=wrong))
+        for wrong in ("text", 5, bytes(most + 1) if most < 1 << 20 else [], memoryview(b"12345678")[::2]):
+            yield told(lambda: sender.send(wrong))
+        yield told(lambda: sender.send_many([b"2", bytearray(b"3"), memoryview(b"4")]))
+        yield told(lambda: receiver.receive_many(9))
+        asyncio.run(sender.aio.send(b"5"))
+        yield asyncio.run(receiver.aio.receive())
+        yield told(lambda: receiver.send(b""))
+    yield told(receiver.receive), told(lambda: sender.send(b""))
+
+print([module.__file__.endswith(".so") for module in (_channel, _ring)])
+for kind in ipc.KINDS:
+    with ipc.pair(kind)[0] as end:
+        terms = end.terms
+    for line in program(kind, terms):
+        print(kind, line)
+"""
+
+
+def both_ways(root: Path, folder: Path, group: str, program: str) -> tuple[str, str]:
+    """What a program prints on the source, and what it does where that group is compiled."""
     for package in ("mypyc", "setuptools"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed, which compiles; remedy: pip install {package}")
@@ -54,16 +105,31 @@ def test_a_world_on_compiled_rooms_is_the_one_on_their_source(root: Path, tmp_pa
     assert spec is not None and spec.loader is not None
     hatch_build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hatch_build)
-    copy = tmp_path / "src"
+    copy = folder / "src"
     shutil.copytree(root / "src", copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
 
-    def run(source: Path) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(source)}
-        command = [sys.executable, "-c", PROGRAM]
+    def run() -> str:
+        environment = {**os.environ, "PYTHONPATH": str(copy)}
+        command = [sys.executable, "-c", program]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
-    plain = run(copy)
+    plain = run()
+    made = hatch_build.compile_in(copy, [group])
+    assert len(made) == len(hatch_build.sources(group)) + 1
+    return plain, run()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_world_on_compiled_rooms_is_the_one_on_their_source(root: Path, tmp_path: Path) -> None:
+    plain, compiled = both_ways(root, tmp_path, "underlay", WORLD)
     assert plain.startswith("[False, False] (b'by machine code")
-    made = hatch_build.compile_in(copy)
-    assert len(made) == len(hatch_build.sources()) + 1
-    assert run(copy) == plain.replace("[False, False]", "[True, True]")
+    assert compiled == plain.replace("[False, False]", "[True, True]")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_compiled_channels_carry_and_say_what_their_source_does(root: Path, tmp_path: Path) -> None:
+    plain, compiled = both_ways(root, tmp_path, "underlay_channels", CHANNELS)
+    assert plain.startswith("[False, False]\n")
+    assert compiled == plain.replace("[False, False]", "[True, True]")

@@ -56,13 +56,12 @@ class AsyncChannel:
         """Send one message, whole; wait while there is no room. Raises as `Channel.send` does."""
         channel = self._channel
         outgoing, what = channel.begin_send(message)
-        if priority != 0:
-            channel.check_priority(priority)
-        taken = channel.try_send(outgoing, what, priority)
+        number = 0 if priority == 0 else channel.check_priority(priority)
+        taken = channel.try_send(outgoing, what, number)
         while not taken or not channel.try_flush(outgoing):
             await self.wait_for(outgoing)
             channel.look_before_send()
-            taken = taken or channel.try_send(outgoing, what, priority)
+            taken = taken or channel.try_send(outgoing, what, number)
         channel.count_sent(len(what))
 
     async def receive(self) -> bytes:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import UsageError
 from . import _life, _sentences
-from ._contract import ChannelStatistics, Incoming, Message, Outgoing
-from ._deadline import deadline
+from ._contract import ChannelStatistics, Incoming, Message, Outgoing, Priority
+from ._deadline import Seconds, deadline
 from ._door import answers_here
 from ._end import End
 from ._errors import EndOfMessages, MessageTooLong, PeerGone
@@ -147,12 +147,12 @@ class Channel(NotAwaited):
             bytes_received=self._bytes_received,
             send_waits=self._send_waits,
             receive_waits=self._receive_waits,
-            messages_dropped=0 if incoming is None else incoming.dropped,
+            messages_dropped=0 if incoming is None else incoming.count_dropped(),
         )
 
     # --- the way out ---
 
-    def send(self, message: Buffer, *, priority: int = 0, timeout_s: float | None = None) -> None:
+    def send(self, message: Buffer, *, priority: Priority = 0, timeout_s: Seconds | None = None) -> None:
         """Send one message, whole; wait while there is no room.
 
         ``priority`` is for kinds that have priorities: the highest is received first. Raises ``TimeoutError`` when
@@ -162,8 +162,7 @@ class Channel(NotAwaited):
         # What `begin_send`, `try_send` and `count_sent` do is written out: these calls are a third of its time here.
         outgoing = self._outgoing
         what: Message
-        if priority != 0:
-            self.check_priority(priority)
+        number = 0 if priority == 0 else self.check_priority(priority)
         if (
             type(message) is bytes
             and outgoing is not None
@@ -175,7 +174,7 @@ class Channel(NotAwaited):
         else:
             outgoing, what = self.begin_send(message)
         try:
-            taken = outgoing.try_send(what, priority)
+            taken = outgoing.try_send(what, number)
             done = taken and (outgoing.rest is None or outgoing.flush())
         except ConnectionError as error:
             raise self.gone() from error
@@ -185,13 +184,13 @@ class Channel(NotAwaited):
                 if not self._wait(outgoing, deadline_s):
                     raise self.send_is_late(timeout_s, taken)
                 self.look_before_send()
-                taken = taken or self.try_send(outgoing, what, priority)
+                taken = taken or self.try_send(outgoing, what, number)
                 if taken and self.try_flush(outgoing):
                     break
         self._sent += 1
         self._bytes_sent += len(what)
 
-    def send_many(self, messages: Iterable[Buffer], *, timeout_s: float | None = None) -> int:
+    def send_many(self, messages: Iterable[Buffer], *, timeout_s: Seconds | None = None) -> int:
         """Send messages in their order, as many at once as the kind can; wait while there is no room.
 
         Says how many were sent: fewer only where ``timeout_s`` was over before. Each is looked at before the first is
@@ -253,12 +252,13 @@ class Channel(NotAwaited):
             raise self.gone()
         return outgoing, what
 
-    def check_priority(self, priority: int) -> None:
-        """Raise ``UsageError`` where the kind knows no priorities, or this is none."""
+    def check_priority(self, priority: Priority) -> int:
+        """The same as a number. Raises ``UsageError`` where the kind knows no priorities, or this is none."""
         if not module_of(self.kind).KIND.priorities:
             raise UsageError(f"{self} has no priorities", remedy='send without, or make an "mqueue"')
         if not isinstance(priority, int):
             raise UsageError(f"a priority is a number, and not {priority!r}", remedy="0 is the usual one")
+        return priority
 
     def try_send(self, outgoing: Outgoing, message: Message, priority: int) -> bool:
         """As the way out does it; a kernel that says that nobody is there says it in our words."""
@@ -291,7 +291,7 @@ class Channel(NotAwaited):
 
     # --- the way in ---
 
-    def receive(self, *, timeout_s: float | None = None) -> bytes:
+    def receive(self, *, timeout_s: Seconds | None = None) -> bytes:
         """The next message; wait while there is none.
 
         Raises ``TimeoutError``; `EndOfMessages` when the other side closed and all is received; `PeerGone` when it
@@ -305,14 +305,15 @@ class Channel(NotAwaited):
         try:
             if self._life.over is not None:  # who is over has no news any more
                 message = incoming.try_receive()
-            elif incoming.moment_s and (timeout_s is None or timeout_s > incoming.moment_s):
+            elif incoming.moment_s and (deadline_s is None or deadline_s - time.monotonic() > incoming.moment_s):
                 message = incoming.receive_soon()
             elif not incoming.hungry:
                 message = incoming.try_receive()
             else:
                 incoming.hungry -= 1
                 poller = self._pollers.get(incoming)
-                if self._poll(incoming, timeout_s) if poller is None else poller.wait(timeout_s):
+                left_s = None if deadline_s is None else deadline_s - time.monotonic()
+                if self._poll(incoming, left_s) if poller is None else poller.wait(left_s):
                     message = incoming.try_receive()
         except (EOFError, ConnectionError) as error:
             raise self._nothing_more() from error
@@ -334,7 +335,7 @@ class Channel(NotAwaited):
         self._bytes_received += len(message)
         return message
 
-    def receive_many(self, most: int = MANY, *, timeout_s: float | None = None) -> list[bytes]:
+    def receive_many(self, most: int = MANY, *, timeout_s: Seconds | None = None) -> list[bytes]:
         """The next messages, at least one and up to ``most``; wait while there is none. Raises as `receive` does.
 
         It does not wait until there are so many: it takes those that are there.
@@ -543,7 +544,7 @@ class Channel(NotAwaited):
         if self._closed:
             raise _sentences.is_closed(self)
 
-    def send_is_late(self, timeout_s: float | None, taken: bool) -> TimeoutError:
+    def send_is_late(self, timeout_s: Seconds | None, taken: bool) -> TimeoutError:
         """What a send raises whose time is over."""
         return _sentences.send_is_late(self, timeout_s, taken)
 

@@ -8,81 +8,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, SupportsIndex, TypeAlias
 
 from ._patience import Patience
+from ._terms import MOST_CAPACITY, ChannelStatistics, Kind, Terms
+
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "MOST_CAPACITY",
+    "ChannelStatistics",
+    "Incoming",
+    "Kind",
+    "Message",
+    "Outgoing",
+    "Priority",
+    "Terms",
+]
 
 MAX_MESSAGE_BYTES: Final = 64 << 20
 """The longest message where nothing else limits it: a raw picture of 4K video has 33 MB, and a length that is read out
 of rubbish is nearly always more."""
 
-MOST_CAPACITY: Final = 2**31 - 1
-"""What the kernel takes for the size of a pipe's or a socket's buffer is an int: fcntl(2), socket(7)."""
-
 WAKEUPS: Final = ("eventfd", "futex", "spin")
 
 # What a channel hands down: bytes as they are, all else as a view of single bytes.
 Message: TypeAlias = bytes | memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What one kind of channel can do.
-
-    ``max_message_bytes`` is the most that it can be made for, ``usual_message_bytes`` what it is made for where nobody
-    asks (0: the most), and ``limited_by`` what of this machine limits it, as sysctl(8) names it;
-    ``survives_process`` that what was sent outlives all processes, where it is made ``persistent``;
-    ``unrelated_processes`` that it can have a name; ``many_senders`` that several processes may send on it;
-    ``zero_copy`` that a message can be written and read where it is; ``wakeups`` are how who waits can be woken, the
-    usual one first, and none where the kernel does that; ``max_capacity`` is the most room that it can be made with.
-    """
-
-    name: str
-    summary: str
-    max_message_bytes: int
-    one_way: bool
-    usual_message_bytes: int = 0
-    limited_by: str = ""
-    crosses_machines: bool = False
-    survives_process: bool = False
-    unrelated_processes: bool = True
-    many_senders: bool = False
-    priorities: bool = False
-    zero_copy: bool = False
-    wakeups: tuple[str, ...] = ()
-    max_capacity: int = MOST_CAPACITY
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What both ends of one channel agree on.
-
-    ``capacity`` is how much it holds before a sender waits: about so many bytes or more, and always the longest
-    message; or exactly so many messages where the kind counts them; 0 leaves it to the kind. ``wakeup`` is how a
-    process that waits for shared memory is woken.
-    """
-
-    kind: str
-    max_message_bytes: int
-    capacity: int = 0
-    wakeup: str = "eventfd"
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelStatistics:
-    """What went through one end since it was made, and how often it had to wait.
-
-    ``messages_dropped`` counts those that were torn by the death of their sender.
-    """
-
-    messages_sent: int
-    bytes_sent: int
-    messages_received: int
-    bytes_received: int
-    send_waits: int
-    receive_waits: int
-    messages_dropped: int
+# What a caller gives: an int. It is `Channel.check_priority` that refuses all else, in a sentence; machine code that
+# knows of an int would refuse it before, in words of its own.
+Priority: TypeAlias = SupportsIndex
 
 
 class Outgoing(ABC):
@@ -140,8 +93,6 @@ class Incoming(ABC):
     """How long `receive_soon` may sleep; 0 where it does not."""
     patience: Patience | None = None
     """Whether a try that finds nothing offers the core to others first; None where none does, and for event loops."""
-    dropped: int = 0
-    """How many messages came torn."""
 
     @property
     @abstractmethod
@@ -158,6 +109,10 @@ class Incoming(ABC):
         It sees no death meanwhile. Who is answered within it pays one system call, not one to wait and one to read.
         """
         return self.try_receive()
+
+    def count_dropped(self) -> int:
+        """How many messages came torn."""
+        return 0
 
     def try_receive_many(self, most: int) -> list[bytes]:
         """Up to so many messages that are there. Raises ``EOFError`` where none is and none can come any more."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Final
+from typing import Final, SupportsFloat, TypeAlias, cast
 
 from ..errors import UsageError
 
@@ -16,15 +16,20 @@ from ..errors import UsageError
 _LONGEST_CALL_S: Final = 0.5
 
 
-def deadline(timeout_s: float) -> float:
+# What a caller gives: a float or an int. It is `deadline` that refuses all else, in a sentence; machine code that knows
+# of a float would refuse it before, in words of its own.
+Seconds: TypeAlias = SupportsFloat
+
+
+def deadline(timeout_s: Seconds) -> float:
     """When that time is over, by `time.monotonic`; never, where it is infinite. One below zero is over already.
 
     Raises ``UsageError`` for what is no number of seconds.
     """
     try:
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + cast("float", timeout_s)
     except OverflowError:  # a whole number that no float can hold
-        deadline_s = math.inf if timeout_s > 0 else math.nan
+        deadline_s = math.inf if cast("float", timeout_s) > 0 else math.nan
     except TypeError:
         deadline_s = math.nan
     if math.isnan(deadline_s):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from . import _life
 from ._channel import SLICE_S, Channel
-from ._contract import Incoming, Outgoing
-from ._deadline import deadline
+from ._contract import Incoming, Outgoing, Priority
+from ._deadline import Seconds, deadline
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -23,7 +23,7 @@ class MemoryChannel(Channel):
 
     __slots__ = ()
 
-    def send(self, message: Buffer, *, priority: int = 0, timeout_s: float | None = None) -> None:
+    def send(self, message: Buffer, *, priority: Priority = 0, timeout_s: Seconds | None = None) -> None:
         """Send one message, whole; wait while there is no room. Raises as `Channel.send` does."""
         outgoing = self._outgoing
         if (
@@ -40,7 +40,7 @@ class MemoryChannel(Channel):
         else:
             super().send(message, priority=priority, timeout_s=timeout_s)
 
-    def receive(self, *, timeout_s: float | None = None) -> bytes:
+    def receive(self, *, timeout_s: Seconds | None = None) -> bytes:
         """The next message; wait while there is none. Raises as `Channel.receive` does."""
         incoming = self._incoming
         if incoming is None or self._used_in is not _life.process:
@@ -52,7 +52,7 @@ class MemoryChannel(Channel):
         self._bytes_received += len(message)
         return message
 
-    def _await_message(self, incoming: Incoming, timeout_s: float | None) -> bytes:
+    def _await_message(self, incoming: Incoming, timeout_s: Seconds | None) -> bytes:
         deadline_s = None if timeout_s is None else deadline(timeout_s)
         if deadline_s is None and incoming.ready is not None and self._life.over is None:
             # What `wait_and_look` does is written out: it is what a question that waits for its answer does each time.

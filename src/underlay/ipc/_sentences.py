@@ -13,6 +13,7 @@ from ._life import LOST, Life, Over
 
 if TYPE_CHECKING:
     from ._channel import Channel
+    from ._deadline import Seconds
 
 
 def is_closed(channel: Channel) -> ChannelClosed:
@@ -25,7 +26,7 @@ def no_way(channel: Channel, wanted: str, other: str) -> UsageError:
     return UsageError(f"this end of {channel} can only {other}, not {wanted}", remedy="make it with both_ways=True")
 
 
-def send_is_late(channel: Channel, timeout_s: float | None, taken: bool) -> TimeoutError:
+def send_is_late(channel: Channel, timeout_s: Seconds | None, taken: bool) -> TimeoutError:
     """A send whose time is over."""
     if taken:
         return SentInPart(

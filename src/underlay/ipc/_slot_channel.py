@@ -18,7 +18,7 @@ from abc import abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from ._deadline import deadline
+from ._deadline import Seconds, deadline
 from ._errors import ChannelClosed, MessageTooLong, ViewKept
 from ._memory_channel import MemoryChannel
 
@@ -57,7 +57,7 @@ class SlotChannel(MemoryChannel):
         super().__init__(end, name)
         self._kept: list[tuple[SlotsIncoming | SlotsOutgoing, int, memoryview]] = []
 
-    def lend(self, n_bytes: int, *, timeout_s: float | None = None) -> Lent:
+    def lend(self, n_bytes: int, *, timeout_s: Seconds | None = None) -> Lent:
         """A slot to write a message of ``n_bytes`` into, for ``with`` and ``async with``; sent at the end of that.
 
         An exception inside gives it back unsent. It is not cleared: what is not written stays of an older message.
@@ -74,7 +74,7 @@ class SlotChannel(MemoryChannel):
         """
         return Lent(self, n_bytes, timeout_s)
 
-    def borrow(self, *, timeout_s: float | None = None) -> Borrowed:
+    def borrow(self, *, timeout_s: Seconds | None = None) -> Borrowed:
         """The next message where it is, read-only, for ``with`` and ``async with``; it ends with that.
 
         Raises as `receive` does, and `ViewKept` where something of the view outlives it.
@@ -106,7 +106,7 @@ class _View(Generic[_Way]):
 
     __slots__ = ("_channel", "_start", "_timeout_s", "_view", "_way")
 
-    def __init__(self, channel: SlotChannel, timeout_s: float | None) -> None:
+    def __init__(self, channel: SlotChannel, timeout_s: Seconds | None) -> None:
         self._channel = channel
         self._timeout_s = timeout_s
         self._view: memoryview | None = None
@@ -188,7 +188,7 @@ class Lent(_View["SlotsOutgoing"]):
 
     __slots__ = ("_n_bytes",)
 
-    def __init__(self, channel: SlotChannel, n_bytes: int, timeout_s: float | None) -> None:
+    def __init__(self, channel: SlotChannel, n_bytes: int, timeout_s: Seconds | None) -> None:
         super().__init__(channel, timeout_s)
         self._n_bytes = n_bytes
 

@@ -137,13 +137,17 @@ class StreamIncoming(Incoming):
         self._long: mmap.mmap | None = None
         self._long_at = self._long_bytes = 0
         self._offers_first = 0
-        self.dropped = 0
+        self._dropped = 0
         self.ready = (descriptor, select.POLLIN)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """The descriptor that is read."""
         return (self._descriptor,)
+
+    def count_dropped(self) -> int:
+        """How many messages came torn."""
+        return self._dropped
 
     def try_receive(self) -> bytes | None:
         """The next message, or None where it is not there whole."""
@@ -175,7 +179,8 @@ class StreamIncoming(Incoming):
         if self._messages:
             return self._messages.popleft()
         decoder = self._decoder
-        while decoder.fault is None:
+        fault = decoder.fault
+        while fault is None:
             try:
                 if self._long_bytes:
                     return self._read_long()
@@ -190,17 +195,18 @@ class StreamIncoming(Incoming):
             read = self._read
             self._read_bytes = _READ_BYTES if len(data) >= _READ_FIRST_BYTES else _READ_FIRST_BYTES
             found = decoder.feed(data)
+            fault = decoder.fault
             if decoder.missing_bytes > _LONG_BYTES:
                 self._begin_long(decoder)
             self._begun = decoder.pending_bytes > 0
             if found:
-                if len(found) > 1 or decoder.fault is not None:
+                if len(found) > 1 or fault is not None:
                     # What is here already makes no descriptor readable.
                     self.hungry = 0
                     self._messages += found
                     return self._messages.popleft()
                 return found[0]
-        raise decoder.fault
+        raise fault
 
     def _begin_long(self, decoder: LengthPrefixDecoder) -> None:
         missing = decoder.missing_bytes
@@ -234,7 +240,7 @@ class StreamIncoming(Incoming):
 
     def _torn(self, pending_bytes: int) -> NoReturn:
         if pending_bytes:
-            self.dropped += 1
+            self._dropped += 1
             self._long_bytes = 0
             self._decoder = LengthPrefixDecoder(LENGTH.size, self._decoder.max_message_bytes)
         raise EOFError

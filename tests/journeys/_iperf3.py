@@ -71,7 +71,7 @@ def our_server(host: str = "127.0.0.1") -> Iterator[Ours]:
     """Run a server of ours in this process; when it ends, no thread and no descriptor of it is left."""
     before, threads = descriptors(), threading.active_count()
     witness = Witness()
-    with Server(host, 0, watcher=witness) as server, server.in_thread():
+    with Server(host, 0, interval_s=0.2, watcher=witness) as server, server.in_thread():
         yield Ours(server, witness)
     assert threading.active_count() == threads
     assert descriptors() == before

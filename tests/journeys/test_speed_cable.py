@@ -38,7 +38,9 @@ class EachTenth(Impairment):
 
 
 @pytest.mark.parametrize("client", ["ours", "stock"])
-@pytest.mark.parametrize("direction", [[], ["-R"]], ids=["normal", "reverse"])
+@pytest.mark.parametrize(
+    "direction", [pytest.param([], id="normal"), pytest.param(["-R"], id="reverse", marks=pytest.mark.long)]
+)
 def test_what_the_cable_dropped_is_what_both_programs_call_lost(client: str, direction: list[str]) -> None:
     needs_program("iperf3")
     tenth = EachTenth()

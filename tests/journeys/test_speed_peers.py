@@ -124,7 +124,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_session, "_GRACE_S", 0.3)
     monkeypatch.setattr(_session, "_GOODBYE_PATIENCE_S", 0.1)
     monkeypatch.setattr(_run, "_STALL_S", 0.3)
-    monkeypatch.setattr(_run, "_IDLE_S", 2)
+    monkeypatch.setattr(_run, "_IDLE_S", 1.5)
     monkeypatch.setattr(_run, "_DRAIN_S", 0.2)
     monkeypatch.setattr(_server, "_COOKIE_PATIENCE_S", 0.3)
     monkeypatch.setattr(_client, "_ANSWER_PATIENCE_S", 0.5)

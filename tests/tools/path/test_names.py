@@ -39,6 +39,20 @@ def test_a_name_server_that_keeps_silent_holds_nothing_up() -> None:
     go.set()
 
 
+def test_no_thread_is_left_when_all_is_known() -> None:
+    names = Names(lambda address: "x.example")
+    for number in range(20):
+        names(f"192.0.2.{number}")
+    names.wait(60)
+    for thread in threading.enumerate():
+        if thread.name == "underlay-names":
+            thread.join(60)
+    assert "underlay-names" not in [thread.name for thread in threading.enumerate()]
+    names("192.0.2.99")
+    names.wait(60)
+    assert names("192.0.2.99") == "x.example"
+
+
 @pytest.mark.parametrize(
     "name", ["\x1b[2Jx", "a b", "", "-x.example", "a\nb", "a" * 300, "x.example)", "né.example", "a\u202eb", None]
 )

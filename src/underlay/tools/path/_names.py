@@ -1,5 +1,7 @@
 """Names of addresses by reverse look-up, beside everything else: a few threads ask, and nobody waits for them.
 
+A thread is there while there is something to ask: nobody has to say when names are wanted no more.
+
 The system's own resolver is asked, so that /etc/hosts counts too. What comes back was written by whoever owns the
 address: anything that is no host name (RFC 1123 §2.1) is as good as no name, so that none of it reaches a terminal.
 
@@ -8,11 +10,11 @@ This file knows names and threads. It refuses to know who answers at these addre
 
 from __future__ import annotations
 
-import queue
 import re
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -40,7 +42,8 @@ class Names:
         self._resolve = resolve
         self._known: dict[str, str | None] = {}
         self._asked: set[str] = set()
-        self._wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._wanted: deque[str] = deque()
         self._threads = 0
         self.skipped = 0
 
@@ -51,9 +54,11 @@ class Names:
                 self.skipped += 1
                 return None
             self._asked.add(address)
-            self._wanted.put(address)
-            if self._threads < _THREADS:
-                self._threads += 1
+            with self._lock:
+                self._wanted.append(address)
+                begin = self._threads < _THREADS
+                self._threads += begin
+            if begin:
                 # A daemon: a name server that keeps silent must not keep the program from ending.
                 threading.Thread(target=self._work, name="underlay-names", daemon=True).start()
         return self._known.get(address)
@@ -66,7 +71,11 @@ class Names:
 
     def _work(self) -> None:
         while True:
-            address = self._wanted.get()
+            with self._lock:
+                if not self._wanted:
+                    self._threads -= 1
+                    return
+                address = self._wanted.popleft()
             try:
                 name = self._resolve(address)
             except Exception:  # somebody else's function: no failure of it is worth more than the name

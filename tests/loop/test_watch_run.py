@@ -57,6 +57,11 @@ def test_a_program_that_blocks_is_told_its_line_and_the_sum_at_its_end(tmp_path:
     assert len(summary) == 1
 
 
+def test_a_program_that_runs_no_loop_is_summed_up_in_no_word(tmp_path: Path) -> None:
+    done = watched(tmp_path, "import asyncio\nprint('nothing')", "--watch")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing\n", "")
+
+
 def test_a_program_in_a_network_of_its_own_is_watched(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(BLOCKS)
     done = subprocess.run(

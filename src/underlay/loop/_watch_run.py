@@ -39,6 +39,7 @@ class _Watch:
         self._set_running_loop = events._set_running_loop
         self._here = threading.local()
         self.ledger = Ledger()
+        self.has_run = False
         self.unwatched = 0
         self.why_unwatched = ""
 
@@ -56,6 +57,7 @@ class _Watch:
             self._here.dog = None
             dog.stop()
         self._set_running_loop(loop)
+        self.has_run |= loop is not None
         # The blocking model's threads are adopted by a loop that runs elsewhere; hosts in a world have its time.
         if loop is not None and not _is_adopting(loop) and not type(loop).__module__.startswith("underlay.sim"):
             dog = Watchdog(loop, self._threshold_s, None, self.ledger)
@@ -82,7 +84,8 @@ def begin(words: str) -> Callable[[], None]:
     allow = forbid() if way == "raise" else None
 
     def tell() -> None:
-        if sys.stderr is not None:
+        # A process that ran no loop has nothing to sum up: one of many that a program starts, or that looks at it.
+        if sys.stderr is not None and (watch.has_run or refused()):
             lines = summary(watch.ledger.statistics(), threshold_of(threshold), refused() if allow else None)
             if watch.unwatched:
                 lines.append(f"loops that could not be watched: {watch.unwatched} ({watch.why_unwatched})")

@@ -18,8 +18,15 @@ from underlay.errors import ModelUnavailable
 from ._groups import EXAMPLES, MAIN, PATIENCE_S, Group, gone, load, pids, speak, write
 
 
-@pytest.mark.parametrize("program", ["http_aiohttp.py", "asgi_app.py"])
-@pytest.mark.parametrize("per_connection", [1, 10], ids=["one_request", "keep_alive"])
+@pytest.mark.parametrize(
+    ("program", "per_connection"),
+    [
+        pytest.param("http_aiohttp.py", 1, id="http_aiohttp-one_request"),
+        pytest.param("asgi_app.py", 10, id="asgi_app-keep_alive"),
+        pytest.param("http_aiohttp.py", 10, id="http_aiohttp-keep_alive", marks=pytest.mark.long),
+        pytest.param("asgi_app.py", 1, id="asgi_app-one_request", marks=pytest.mark.long),
+    ],
+)
 def test_a_rolling_restart_under_load_loses_no_request(tmp_path: Path, program: str, per_connection: int) -> None:
     with Group(tmp_path, "--workers", "4", EXAMPLES / program) as group:
         before = pids(group, 4)
@@ -39,11 +46,10 @@ def test_a_rolling_restart_under_load_loses_no_request(tmp_path: Path, program: 
     ("ours", "theirs"),
     [
         # By itself uvicorn would take uvloop, which cannot stop only accepting (docs/serve.md).
-        (["--by", "process"], ["--loop", "asyncio"]),
-        (["--by", "thread"], ["--loop", "asyncio"]),
-        (["--io", "epoll-et"], []),
+        pytest.param(["--by", "process"], ["--loop", "asyncio"], id="process"),
+        pytest.param(["--by", "thread"], ["--loop", "asyncio"], id="thread", marks=pytest.mark.long),
+        pytest.param(["--io", "epoll-et"], [], id="model", marks=pytest.mark.long),
     ],
-    ids=["process", "thread", "model"],
 )
 def test_a_module_serves_as_with_dash_m_and_is_restarted_under_load(
     tmp_path: Path, ours: list[str], theirs: list[str]
@@ -251,7 +257,9 @@ def test_an_unmodified_script_that_handles_signals_runs_in_threads(tmp_path: Pat
         assert group.stops() == (0, "")
 
 
-@pytest.mark.parametrize("model", ["epoll-et", "uring", "uvloop"])
+@pytest.mark.parametrize(
+    "model", ["epoll-et", *(pytest.param(name, marks=pytest.mark.long) for name in ("uring", "uvloop"))]
+)
 def test_workers_run_on_the_model_that_is_named(tmp_path: Path, model: str) -> None:
     try:
         underlay.loop.resolve(model)

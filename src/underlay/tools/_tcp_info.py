@@ -10,14 +10,16 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["TCP_INFO_BYTES", "TcpInfo", "parse_tcp_info"]
+__all__ = ["TCP_INFO_BYTES", "TcpInfo", "parse_tcp_info", "unpack_tcp_info"]
 
-# Up to tcpi_bytes_retrans (Linux 4.19): 1-byte fields, then u32 from 8, u64 from 104.
-_WORDS: Final = struct.Struct("=24I")
-_WORDS_AT: Final = 8
-_LIMITS: Final = struct.Struct("=4Q")
-_LIMITS_AT: Final = 160
-_MIN_RTT_AT: Final = 148
+# state, ca_state, retransmits, probes, backoff, options, the window scales, flags; then rto up to total_retrans; the
+# rates and bytes; segments up to data_segs_out; delivery_rate up to sndbuf_limited; delivered and delivered_ce;
+# bytes_sent and bytes_retrans; dsack_dups, reord_seen, rcv_ooopack and snd_wnd, which came last (Linux 5.4).
+_LAYOUT: Final = struct.Struct("=8B24I4Q6I4Q2I2Q4I")
+# So many bytes the oldest kernels give, those that know min_rtt, and those that know sndbuf_limited.
+_OLDEST_BYTES: Final = 104
+_WITH_MIN_RTT_BYTES: Final = 152
+_WITH_LIMITS_BYTES: Final = 192
 
 TCP_INFO_BYTES: Final = 256
 """What getsockopt(2) is asked for: more than any field here needs, and what every kernel cuts to its own."""
@@ -51,23 +53,26 @@ class TcpInfo:
         return self.window_segments * self.mss_bytes
 
 
+def unpack_tcp_info(raw: bytes) -> tuple[int, ...]:
+    """All numbers up to ``tcpi_snd_wnd`` in their order: 0 for those that an older kernel does not give.
+
+    >>> unpack_tcp_info(bytes(8) + struct.pack("=I", 200_000))[8]
+    200000
+    """
+    return _LAYOUT.unpack(raw[: _LAYOUT.size].ljust(_LAYOUT.size, b"\0"))
+
+
 def parse_tcp_info(raw: bytes) -> TcpInfo:
     """Read what the kernel gave; raises ``ValueError`` for less than the oldest layout (Linux 2.6).
 
     >>> parse_tcp_info(bytes(104)).rtt_us
     0
     """
-    if len(raw) < _WORDS_AT + _WORDS.size:
+    if len(raw) < _OLDEST_BYTES:
         raise ValueError(f"{len(raw)} bytes are no tcp_info")
-    words = _WORDS.unpack_from(raw, _WORDS_AT)
-    least: int | None = None
-    if len(raw) >= _MIN_RTT_AT + 4:
-        (least,) = struct.unpack_from("=I", raw, _MIN_RTT_AT)
-    busy: int | None = None
-    by_window: int | None = None
-    by_buffer: int | None = None
-    if len(raw) >= _LIMITS_AT + _LIMITS.size:
-        _, busy, by_window, by_buffer = _LIMITS.unpack_from(raw, _LIMITS_AT)
+    given = unpack_tcp_info(raw)
+    words, least = given[8:32], given[39]
+    busy, by_window, by_buffer = given[43:46] if len(raw) >= _WITH_LIMITS_BYTES else (None, None, None)
     return TcpInfo(
         mss_bytes=words[2],
         rtt_us=words[15],
@@ -75,7 +80,7 @@ def parse_tcp_info(raw: bytes) -> TcpInfo:
         window_segments=words[18],
         retransmissions=words[23],
         path_mtu_bytes=words[13],
-        min_rtt_us=None if least == _UNKNOWN else least,
+        min_rtt_us=None if len(raw) < _WITH_MIN_RTT_BYTES or least == _UNKNOWN else least,
         busy_us=busy,
         window_limited_us=by_window,
         buffer_limited_us=by_buffer,

@@ -1,21 +1,16 @@
-"""``struct tcp_info``, as the kernel lays it out, and what of it is told (linux/tcp.h).
+"""What is told of a connection, of the kernel's ``struct tcp_info`` (linux/tcp.h).
 
-This file knows the layout and the kernel's units. It refuses to know where the bytes come from.
+This file knows what each number means, and which mean nothing. It refuses to know where the bytes come from.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import Final
 
+from .._tcp_info import unpack_tcp_info
 from ._socket import CONGESTION_STATES, TcpInfo
 
 __all__ = ["read_tcp_info"]
-
-# state, ca_state, retransmits, probes, backoff, options, the window scales, flags; then rto up to total_retrans; the
-# rates and bytes; segments up to data_segs_out; delivery_rate up to sndbuf_limited; delivered and delivered_ce;
-# bytes_sent and bytes_retrans; dsack_dups, reord_seen, rcv_ooopack and snd_wnd, which came last (Linux 5.4).
-_LAYOUT: Final = struct.Struct("=8B24I4Q6I4Q2I2Q4I")
 
 # TCP_INFINITE_SSTHRESH of include/net/tcp.h: it was never set.
 _INFINITE: Final = 0x7FFFFFFF
@@ -27,10 +22,11 @@ _UNLIMITED: Final = 0xFFFFFFFF_FFFFFFFF
 def read_tcp_info(data: bytes, congestion_control: str) -> TcpInfo:
     """Read the bytes of ``struct tcp_info``: an older kernel's are fewer, a newer one's more.
 
+    >>> import struct
     >>> read_tcp_info(bytes(8) + struct.pack("=I", 200_000), "cubic").rto_us
     200000
     """
-    given = _LAYOUT.unpack(data[: _LAYOUT.size].ljust(_LAYOUT.size, b"\0"))
+    given = unpack_tcp_info(data)
     numbers, bytes_and_rates, segments, rest = given[8:32], given[32:36], given[36:42], given[42:]
     rto, _, send_mss, receive_mss, unacked, _, lost = numbers[:7]
     last_sent, _, last_received, _, path_mtu, _, rtt, rtt_variation, ssthresh, cwnd = numbers[9:19]

@@ -41,41 +41,48 @@ def _raise_if_unreachable(error: OSError) -> None:
         raise ConnectionAbortedError(error.errno, error.strerror) from error
 
 
-class TcpOutgoing(StreamOutgoing):
-    """Writes messages into a connection. While that is awaited, there is no room."""
+class _Line:
+    """The connection under one way, and how it is written and read; before there is one, what listens for it."""
 
-    def __init__(self, descriptor: int, *, awaits: bool) -> None:
+    def __init__(self, descriptor: int) -> None:
         self._connection = socket_of(descriptor)
-        self._awaits = awaits
         self._listened: socket.socket | None = None
-        super().__init__(descriptor, self._write_connection, self._gather_connection, self._close_all)
 
-    def connect(self, connection: socket.socket) -> None:
-        """Go on with the connection that was awaited."""
+    def connect(self, connection: socket.socket) -> int:
+        """Go on with the connection that was awaited; its descriptor."""
         # What listened stays open beside it: an event loop may still watch its number.
-        self._listened, self._connection, self._awaits = self._connection, connection, False
-        self._descriptor = connection.fileno()
-        self.ready = (self._descriptor, select.POLLOUT)
+        self._listened, self._connection = self._connection, connection
+        return connection.fileno()
 
-    def try_send(self, message: Message, priority: int) -> bool:
-        """Take a message whole, or say that there is no room."""
-        return not self._awaits and super().try_send(message, priority)
-
-    def _write_connection(self, data: Buffer) -> int:
+    def write(self, data: Buffer) -> int:
         try:
             return self._connection.send(data, socket.MSG_NOSIGNAL)
         except OSError as error:
             _raise_if_unreachable(error)
             raise
 
-    def _gather_connection(self, buffers: Sequence[Buffer]) -> int:
+    def gather(self, buffers: Sequence[Buffer]) -> int:
         try:
             return self._connection.sendmsg(buffers, (), socket.MSG_NOSIGNAL)
         except OSError as error:
             _raise_if_unreachable(error)
             raise
 
-    def _close_all(self) -> None:
+    def read(self, most_bytes: int) -> bytes:
+        try:
+            return self._connection.recv(most_bytes)
+        except OSError as error:
+            _raise_if_unreachable(error)
+            raise
+
+    def read_into(self, buffer: memoryview) -> int:
+        try:
+            return self._connection.recv_into(buffer)
+        except OSError as error:
+            _raise_if_unreachable(error)
+            raise
+
+    def close(self) -> None:
         try:
             self._connection.close()
         finally:
@@ -83,21 +90,37 @@ class TcpOutgoing(StreamOutgoing):
                 self._listened.close()
 
 
+class TcpOutgoing(StreamOutgoing):
+    """Writes messages into a connection. While that is awaited, there is no room."""
+
+    def __init__(self, descriptor: int, *, awaits: bool) -> None:
+        self._line = line = _Line(descriptor)
+        self._awaits = awaits
+        super().__init__(descriptor, line.write, line.gather, line.close)
+
+    def connect(self, connection: socket.socket) -> None:
+        """Go on with the connection that was awaited."""
+        self._descriptor, self._awaits = self._line.connect(connection), False
+        self.ready = (self._descriptor, select.POLLOUT)
+
+    def try_send(self, message: Message, priority: int) -> bool:
+        """Take a message whole, or say that there is no room."""
+        return not self._awaits and super().try_send(message, priority)
+
+
 class TcpIncoming(StreamIncoming):
     """Reads messages from a connection, and at its end whether there was a goodbye."""
 
     def __init__(self, terms: Terms, descriptor: int, *, awaits: bool) -> None:
-        self._connection = socket_of(descriptor)
+        self._line = line = _Line(descriptor)
         self._awaits = awaits
-        self._listened: socket.socket | None = None
         self.over: Over | None = None
         """How the other side ended, when all before it is read."""
-        super().__init__(terms, descriptor, self._read_connection, self._read_connection_into, self._close_all)
+        super().__init__(terms, descriptor, line.read, line.read_into, line.close)
 
     def connect(self, connection: socket.socket) -> None:
         """Go on with the connection that was awaited."""
-        self._listened, self._connection, self._awaits = self._connection, connection, False
-        self._descriptor = connection.fileno()
+        self._descriptor, self._awaits = self._line.connect(connection), False
         self.ready = (self._descriptor, select.POLLIN)
 
     def try_receive(self) -> bytes | None:
@@ -123,24 +146,3 @@ class TcpIncoming(StreamIncoming):
                 ahead.append(message)
         self._messages += ahead
         self.hungry = 0
-
-    def _read_connection(self, most_bytes: int) -> bytes:
-        try:
-            return self._connection.recv(most_bytes)
-        except OSError as error:
-            _raise_if_unreachable(error)
-            raise
-
-    def _read_connection_into(self, buffer: memoryview) -> int:
-        try:
-            return self._connection.recv_into(buffer)
-        except OSError as error:
-            _raise_if_unreachable(error)
-            raise
-
-    def _close_all(self) -> None:
-        try:
-            self._connection.close()
-        finally:
-            if self._listened is not None:
-                self._listened.close()

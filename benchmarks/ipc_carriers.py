@@ -154,38 +154,32 @@ def batches(kind: str) -> Callable[[int], AbstractContextManager[OneWay]]:
     return make
 
 
-@contextlib.contextmanager
-def slots_in_place(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
-    """A slot whose message is already where it is to be: its number is all that crosses, and one byte is touched."""
-    receiver, sender = ipc.pair("slots")
+def slots(*, filled: bool) -> Callable[[int], AbstractContextManager[tuple[Send, Receive]]]:
+    """A slot that is read where it is: filled by a copy of the whole message, or with that already in its place.
 
-    def send(message: bytes) -> None:
-        with sender.lend(size_bytes) as slot:
-            slot[0] = 1
+    Where it is there already, its number is all that crosses, and one byte is touched.
+    """
 
-    def receive() -> None:
-        with receiver.borrow() as view:
-            view[0]
+    @contextlib.contextmanager
+    def make(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
+        receiver, sender = ipc.pair("slots")
 
-    with receiver, sender:
-        yield send, receive
+        def fill(message: bytes) -> None:
+            with sender.lend(size_bytes) as slot:
+                slot[:] = message
 
+        def touch(message: bytes) -> None:
+            with sender.lend(size_bytes) as slot:
+                slot[0] = 1
 
-@contextlib.contextmanager
-def slots_filled(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
-    """A slot that is filled by a copy of the whole message and read where it is."""
-    receiver, sender = ipc.pair("slots")
+        def receive() -> None:
+            with receiver.borrow() as view:
+                view[0]
 
-    def send(message: bytes) -> None:
-        with sender.lend(size_bytes) as slot:
-            slot[:] = message
+        with receiver, sender:
+            yield fill if filled else touch, receive
 
-    def receive() -> None:
-        with receiver.borrow() as view:
-            view[0]
-
-    with receiver, sender:
-        yield send, receive
+    return make
 
 
 # --- bare system calls, from Python ---
@@ -461,8 +455,8 @@ CARRIERS: dict[str, Carrier] = {
     "ring, 100 at once": Carrier(channel("ring"), batch=batches("ring")),
     "ring-many": Carrier(channel("ring-many"), "bare eventfd"),
     "slots, copied twice": Carrier(channel("slots"), "bare eventfd"),
-    "slots, filled": Carrier(slots_filled, "bare eventfd"),
-    "slots, in place": Carrier(slots_in_place, "bare eventfd"),
+    "slots, filled": Carrier(slots(filled=True), "bare eventfd"),
+    "slots, in place": Carrier(slots(filled=False), "bare eventfd"),
     "multiprocessing.Pipe": Carrier(multiprocessing_pipe, "bare pipe"),
     "multiprocessing.Queue": Carrier(cast("Any", multiprocessing_queue), "bare pipe", share=0.5),
     "faster-fifo": Carrier(faster_fifo, "bare pipe", package="faster_fifo"),

@@ -15,9 +15,9 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from ...errors import UnderlayError, UsageError
+from .._printable import masked
 from . import _owner_process as answers
 from ._filter import LINUX_SLL
-from ._protocol_words import printable
 from ._ring import CapturedPacket
 
 __all__ = ["Flow", "Flows", "Owner", "flow_key", "must_be_near"]
@@ -248,7 +248,7 @@ class Flows:
             flow.unanswered -= 1
             flow.is_followed |= bool(is_followed)
             if pid:
-                name = printable(answer[answers.ANSWER.size :].decode(errors="replace"))
+                name = masked(answer[answers.ANSWER.size :].decode(errors="replace"))
                 owner = Owner(pid, name)
                 if is_sender:
                     flow.sender = owner

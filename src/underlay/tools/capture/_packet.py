@@ -10,8 +10,8 @@ import time
 from typing import Final, NamedTuple
 
 from ...wire import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG, TcpSegment, format_ip, format_mac
+from .._printable import masked
 from ._decode import Decoded, decode
-from ._protocol_words import printable
 from ._tcp_tracker import MOST_FLOWS, NOTE_NAMES, FlowTracker, Note, Notes, TrackerStatistics
 
 __all__ = ["SCHEMA", "Describer", "Packet"]
@@ -184,11 +184,11 @@ class Describer:
         return _new(
             Packet,
             (
-                self._number, time_ns, printable(interface), direction, data, size_bytes, protocol,
+                self._number, time_ns, masked(interface), direction, data, size_bytes, protocol,
                 names.get(source) or self._address(source), source_port if source_port >= 0 else None,
                 names.get(destination) or self._address(destination),
                 destination_port if destination_port >= 0 else None,
-                payload_bytes, text, notes, flow, segment, printable(owner) if owner else "",
+                payload_bytes, text, notes, flow, segment, masked(owner) if owner else "",
             ),
         )  # fmt: skip
 

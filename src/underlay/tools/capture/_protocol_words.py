@@ -53,8 +53,9 @@ from ...wire import (
     parse_nd,
     parse_quoted_packet,
 )
+from .._printable import masked
 
-__all__ = ["ETHERTYPES", "PROTOCOLS", "arp", "dns", "icmp4", "icmp6", "igmp", "printable"]
+__all__ = ["ETHERTYPES", "PROTOCOLS", "arp", "dns", "icmp4", "icmp6", "igmp"]
 
 # IANA "protocol-numbers", those that are met.
 PROTOCOLS: Final = {
@@ -93,15 +94,6 @@ _DNS_CODES: Final = {
 }  # fmt: skip
 _OPT: Final = 41  # RFC 6891: no record of a name
 _MOST_ANSWERS: Final = 4  # as many as a line has room for
-
-
-def printable(text: str) -> str:
-    """Replace what would steer a terminal.
-
-    >>> printable("curl\\x1b[2J")
-    'curl?[2J'
-    """
-    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
 
 
 def arp(packet: ArpPacket) -> str:
@@ -213,7 +205,7 @@ def dns(data: bytes, start: int, end: int) -> str | None:
         message = parse_dns(data, start, end)
     except WireError:
         return None
-    asked = ", ".join(f"{_kind(each.type)} {printable(each.name)}" for each in message.questions[:_MOST_ANSWERS])
+    asked = ", ".join(f"{_kind(each.type)} {masked(each.name)}" for each in message.questions[:_MOST_ANSWERS])
     if not message.is_response:
         return f"query {asked}" if asked else _unasked(message, "query")
     if message.rcode:
@@ -224,7 +216,7 @@ def dns(data: bytes, start: int, end: int) -> str | None:
     shown = ", ".join(_record(each) for each in answers[:_MOST_ANSWERS])
     more = f" and {len(answers) - _MOST_ANSWERS} more" if len(answers) > _MOST_ANSWERS else ""
     # mDNS answers without being asked (RFC 6762 §6).
-    return f"answer {asked or f'{_kind(answers[0].type)} {printable(answers[0].name)}'}: {shown}{more}"
+    return f"answer {asked or f'{_kind(answers[0].type)} {masked(answers[0].name)}'}: {shown}{more}"
 
 
 def _unasked(message: DnsMessage, what: str) -> str:
@@ -238,7 +230,7 @@ def _kind(number: int) -> str:
 def _record(record: DnsRecord) -> str:
     value = record.value
     if isinstance(value, str):
-        return f"{_kind(record.type)} {printable(value)}"
+        return f"{_kind(record.type)} {masked(value)}"
     if record.type in (DNS_A, DNS_AAAA) and len(value) in (4, 16):
         return format_ip(value)
     return f"{_kind(record.type)} of {len(value)} bytes"

@@ -11,9 +11,10 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from .._printable import escaped
 from ._owners import user_name
 from ._socket import Owner, Socket, State, TcpInfo
-from ._text import clean, duration
+from ._text import duration
 
 __all__ = ["Line", "count_lines", "cut", "ends", "info_lines", "list_lines", "owner_cell"]
 
@@ -149,8 +150,8 @@ def ends(sock: Socket) -> tuple[str, str]:
         return f"{sock.local_address}:{sock.local_port}", f"{sock.peer_address}:{sock.peer_port}"
     if sock.protocol != "unix":
         return sock.local, sock.peer
-    peer = clean(sock.peer_address) or (f"#{sock.peer_inode}" if sock.peer_inode else "*")
-    return clean(sock.local_address) or f"#{sock.inode}", peer
+    peer = escaped(sock.peer_address) or (f"#{sock.peer_inode}" if sock.peer_inode else "*")
+    return escaped(sock.local_address) or f"#{sock.inode}", peer
 
 
 def owner_cell(sock: Socket, hidden: bool = True) -> str:
@@ -171,7 +172,7 @@ def owner_cell(sock: Socket, hidden: bool = True) -> str:
         return left
     if sock.protocol == "tcp" and sock.inode == 0:
         return "not accepted yet"
-    user = f"user {clean(user_name(sock.uid))}" if sock.uid is not None else ""
+    user = f"user {escaped(user_name(sock.uid))}" if sock.uid is not None else ""
     return user if hidden else f"kernel, or unseen{', ' * bool(user)}{user}"
 
 
@@ -187,7 +188,7 @@ def _grouped(owners: Sequence[Owner]) -> Iterator[str]:
 @functools.lru_cache(4096)  # one process may hold every socket
 def _whose(pids: str, name: str, command: str, uid: int) -> str:
     text = f"{name} ({pids}) {user_name(uid)}"
-    return clean(f"{text}: {command}" if command else text)
+    return escaped(f"{text}: {command}" if command else text)
 
 
 def info_lines(sock: Socket, width: int | None) -> Iterator[str]:

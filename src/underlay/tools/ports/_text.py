@@ -1,28 +1,11 @@
-"""Words for a terminal: what strangers wrote, made harmless, and lengths of time.
+"""Words for a terminal: lengths of time.
 
 This file only computes. It refuses to know sockets.
 """
 
 from __future__ import annotations
 
-__all__ = ["clean", "duration"]
-
-
-def clean(text: str) -> str:
-    """The text without what a terminal would obey: a process names itself, and a path has any byte.
-
-    >>> print(clean("a\\x1b[2Jb"))
-    a\\x1b[2Jb
-    """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
-
-
-def _escaped(letter: str) -> str:
-    if 0xDC80 <= ord(letter) <= 0xDCFF:  # a byte that is no UTF-8: PEP 383
-        return f"\\x{ord(letter) - 0xDC00:02x}"
-    return letter.encode("unicode_escape", errors="surrogatepass").decode()
+__all__ = ["duration"]
 
 
 def duration(ms: float) -> str:

@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from .._printable import escaped
 from ._conflict import Overlap
 from ._owners import user_name
 from ._socket import WILDCARDS, Socket, endpoint
-from ._text import clean
 from ._why import Attempt, Cause, Obstacle, Verdict, first_unprivileged_port, lent_ports
 
 __all__ = ["sentences", "who"]
@@ -147,7 +147,7 @@ def _holder_line(obstacle: Obstacle, sock: Socket, how: Overlap) -> str:
     if sock.peer != "*":
         line += f", connected to {sock.peer}"
     command = next((owner.command for owner in sock.owners if owner.command), "")
-    return f"{line[0].upper()}{line[1:]}." if not command else f"{line}: {_cut(clean(command))}"
+    return f"{line[0].upper()}{line[1:]}." if not command else f"{line}: {_cut(escaped(command))}"
 
 
 def _how(sock: Socket, how: Overlap) -> str:
@@ -181,7 +181,7 @@ def who(sock: Socket) -> str:
         return f"a process of user {user_name(sock.uid)} that you do not see" if sock.uid is not None else "nobody seen"
     first = sock.owners[0]
     pids = sorted({owner.pid for owner in sock.owners})
-    name = f"{clean(first.name)} (pid {pids[0]}, user {user_name(first.uid)})"
+    name = f"{escaped(first.name)} (pid {pids[0]}, user {user_name(first.uid)})"
     return name if len(pids) == 1 else f"{name} and {len(pids) - 1} more"
 
 

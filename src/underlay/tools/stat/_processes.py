@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from .._printable import masked
 from ._usage import counted
 
 __all__ = ["ProcessSample", "ProcessUsage", "now_s", "process_usage", "read_processes", "since_start"]
@@ -88,7 +89,7 @@ def _read(folder: Path, pid: int, io: bool) -> ProcessSample | None:
     return ProcessSample(
         pid,
         numbers[_START - 1],
-        _printable(head.partition(b"(")[2]),
+        masked(head.partition(b"(")[2].decode(errors="replace")),
         fields[_STATE].decode(errors="replace"),
         numbers[_UTIME - 1],
         numbers[_STIME - 1],
@@ -111,12 +112,6 @@ def _io(folder: Path) -> tuple[int | None, int | None]:
         return int(found[b"read_bytes"]), int(found[b"write_bytes"])
     except (KeyError, ValueError):
         return None, None
-
-
-def _printable(name: bytes) -> str:
-    """A name is whatever a program called itself; none of it may reach a terminal as a command."""
-    text = name.decode(errors="replace")
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def process_usage(

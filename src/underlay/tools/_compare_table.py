@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ._compare_report import OTHERS, Outcome, Report, Spread
+from ._sparkline import is_utf8
 
 WIDTH = 80
 # The loops that people have already, to compare with.
@@ -38,13 +39,9 @@ class Column:
 def print_report(report: Report, console: Console) -> None:
     """Print the table, the bars and the remarks."""
     for line in [*table_lines(report), *bar_lines(report), *remark_lines(report)]:
-        if not _is_utf8(console):
+        if not is_utf8(console.encoding):
             line = Text(line.plain.translate(_ASCII))
         console.print(line, soft_wrap=True, highlight=False)
-
-
-def _is_utf8(console: Console) -> bool:
-    return console.encoding.lower().replace("-", "") == "utf8"
 
 
 def table_lines(report: Report) -> list[Text]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from underlay.tools.stat import CpuShares, Period, ProcessUsage, Reading, Usage, read_sample, since_boot
-from underlay.tools.stat._live import History, sparkline
+from underlay.tools.stat._live import History
 from underlay.tools.stat._view import COLUMNS, WIDE_COLUMNS, as_json, heads, process_rows, row, short
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,13 +62,6 @@ def test_the_live_view_fits_80_columns_and_is_bounded() -> None:
     lines = history.lines()
     assert max(map(len, lines)) <= 80
     assert all(line.isascii() for line in lines)
-
-
-@given(st.lists(st.one_of(st.none(), st.floats(0, 1e18)), max_size=60), st.one_of(st.none(), st.just(100.0)))
-def test_a_sparkline_has_a_letter_for_each_value(values: list[float | None], top: float | None) -> None:
-    drawn = sparkline(values, top)
-    assert len(drawn) == len(values)
-    assert [letter == " " for letter in drawn] == [value is None for value in values]
 
 
 def test_the_json_has_the_keys_that_the_page_explains_and_no_other() -> None:

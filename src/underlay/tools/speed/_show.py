@@ -13,11 +13,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ...errors import UnderlayError
+from .._sparkline import is_utf8, sparkline
 from ._results import SCHEMA, Interval, Result
 from ._settings import Settings, Way
 from ._verdict import verdicts
 from ._watcher import Watcher
-from ._words import WIDTH, describe, headings, interval_line, number, result_lines, sparkline
+from ._words import WIDTH, describe, headings, interval_line, number, result_lines
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -132,7 +133,7 @@ class TerminalShow(PlainShow):
     def _graph(self) -> str:
         lines = []
         for way, rates in self._rates.items():
-            marks = sparkline(list(rates), _SPARKS, ascii_only=not _is_utf8())
+            marks = sparkline(rates, plain=not _is_utf8())
             lines.append(f"{way.value:<5}{marks} {number(rates[-1] / 1e6, 10)} Mbit/s")
         return "\n".join(lines)
 
@@ -194,7 +195,7 @@ def result_json(result: Result) -> dict[str, object]:
 
 def _is_utf8() -> bool:
     # It is None where the shell closed it (`>&-`), whatever typeshed says; then nothing is printed.
-    return sys.stdout is None or (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return sys.stdout is None or is_utf8(sys.stdout.encoding)
 
 
 def _fitting(text: str) -> str:

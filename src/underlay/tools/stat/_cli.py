@@ -11,6 +11,7 @@ import sys
 from typing import Final
 
 from ...errors import UsageError
+from .._sparkline import is_utf8
 from ._live import History
 from ._view import COLUMNS, WIDE_COLUMNS, as_json, heads, process_rows, row
 from ._watch import Period, Watch
@@ -86,7 +87,7 @@ def _show(watch: Watch) -> None:
     from rich.text import Text
 
     console = Console()
-    history = History(plain=console.encoding.lower().replace("-", "") != "utf8")
+    history = History(plain=not is_utf8(console.encoding))
     with Live(console=console, auto_refresh=False) as live:
         for reading in watch.readings():
             if reading.period is not Period.BOOT:  # an average is no point of a line

@@ -6,18 +6,17 @@ This file knows lines of text and how far they reach back. It refuses to know te
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from .._sparkline import sparkline
 from ._usage import Usage
 from ._view import process_rows, short, whole
 from ._watch import Reading
 
-__all__ = ["History", "sparkline"]
+__all__ = ["History"]
 
-_LEVELS: Final = "▁▂▃▄▅▆▇█"
-_PLAIN_LEVELS: Final = "_.:-=+*#"
 _WIDTH: Final = 80
 _NAME: Final = 22
 _VALUE: Final = 8
@@ -59,19 +58,6 @@ _LINES: Final[tuple[_Line, ...]] = (
     _Line("interrupts     /s", lambda u: u.interrupts_per_s, short),
     _Line("softirqs       /s", lambda u: u.softirqs_per_s, short),
 )
-
-
-def sparkline(values: Sequence[float | None], top: float | None, *, plain: bool = False) -> str:
-    """Draw values as bars from 0 to ``top``, or to the greatest of them; a gap stands for None.
-
-    >>> sparkline([0, 25, 50, 75, 100, None], 100)
-    '▁▃▅▇█ '
-    """
-    levels = _PLAIN_LEVELS if plain else _LEVELS
-    greatest = top if top is not None else max((value for value in values if value is not None), default=0.0)
-    greatest = greatest or 1.0
-    last = len(levels) - 1
-    return "".join(" " if value is None else levels[min(int(value / greatest * len(levels)), last)] for value in values)
 
 
 class History:

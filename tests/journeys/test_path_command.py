@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from .._chain import Chain, Node, chain
 from ._machine import PATIENCE_S
+from ._screen import Terminal
 
 NOBODY = 65534
 
@@ -174,32 +174,10 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_the_live_view_ends_by_ctrl_c_with_its_table_on_the_screen() -> None:
-    controller, terminal = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "underlay", "path", "-n", "-i", "0.05", "127.0.0.1"],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
-    )
-    os.close(terminal)
-    screen = b""
-    try:
-        while b"is 1 hop away" not in screen:
-            screen += os.read(controller, 65536)
-        child.send_signal(signal.SIGINT)
-        while True:
-            try:
-                more = os.read(controller, 65536)
-            except OSError:  # EIO: the other end is closed
-                break
-            if not more:
-                break
-            screen += more
-        assert child.wait(PATIENCE_S) == 0
-    finally:
-        child.kill()
-        child.wait()
-        os.close(controller)
-    assert b"Traceback" not in screen
-    assert screen.rstrip().endswith(b"127.0.0.1 is 1 hop away.")
+    words = [sys.executable, "-m", "underlay", "path", "-n", "-i", "0.05", "127.0.0.1"]
+    with Terminal(words, None, os.environ) as terminal:
+        terminal.read(lambda seen: "is 1 hop away" in seen)
+        terminal.child.send_signal(signal.SIGINT)
+        assert terminal.end() == 0
+    assert "Traceback" not in terminal.seen
+    assert terminal.seen.rstrip().endswith("127.0.0.1 is 1 hop away.")

@@ -6,19 +6,16 @@ It knows what a person sees. What is computed is in tests/sim.
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-PATIENCE_S = 60
+from ._screen import PATIENCE_S, Terminal
 
 SCENARIO = """
 import asyncio
@@ -29,39 +26,6 @@ async def main(world):
         print("begun", flush=True)
         await asyncio.sleep(1000)
 """
-
-
-class Terminal:
-    """A program on a terminal of 80 columns and 24 rows."""
-
-    def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self._master, slave = pty.openpty()
-        environment = {**environment, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-        environment.pop("NO_COLOR", None)
-        self.child = subprocess.Popen(
-            arguments, cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
-        )
-        os.close(slave)
-        self.seen = ""
-
-    def read(self, until: Callable[[str], bool] = lambda seen: False) -> None:
-        """Read until that is so, or the program has ended."""
-        while not until(self.seen):
-            assert select.select([self._master], [], [], PATIENCE_S)[0], f"it says no more after\n{self.seen}"
-            try:
-                data = os.read(self._master, 65536)
-            except OSError:  # EIO: nobody has the other end any more
-                return
-            if not data:
-                return
-            self.seen += data.decode(errors="replace")
-
-    def end(self) -> int:
-        """Its exit status."""
-        self.read()
-        status = self.child.wait(PATIENCE_S)
-        os.close(self._master)
-        return status
 
 
 def test_a_terminal_shows_a_live_table_and_ctrl_c_ends_it_cleanly(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 from underlay.cli import main
 
 from ._iperf3 import PATIENCE_S, free_port, start_stock_client, stock_client, stock_server
+from ._screen import Terminal
 
 SPEED = [sys.executable, "-m", "underlay", "speed"]
 
@@ -161,23 +161,10 @@ def _until_connected(port: int, count: int) -> None:
 
 def test_a_terminal_shows_a_graph_that_grows_and_leaves_its_last_state() -> None:
     with stock_server("-1") as (port, _):
-        leader, follower = pty.openpty()
-        child = subprocess.Popen(
-            [*SPEED, f"127.0.0.1:{port}", "-t", "1", "-i", "0.1", "-b", "10M", "-l", "1000"],
-            stdout=follower,
-            stderr=follower,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24", "PYTHONIOENCODING": "utf-8"},
-        )
-        os.close(follower)
-        seen = b""
-        try:
-            while part := os.read(leader, 65536):
-                seen += part
-        except OSError:
-            pass  # EIO: the other end is closed
-        os.close(leader)
-        assert child.wait(PATIENCE_S) == 0
-    printed = seen.decode()
+        words = [*SPEED, f"127.0.0.1:{port}", "-t", "1", "-i", "0.1", "-b", "10M", "-l", "1000"]
+        with Terminal(words, None, {**os.environ, "PYTHONIOENCODING": "utf-8"}) as terminal:
+            assert terminal.end() == 0
+    printed = terminal.seen
     graphs = re.findall(r"up   ([▁▂▃▄▅▆▇█]+) +[\d.,]+ Mbit/s", printed)
     assert len(graphs[0]) == 1
     assert len(graphs[-1]) >= 9

@@ -26,6 +26,7 @@ from underlay.tools.stat import Reading, Sample, Usage, Watch, between, read_sam
 
 from .._kernel import needs_program
 from ._machine import PATIENCE_S
+from ._screen import Terminal
 
 INTERVAL_S = 2
 TRIES = 3
@@ -279,30 +280,13 @@ def test_a_reader_that_leaves_ends_it_without_a_word() -> None:
 
 
 def test_the_live_view_draws_lines_and_ends_by_ctrl_c() -> None:
-    controller, terminal = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "underlay", "stat", "0.1", "--live", "--top", "2"],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "40", "PYTHONUTF8": "1"},
-    )
-    os.close(terminal)
-    screen = b""
-    try:
-        while screen.count(b"pressure io") < 3 and screen.count(b"switches ") < 3:
-            screen += os.read(controller, 65536)
-        child.send_signal(signal.SIGINT)
-        with contextlib.suppress(OSError):  # EIO: the other end is closed
-            while more := os.read(controller, 65536):
-                screen += more
-        assert child.wait(PATIENCE_S) == 0
-    finally:
-        child.kill()
-        child.wait()
-        os.close(controller)
-    assert b"Traceback" not in screen
-    assert "▁".encode() in screen or "█".encode() in screen
+    words = [sys.executable, "-m", "underlay", "stat", "0.1", "--live", "--top", "2"]
+    with Terminal(words, None, {**os.environ, "PYTHONUTF8": "1"}, rows=40) as terminal:
+        terminal.read(lambda seen: seen.count("pressure io") >= 3 or seen.count("switches ") >= 3)
+        terminal.child.send_signal(signal.SIGINT)
+        assert terminal.end() == 0
+    assert "Traceback" not in terminal.seen
+    assert "▁" in terminal.seen or "█" in terminal.seen
 
 
 def test_packets_and_retransmissions_are_those_of_the_network_namespace_it_runs_in() -> None:

@@ -37,6 +37,7 @@ from ._watch_ledger import Block, Ledger, WatchStatistics, still_held
 from ._watch_raise import forbid
 from ._watch_sampler import Sampler
 from ._watch_stack import Base, Frame, base_of, callers_own, held_by, read_stack
+from ._watch_words import LEAST_THRESHOLD_S, MOST_THRESHOLD_S
 
 __all__ = ["BLOCKED", "DEFAULT_THRESHOLD_S", "Watchdog", "watchdog"]
 
@@ -49,11 +50,6 @@ _BEATS: Final = 4
 # Thresholds between one sample of a block and the next. Each may end a waiting call of a C library early (EINTR), and
 # the room for them is bounded: 256 KiB hold the first 20 s at 50 ms, with stacks of thirty frames.
 _REPEAT: Final = 4
-# Below this the beats alone would cost 2 % of a core: about 5 µs each.
-_LEAST_THRESHOLD_S: Final = 0.001
-# As many seconds as a day has: what holds a loop for longer needs no watchdog, and the kernel's seconds have 63 bits.
-_MOST_THRESHOLD_S: Final = 86400.0
-
 # A call that holds a loop so long may never end: it is told meanwhile. Two thresholds at least, for its first sample.
 _OVERDUE_S: Final = 1.0
 
@@ -94,10 +90,10 @@ class Watchdog:
         *,
         raise_at_blocking_calls: bool = False,
     ) -> None:
-        if not _LEAST_THRESHOLD_S <= threshold_s <= _MOST_THRESHOLD_S:  # so that NaN is refused too
+        if not LEAST_THRESHOLD_S <= threshold_s <= MOST_THRESHOLD_S:  # so that NaN is refused too
             raise UsageError(
                 f"a watchdog can't tell blocks of {threshold_s!r:.40} s",
-                remedy=f"the threshold is from {_LEAST_THRESHOLD_S} to {_MOST_THRESHOLD_S:g} s",
+                remedy=f"the threshold is from {LEAST_THRESHOLD_S} to {MOST_THRESHOLD_S:g} s",
             )
         self._loop = loop
         self._threshold_s = threshold_s

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from underlay.errors import UnderlayError, UsageError
-from underlay.tools.ports import Filter, Socket, State, Watch, close_socket, list_sockets, take_snapshot
+from underlay.tools.ports import Change, Filter, Socket, State, Watch, _cli, close_socket, list_sockets, take_snapshot
 from underlay.tools.ports import _close as close_module
 from underlay.tools.ports import _list as list_module
 from underlay.tools.ports import _tracepoint as tracepoint_module
@@ -127,6 +128,21 @@ def test_a_watch_that_the_kernel_had_no_room_for_says_so_and_finds_what_ended(
             assert port not in {sock.local_port for sock in watch.sockets if sock.state is State.LISTEN}
 
     place.do(work)
+
+
+def test_what_was_lost_after_the_last_change_of_a_watch_is_told_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Losing(Watch):
+        def __iter__(self) -> Iterator[Change]:
+            self.lost_messages += 3
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch_module, "Watch", Losing)
+    parser = argparse.ArgumentParser()
+    _cli.configure(parser)
+    assert _cli.main(parser.parse_args(["--watch"])) == 0
+    assert "3 times the kernel had no room for its messages" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("interval_s", [0, -1, 1e9, float("nan")])

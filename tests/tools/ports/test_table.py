@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from underlay.tools.ports import Owner, Socket, State, TcpInfo
-from underlay.tools.ports._table import count_lines, info_lines, list_lines, owner_cell
+from underlay.tools.ports import Change, Owner, Socket, State, TcpInfo
+from underlay.tools.ports._table import change_line, count_lines, info_lines, list_lines, owner_cell
 from underlay.tools.ports._tcp_info import read_tcp_info
 
 LONG = "2001:db8:1111:2222:3333:4444:5555:6666"
@@ -53,6 +53,26 @@ def test_listeners_come_first_and_unix_sockets_last() -> None:
         "ESTABLISHED",
     ]
     assert words[6] == ["unix", "state"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "sign", "state", "style"),
+    [
+        ("opened", None, "+", "ESTABLISHED", "opened"),
+        ("changed", State.SYN_SENT, "~", "SYN-SENT to ESTABLISHED", "changed"),
+        ("closed", None, "-", "ESTABLISHED", "closed"),
+        ("passed", None, "±", "", "changed"),  # nobody saw a state
+    ],
+)
+def test_a_change_s_row_says_when_what_and_who(
+    kind: str, before: State | None, sign: str, state: str, style: str
+) -> None:
+    sock = SOCKETS[0]
+    line = change_line(Change(kind, 1_700_000_000.25, sock, before), None)
+    time_of_day, rest = line.text.split(" ", 1)
+    assert time_of_day.endswith(".250") and line.style == style
+    assert rest == f"{sign} tcp  {sock.local:<21} {sock.peer:<21} {state}  {owner_cell(sock)}"
+    assert len(change_line(Change(kind, 1_700_000_000.25, sock, before), 60).text) == 60
 
 
 def test_what_a_stranger_wrote_moves_no_cursor() -> None:

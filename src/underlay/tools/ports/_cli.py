@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._list import Snapshot
     from ._socket import Socket
     from ._table import Line
-    from ._watch import Watch
+    from ._watch import Change, Watch
 
 __all__ = ["INTERMIXED", "configure", "main"]
 
@@ -166,53 +166,23 @@ def _remark(snapshot: Snapshot, *, owners: bool) -> None:
 
 # --- watch -----------------------------------------------------------------------------------------------------------
 
-# What stands before each kind of change, and its style.
-_SIGNS: Final = {
-    "opened": ("+", "opened"),
-    "changed": ("~", "changed"),
-    "closed": ("-", "closed"),
-    "passed": ("±", "changed"),
-}
-
 
 def _watch(args: argparse.Namespace, words: list[str]) -> int:
-    import time
-
-    from ._table import Line, cut, ends, owner_cell
     from ._watch import Watch
 
-    told: dict[str, int] = dict.fromkeys(_SIGNS, 0)
-    lost = 0
+    tell = _tell_change_as_json if args.json else _tell_change
+    told: dict[str, int] = dict.fromkeys(("opened", "changed", "closed", "passed"), 0)
+    watch: Watch | None = None
     try:
         with Watch(Filter(words), interval_s=args.interval or 1.0) as watch:
             _tell(_sources(watch))
             for change in watch:
                 told[change.kind] += 1
-                lost = watch.lost_messages
-                if args.json:
-                    import json
-
-                    from ._records import change_record
-
-                    _write(json.dumps(change_record(change)))
-                else:
-                    sign, style = _SIGNS[change.kind]
-                    sock = change.socket
-                    stamp = time.strftime("%H:%M:%S", time.localtime(change.time_s))
-                    state = "" if change.kind == "passed" else sock.state.value.upper()
-                    if change.before is not None:
-                        state = f"{change.before.value.upper()} to {state}"
-                    local, peer = ends(sock)
-                    text = (
-                        f"{stamp}.{int(change.time_s % 1 * 1000):03d} {sign} {sock.protocol:<4} {local:<21} {peer:<21}"
-                    )
-                    text = f"{text} {state}"
-                    owner = owner_cell(sock) if sock.owners else ""
-                    text, width = f"{text}  {owner}".rstrip(), _width()
-                    _print([Line(text if width is None else cut(text, width), style)])
+                tell(change)
                 sys.stdout.flush()
     except KeyboardInterrupt:
         pass  # the usual end of a watch
+    lost = 0 if watch is None else watch.lost_messages
     if args.json:
         import json
 
@@ -227,6 +197,20 @@ def _watch(args: argparse.Namespace, words: list[str]) -> int:
         if lost:
             _write(f"{lost} times the kernel had no room for its messages; what ended then was found by looking")
     return 0
+
+
+def _tell_change(change: Change) -> None:
+    from ._table import change_line
+
+    _print([change_line(change, _width())])
+
+
+def _tell_change_as_json(change: Change) -> None:
+    import json
+
+    from ._records import change_record
+
+    _write(json.dumps(change_record(change)))
 
 
 def _sources(watch: Watch) -> str:

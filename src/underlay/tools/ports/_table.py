@@ -8,15 +8,19 @@ from __future__ import annotations
 import functools
 import operator
 import textwrap
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .._printable import escaped
 from ._owners import user_name
 from ._socket import Owner, Socket, State, TcpInfo
 from ._text import duration
 
-__all__ = ["Line", "count_lines", "cut", "ends", "info_lines", "list_lines", "owner_cell"]
+if TYPE_CHECKING:
+    from ._watch import Change
+
+__all__ = ["Line", "change_line", "count_lines", "cut", "info_lines", "list_lines", "owner_cell"]
 
 # 255.255.255.255:65535; a longer end stands alone on its line, where two of them do not fit.
 _LONGEST_IPV4_END: Final = 21
@@ -28,7 +32,8 @@ _IN_CAPITALS: Final = {state: state.value.upper() for state in State}
 
 
 class Line(NamedTuple):
-    """A line, and how it is shown on a terminal: ``heading``, ``listen``, ``passing``, ``detail`` or nothing."""
+    """A line, and how it is shown on a terminal: ``heading``, ``listen``, ``passing``, ``detail``, ``opened``,
+    ``changed``, ``closed`` or nothing."""
 
     text: str
     style: str = ""
@@ -228,6 +233,29 @@ def _told(info: TcpInfo) -> Iterator[str]:
         ):
             if limited_us:
                 yield f"held by the {name} {limited_us / info.busy_us:.0%} of the time"
+
+
+# What stands before each kind of change, and its style.
+_SIGNS: Final = {
+    "opened": ("+", "opened"),
+    "changed": ("~", "changed"),
+    "closed": ("-", "closed"),
+    "passed": ("±", "changed"),
+}
+
+
+def change_line(change: Change, width: int | None) -> Line:
+    """One change of a watch, with the local time at which it was noticed; no width is a pipe."""
+    sign, style = _SIGNS[change.kind]
+    sock = change.socket
+    stamp = f"{time.strftime('%H:%M:%S', time.localtime(change.time_s))}.{int(change.time_s % 1 * 1000):03d}"
+    state = "" if change.kind == "passed" else _IN_CAPITALS[sock.state]
+    if change.before is not None:
+        state = f"{_IN_CAPITALS[change.before]} to {state}"
+    local, peer = (f"{end:<{_LONGEST_IPV4_END}}" for end in ends(sock))
+    owner = owner_cell(sock) if sock.owners else ""
+    text = f"{stamp} {sign} {sock.protocol:<4} {local} {peer} {state}  {owner}".rstrip()
+    return Line(text if width is None else cut(text, width), style)
 
 
 def count_lines(sockets: Iterable[Socket]) -> Iterator[Line]:

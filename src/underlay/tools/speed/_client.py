@@ -20,7 +20,7 @@ from ._results import PeerResults, Result
 from ._run import Run
 from ._settings import Settings
 from ._sockets import Target, connect, connect_udp, mss_of, resolve
-from ._streams import Stream, make_stream
+from ._streams import Stream, make_stream, stream_number
 from ._watcher import Watcher
 
 __all__ = ["Client", "measure"]
@@ -191,12 +191,3 @@ class Client:
                 control.send_state(State.CLIENT_TERMINATE)
             except PeerError:
                 pass  # it has gone as well
-
-
-def stream_number(at: int) -> int:
-    """Give the number of the stream at a place: iperf3 counts 1, 3, 4, …
-
-    >>> [stream_number(at) for at in range(4)]
-    [1, 3, 4, 5]
-    """
-    return at + 2 if at else 1

@@ -61,6 +61,11 @@ class State(enum.IntEnum):
     ACCESS_DENIED = -1
     SERVER_ERROR = -2
 
+    @property
+    def wire(self) -> bytes:
+        """The signed byte that says it."""
+        return self.to_bytes(1, "big", signed=True)
+
 
 class Refusal(enum.IntEnum):
     """Why a server breaks off, as it tells its client after SERVER_ERROR: some of iperf_api.h's i_errno."""
@@ -163,7 +168,7 @@ class Control:
 
     def send_state(self, state: State) -> None:
         """Tell the other end the next state."""
-        self.send_bytes(struct.pack("b", state))
+        self.send_bytes(state.wire)
 
     def send_refusal(self, refusal: Refusal, error: int = 0) -> None:
         """Break off as a server does: SERVER_ERROR, its reason, and an errno."""

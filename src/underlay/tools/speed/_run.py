@@ -62,7 +62,7 @@ class Run:
         self._budget: Budget | None = None
         # A server's senders know no end where something is omitted: its client begins to count at another moment.
         if settings.ends_by_size and (at_client or not settings.omit_s):
-            self._budget = Budget(settings.size_bytes or settings.blocks * settings.length_bytes)
+            self._budget = Budget(settings.wanted_bytes)
         self._began = self._counted_from = self._last_report = 0.0
         self._cpu_began = (0.0, 0.0)
         self._has_ended = False
@@ -145,8 +145,7 @@ class Run:
         senders = [stream for stream in self._streams if stream.is_sender]
         if senders and all(stream.has_ended and stream.failure is None for stream in senders):
             return True
-        wanted = settings.size_bytes or settings.blocks * settings.length_bytes
-        if self._tally.moved_bytes(sent=False) >= wanted:
+        if self._tally.moved_bytes(sent=False) >= settings.wanted_bytes:
             return True
         has_begun = any(stream.bytes for stream in self._streams)
         return settings.is_udp and not senders and has_begun and quiet_s > max(_UDP_QUIET_S, self._block_s() * 3)

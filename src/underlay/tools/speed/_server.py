@@ -239,7 +239,7 @@ class Server:
         newcomer.is_refused = True
         newcomer.deadline = time.monotonic() + _REFUSED_PATIENCE_S
         try:
-            newcomer.sock.send(State.ACCESS_DENIED.to_bytes(1, "big", signed=True))
+            newcomer.sock.send(State.ACCESS_DENIED.wire)
             newcomer.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._drop(newcomer)

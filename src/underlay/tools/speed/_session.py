@@ -27,7 +27,7 @@ from ._results import PeerResults, Result
 from ._run import Run
 from ._settings import RefusedSettings, Settings
 from ._sockets import set_up, udp_stream, udp_welcome
-from ._streams import Stream, make_stream
+from ._streams import Stream, make_stream, stream_number
 from ._watcher import Watcher
 
 __all__ = ["Phase", "Session"]
@@ -108,7 +108,7 @@ class Session:
     def interrupt(self) -> None:
         """Break the test off from another thread, and tell the client."""
         try:
-            self.control.sock.send(State.SERVER_TERMINATE.to_bytes(1, "big"))
+            self.control.sock.send(State.SERVER_TERMINATE.wire)
             self.control.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it is over anyway
@@ -217,8 +217,7 @@ class Session:
             raise PeerError(f"{self.control.peer} made {count} of its streams and no more in {_PATIENCE_S:g} s")
 
     def _add(self, sock: socket.socket, settings: Settings, sends: bool) -> None:
-        number = len(self._streams) + 2 if self._streams else 1  # iperf3 counts 1, 3, 4, …
-        stream = make_stream(number, sock, settings, is_sender=sends)
+        stream = make_stream(stream_number(len(self._streams)), sock, settings, is_sender=sends)
         self._streams.append(stream)
         if settings.is_udp:
             return

@@ -116,6 +116,11 @@ class Settings:
         """Whether bytes or blocks end it, and not time."""
         return bool(self.size_bytes or self.blocks)
 
+    @property
+    def wanted_bytes(self) -> int:
+        """What all streams together are to move where that ends the test, else 0; ``length_bytes`` is known by then."""
+        return self.size_bytes or self.blocks * self.length_bytes
+
     def is_sender(self, *, at_client: bool) -> tuple[bool, ...]:
         """Tell of each stream, in the order of their numbers, whether this end sends on it."""
         client = {Direction.NORMAL: (True,), Direction.REVERSE: (False,), Direction.BIDIRECTIONAL: (True, False)}

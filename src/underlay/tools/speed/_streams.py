@@ -23,7 +23,7 @@ from typing import Final
 from ._settings import MOST_DATAGRAM_BYTES, Settings
 from ._sockets import tcp_info
 
-__all__ = ["END_PATIENCE_S", "Budget", "Stream", "make_stream"]
+__all__ = ["END_PATIENCE_S", "Budget", "Stream", "make_stream", "stream_number"]
 
 END_PATIENCE_S: Final = 1.0
 """How long a thread may take to notice that its socket was shut down, or its stream stopped."""
@@ -276,6 +276,15 @@ def make_stream(number: int, sock: socket.socket, settings: Settings, *, is_send
     else:
         kind = TcpSender if is_sender else TcpReceiver
     return kind(number, sock, settings, is_sender=is_sender)
+
+
+def stream_number(at: int) -> int:
+    """Give the number of the stream at a place: iperf3 counts 1, 3, 4, …
+
+    >>> [stream_number(at) for at in range(4)]
+    [1, 3, 4, 5]
+    """
+    return at + 2 if at else 1
 
 
 def _pace(stream: Stream) -> Callable[[], float]:

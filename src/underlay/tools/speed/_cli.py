@@ -13,7 +13,6 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Mapping
 from typing import Final
 
 from ...errors import UnderlayError, UsageError
@@ -97,7 +96,6 @@ def main(args: argparse.Namespace) -> int:
         client.run()
     except (KeyboardInterrupt, UnderlayError) as error:
         is_ours = isinstance(error, KeyboardInterrupt)
-        _close(show)
         if (found := client.partial()) is not None:
             if isinstance(show, JsonShow):
                 show.broken(UnderlayError("interrupted" if is_ours else str(error)), found)
@@ -159,19 +157,10 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
     add("--connect-timeout", type=_seconds, default=5.0, metavar="S", help="how long to try (default 5)")
 
 
-# What is chosen with a test, and what it is where nobody chose.
-_CLIENTS_OWN: Final[Mapping[str, object]] = {
-    **dict.fromkeys(("bitrate", "time", "bytes", "blockcount", "bind")),
-    **dict.fromkeys(("udp", "reverse", "bidir", "no_delay", "zerocopy", "udp_counters_64bit"), False),
-    **dict.fromkeys(("omit", "length", "window", "set_mss", "tos"), 0),
-    "congestion": "",
-    "parallel": 1,
-    "connect_timeout": 5.0,
-}
-
-
 def _refuse_what_a_client_chooses(args: argparse.Namespace) -> None:
-    for name, default in _CLIENTS_OWN.items():
+    test = argparse.ArgumentParser(add_help=False)
+    _add_test(test)
+    for name, default in vars(test.parse_args([])).items():
         if getattr(args, name) != default:
             raise UsageError(
                 f"--{name.replace('_', '-')} is the client's to choose", remedy="leave it out where --server stands"

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from .._tcp_info import TCP_INFO_BYTES, parse_tcp_info
 from ._error_queue import Refusal, Target, prepare, read_error
 from ._ledger import Answer, AnswerKind, Probe
 
@@ -25,9 +26,6 @@ __all__ = ["TcpProber"]
 
 # Less than the first time-out of a SYN, TCP_TIMEOUT_INIT of net/tcp.h: 1 s.
 _PATIENCE_NS: Final = 900_000_000
-# linux/tcp.h, struct tcp_info: tcpi_rtt, in µs; the kernel measured it from the SYN to its answer.
-_RTT_OFFSET: Final = 68
-_INFO_BYTES: Final = 72
 _ON_ITS_WAY: Final = (0, errno.EINPROGRESS)
 
 
@@ -146,11 +144,8 @@ def _is_connected(attempt: socket.socket) -> bool:
 
 
 def _arrival_ns(attempt: socket.socket, sent_ns: int) -> int:
-    """When the SYN was answered, by the kernel's own measure where it has one."""
+    """When the SYN was answered, by the kernel's own measure, from the one to the other, where it has one."""
     now = time.monotonic_ns()
-    info = attempt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
-    if len(info) < _INFO_BYTES:
-        return now
-    rtt_us: int = struct.unpack_from("=I", info, _RTT_OFFSET)[0]
+    rtt_us = parse_tcp_info(attempt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)).rtt_us
     arrival = sent_ns + rtt_us * 1000
     return arrival if rtt_us > 0 and arrival <= now else now

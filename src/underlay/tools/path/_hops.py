@@ -108,9 +108,7 @@ def _limited(row: _Row, loss: float | None, limited: set[tuple[int, int]]) -> No
     limited.update((flow, row.ttl) for flow in row.flows)
 
 
-def _behind(
-    row: _Row, rows: list[_Row], ledger: Ledger, limited: set[tuple[int, int]]
-) -> list[tuple[int, int, int]]:  # fmt: skip
+def _behind(row: _Row, rows: list[_Row], ledger: Ledger, limited: set[tuple[int, int]]) -> list[tuple[int, int, int]]:
     """List (distance, settled, answered) of the same flows' probes to each hop behind, without limited ones."""
     found = []
     for ttl in sorted({each.ttl for each in rows if each.ttl > row.ttl}):

@@ -64,8 +64,6 @@ class Probe:
     sent_ns: int
     deadline_ns: int
     state: State = State.ON_ITS_WAY
-    address: str | None = None
-    rtt_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -197,12 +195,11 @@ class Ledger:
         cell = self.cell(probe.flow, probe.ttl)
         match probe.state:
             case State.ON_ITS_WAY:
-                probe.state, probe.address = State.ANSWERED, answer.address
-                probe.rtt_ns = max(answer.received_ns - probe.sent_ns, 0)
+                probe.state = State.ANSWERED
                 self._on_their_way[probe.flow].pop(probe.number, None)
                 cell.settled += 1
                 cell.answered += 1
-                cell.times.add(probe.rtt_ns, probe.number)
+                cell.times.add(max(answer.received_ns - probe.sent_ns, 0), probe.number)
                 if answer.address in cell.addresses or len(cell.addresses) < _ADDRESSES:
                     cell.addresses[answer.address] += 1
                 else:

@@ -18,7 +18,7 @@ from typing import Final
 from ._error_queue import MOST_AT_ONCE, Target, prepare, read_datagrams, read_error, send_probe
 from ._ledger import Answer, AnswerKind, Probe
 
-__all__ = ["REMEMBERED", "UdpProber"]
+__all__ = ["COOKIE_BYTES", "REMEMBERED", "UdpProber"]
 
 COOKIE_BYTES: Final = 8
 # So many probes of a flow are remembered, for late and duplicate answers; older ones are strays.

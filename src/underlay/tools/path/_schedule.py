@@ -72,7 +72,7 @@ class Schedule:
 
     def wake_ns(self) -> int | None:
         """When to ask again at the latest; None when only an answer or its absence gives something to do."""
-        if self.is_done or (self._is_searching and self._next_ttl > self._search_limit()):
+        if self.is_done or (self._is_searching and self._next_ttl > self.last_ttl):
             return None
         return self._next_ns
 
@@ -84,7 +84,7 @@ class Schedule:
         if self.is_done:
             return None
         if self._is_searching:
-            if self._next_ttl <= self._search_limit():
+            if self._next_ttl <= self.last_ttl:
                 if now_ns < self._next_ns:
                     return None
                 self._next_ttl += 1
@@ -124,9 +124,6 @@ class Schedule:
             self._tail += 1
         self._step_ns = self._interval_ns // max(len(self._plan), 1)
 
-    def _search_limit(self) -> int:
-        return self.end_ttl or min(self._max_hops, self.farthest_answer + self._silent_hops)
-
     # --- what is known ---------------------------------------------------------------------------------
 
     @property
@@ -142,5 +139,5 @@ class Schedule:
 
     @property
     def last_ttl(self) -> int:
-        """How far the path is to be shown."""
+        """How far the path is looked for, and shown."""
         return self.end_ttl or min(self._max_hops, self.farthest_answer + self._silent_hops)

@@ -248,9 +248,7 @@ class Trace:
         """Give what is known by now."""
         best = min(range(len(self._schedules)), key=lambda flow: _BEST_FIRST.index(self._schedules[flow].ending))
         schedule = self._schedules[best]
-        found = hops(
-            self._ledger, lambda flow: self._schedules[flow].last_ttl, self._names
-        )  # fmt: skip
+        found = hops(self._ledger, lambda flow: self._schedules[flow].last_ttl, self._names)
         return Report(
             self.host,
             self._target.address,

@@ -24,7 +24,7 @@ __all__ = ["Attempt", "Cause", "Obstacle", "Verdict", "explain_bind", "first_unp
 
 
 class Obstacle(enum.Enum):
-    """What can be in the way of a bind."""
+    """What can be in the way of a bind, in the order in which it is told: who is alive first."""
 
     LISTENER = "somebody listens there"
     BOUND = "somebody has bound it, and does not listen"
@@ -165,19 +165,10 @@ def _causes(want: Want, trial: Trial, snapshot: Snapshot) -> tuple[Cause, ...]:
             return (Cause(Obstacle.REFUSED),)
 
 
-# In the order in which they are told: who is alive first.
+# Of TCP; whatever else its state is, it is a connection.
 _OBSTACLES: Final = {
     State.LISTEN: Obstacle.LISTENER,
     State.BOUND: Obstacle.BOUND,
-    State.UNCONNECTED: Obstacle.DATAGRAMS,
-    State.ESTABLISHED: Obstacle.CONNECTION,
-    State.SYN_SENT: Obstacle.CONNECTION,
-    State.SYN_RECEIVED: Obstacle.CONNECTION,
-    State.CLOSE_WAIT: Obstacle.CONNECTION,
-    State.FIN_WAIT_1: Obstacle.CONNECTION,
-    State.FIN_WAIT_2: Obstacle.CONNECTION,
-    State.CLOSING: Obstacle.CONNECTION,
-    State.LAST_ACK: Obstacle.CONNECTION,
     State.TIME_WAIT: Obstacle.TIME_WAIT,
 }
 
@@ -190,7 +181,7 @@ def _in_the_way(want: Want, snapshot: Snapshot) -> Iterator[Cause]:
         elif sock.protocol == "udp":
             obstacle = Obstacle.DATAGRAMS
         else:
-            obstacle = _OBSTACLES[sock.state]
+            obstacle = _OBSTACLES.get(sock.state, Obstacle.CONNECTION)
         groups[obstacle].append((sock, how))
     for obstacle, found in groups.items():
         if found:

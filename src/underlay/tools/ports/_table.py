@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from .._printable import escaped
 from ._owners import user_name
 from ._socket import Owner, Socket, State, TcpInfo
-from ._text import duration
+from ._text import cut, duration
 
 if TYPE_CHECKING:
     from ._watch import Change
 
-__all__ = ["Line", "change_line", "count_lines", "cut", "info_lines", "list_lines", "owner_cell"]
+__all__ = ["Line", "change_line", "count_lines", "info_lines", "list_lines", "owner_cell"]
 
 # 255.255.255.255:65535; a longer end stands alone on its line, where two of them do not fit.
 _LONGEST_IPV4_END: Final = 21
@@ -137,15 +137,6 @@ def _folded(head: str, peer: str, owner: str, indent: str, width: int) -> Iterat
         yield f"{indent}{peer}".rstrip()
     if owner:
         yield f"{indent}{cut(owner, width - len(indent))}"
-
-
-def cut(text: str, width: int) -> str:
-    """At most so many columns of it.
-
-    >>> cut("nginx: worker", 6)
-    'nginx…'
-    """
-    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
 def ends(sock: Socket) -> tuple[str, str]:

@@ -1,11 +1,20 @@
-"""Words for a terminal: lengths of time.
+"""Words for a terminal: what has room in a row, and lengths of time.
 
 This file only computes. It refuses to know sockets.
 """
 
 from __future__ import annotations
 
-__all__ = ["duration"]
+__all__ = ["cut", "duration"]
+
+
+def cut(text: str, width: int) -> str:
+    """At most so many columns of it; the last is ``…`` where something is missing.
+
+    >>> cut("nginx: worker", 6)
+    'nginx…'
+    """
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
 def duration(ms: float) -> str:

@@ -13,6 +13,7 @@ from .._printable import escaped
 from ._conflict import Overlap
 from ._owners import user_name
 from ._socket import WILDCARDS, Socket, endpoint
+from ._text import cut
 from ._why import Attempt, Cause, Obstacle, Verdict, first_unprivileged_port, lent_ports
 
 __all__ = ["sentences", "who"]
@@ -147,7 +148,7 @@ def _holder_line(obstacle: Obstacle, sock: Socket, how: Overlap) -> str:
     if sock.peer != "*":
         line += f", connected to {sock.peer}"
     command = next((owner.command for owner in sock.owners if owner.command), "")
-    return f"{line[0].upper()}{line[1:]}." if not command else f"{line}: {_cut(escaped(command))}"
+    return f"{line[0].upper()}{line[1:]}." if not command else f"{line}: {cut(escaped(command), _COMMAND_LETTERS)}"
 
 
 def _how(sock: Socket, how: Overlap) -> str:
@@ -183,10 +184,6 @@ def who(sock: Socket) -> str:
     pids = sorted({owner.pid for owner in sock.owners})
     name = f"{escaped(first.name)} (pid {pids[0]}, user {user_name(first.uid)})"
     return name if len(pids) == 1 else f"{name} and {len(pids) - 1} more"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _COMMAND_LETTERS else text[: _COMMAND_LETTERS - 1] + "…"
 
 
 def _count(cause: Cause, noun: str) -> str:

@@ -28,6 +28,13 @@ class End:
     none, since the channel outlives its processes."""
 
     @property
+    def role(self) -> str:
+        """What it does: "receiver", "sender" or "both"."""
+        if self.ways_in is not None and self.ways_out is not None:
+            return "both"
+        return "receiver" if self.ways_out is None else "sender"
+
+    @property
     def descriptors(self) -> tuple[int, ...]:
         """Each descriptor once."""
         return tuple(dict.fromkeys((*(self.ways_in or ()), *(self.ways_out or ()), *self._lives)))

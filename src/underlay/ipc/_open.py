@@ -243,10 +243,11 @@ def _opened(found: End | str, name: str, role: Role | None) -> Channel:
     if isinstance(found, str):
         return channel_of(_persistent.open(found, role), name)
     channel = announced(channel_of(found, name))
-    can = "both" if channel.can_send and channel.can_receive else "sender" if channel.can_send else "receiver"
-    if role not in (None, can):
+    if role not in (None, found.role):
         channel.close()
-        raise UsageError(f"the end of {channel} that is handed out is a {can}, not a {role}", remedy="open it as that")
+        raise UsageError(
+            f"the end of {channel} that is handed out is a {found.role}, not a {role}", remedy="open it as that"
+        )
     return channel
 
 

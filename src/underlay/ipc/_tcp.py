@@ -52,7 +52,7 @@ TCP_RTO_MAX_MS: Final = 44
 RTO_MAX_MS: Final = 2000
 _BACKLOG: Final = 128
 _ADDRESS: Final = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d{1,5})", re.ASCII)
-# A name may be taken, and not yet be listened on: see `open`.
+# A name may be taken, and not yet be listened on: see `opening`.
 _PAUSE_S: Final = 0.02
 _PEER_ROLES: Final = {"receiver": "sender", "sender": "receiver", "both": "both"}
 
@@ -123,16 +123,20 @@ class TcpLife(Life):
         outgoing: TcpOutgoing | None,
         own: socket.socket,
         back: TcpIncoming | None,
+        *,
+        role: str,
+        awaits: bool,
     ) -> None:
         super().__init__()
         self._terms = terms
+        self._role = role
         self._incoming = incoming
         self._outgoing = outgoing
         self._socket = own
         self._back = back  # of an end that only sends: nothing comes there but the end
         self._door: _door.Door | None = None
         self._address = _said(own.getsockname())
-        if is_listening(own):
+        if awaits:
             self._door = _door.Door(self._socket, _anybody)
             self._door.before_close = self._about_to_close
             _door.answers_here(self, self.look)
@@ -170,7 +174,7 @@ class TcpLife(Life):
                 if self._incoming is None:
                     back = _back(self._terms, visitor)
                     undoing.callback(back.close)
-                if not _door.answer(visitor, {"terms": asdict(self._terms), "role": self._peer_role()}):
+                if not _door.answer(visitor, _offer(self._terms, self._role)):
                     continue
                 undoing.pop_all()
             self._stop_listening()
@@ -178,11 +182,6 @@ class TcpLife(Life):
                 way.connect(connection)
             self._socket, self._back, self._address = visitor, back, _said(visitor.getsockname())
             return
-
-    def _peer_role(self) -> str:
-        if self._incoming is not None and self._outgoing is not None:
-            return "both"
-        return "receiver" if self._incoming is None else "sender"
 
     def _stop_listening(self) -> None:
         door, self._door = self._door, None
@@ -265,6 +264,11 @@ def _back(terms: Terms, connection: socket.socket) -> TcpIncoming:
     return TcpIncoming(terms, os.dup(connection.fileno()), awaits=False)
 
 
+def _offer(terms: Terms, role: str) -> dict[str, object]:
+    """What a visitor is told, where this end has that role."""
+    return {"terms": asdict(terms), "role": _PEER_ROLES[role]}
+
+
 def _anybody(visitor: socket.socket) -> bool:
     return True
 
@@ -319,7 +323,7 @@ def parts_of(end: End) -> tuple[Incoming | None, Outgoing | None, Life]:
         undoing.pop_all()
     way_in = None if end.ways_in is None else TcpIncoming(end.terms, *end.ways_in, awaits=awaits)
     way_out = None if end.ways_out is None else TcpOutgoing(*end.ways_out, awaits=awaits)
-    return way_in, way_out, TcpLife(end.terms, way_in, way_out, own, back)
+    return way_in, way_out, TcpLife(end.terms, way_in, way_out, own, back, role=end.role, awaits=awaits)
 
 
 def _end_of(terms: Terms, each: socket.socket, role: str) -> End:
@@ -354,7 +358,7 @@ class TcpReception:
                 # What may fail, for want of a descriptor, is done before the visitor is told that it is in.
                 _tune(self._terms, visitor)
                 end = _end_of(self._terms, visitor, self._role)
-                if _door.answer(visitor, {"terms": asdict(self._terms), "role": _PEER_ROLES[self._role]}):
+                if _door.answer(visitor, _offer(self._terms, self._role)):
                     return end
                 end.close()
         return None

@@ -101,7 +101,6 @@ def copies(descriptors: Sequence[int]) -> tuple[int, ...]:
         for each in descriptors:
             made.append(os.dup(each))
     except OSError:
-        for each in made:
-            os.close(each)
+        close_all(made)
         raise
     return tuple(made)

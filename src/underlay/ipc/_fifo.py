@@ -13,6 +13,7 @@ from typing import Final
 
 from . import _folder
 from ._contract import MAX_MESSAGE_BYTES, Kind, Terms
+from ._end import close_all
 from ._folder_lock import locked
 from ._pipe import check, incoming, outgoing, set_capacity
 
@@ -45,6 +46,5 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
         set_capacity(terms, writer)
         return (reader,), (writer,)
     except BaseException:
-        for descriptor in made:
-            os.close(descriptor)
+        close_all(made)
         raise

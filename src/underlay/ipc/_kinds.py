@@ -16,7 +16,7 @@ from ..errors import UsageError, nearest
 from . import _life
 from ._contract import WAKEUPS, Incoming, Kind, Outgoing, Terms
 from ._descriptors import check_socket
-from ._end import End, copies
+from ._end import End, close_all, copies
 from ._steps import Steps
 
 Places: TypeAlias = list[tuple[socket.AddressFamily, tuple[object, ...]]]
@@ -204,6 +204,5 @@ def make_ends(terms: Terms, both_ways: bool) -> tuple[End, End]:
         back_incoming, back_outgoing = module.make(terms)
         return End(terms, incoming, back_outgoing, here), End(terms, back_incoming, outgoing, there)
     except BaseException:
-        for descriptor in made:
-            os.close(descriptor)
+        close_all(made)
         raise

@@ -26,8 +26,9 @@ from collections.abc import Callable
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ._end import End, close_all
+
 if TYPE_CHECKING:
-    from ._end import End
     from ._meeting import Meeting
 
 _RECORD: Final = struct.Struct("=ci")  # what, the process
@@ -344,8 +345,7 @@ class LocalLife(Life):
                 self.who, self.over = self._first_lost
             elif self.over is None:
                 self.over = Over.DIED if self._pidfds else Over.CLOSED
-            for descriptor in descriptors:
-                os.close(descriptor)
+            close_all(descriptors)
             return False
         what, pid = _RECORD.unpack(data)
         if what == _OPEN and descriptors:
@@ -364,8 +364,7 @@ class LocalLife(Life):
             # Of many, others may be about to begin, whom nobody knows yet: only the kernel knows when there are none.
             if not self._pidfds and not self._many:
                 self.over = Over.CLOSED
-        for descriptor in descriptors:
-            os.close(descriptor)
+        close_all(descriptors)
         return self._many or self.over is None
 
     def _lose(self, pid: int, over: Over) -> None:

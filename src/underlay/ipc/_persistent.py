@@ -7,14 +7,13 @@ now or much later. It refuses to know what keeps the messages.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from ..errors import UsageError
 from . import _folder
 from ._contract import Terms
-from ._end import End
+from ._end import End, close_all
 from ._errors import HandshakeFailed
 from ._kinds import KindModule, module_of
 
@@ -82,6 +81,5 @@ def _understood(kept: str) -> dict[str, str]:
 
 def _end(terms: Terms, role: str, ways_in: tuple[int, ...], ways_out: tuple[int, ...]) -> End:
     receives = role == "receiver"
-    for each in ways_out if receives else ways_in:
-        os.close(each)
+    close_all(ways_out if receives else ways_in)
     return End(terms, ways_in if receives else None, None if receives else ways_out, None)

@@ -27,7 +27,6 @@ processes take turns for every message. The memory is a portion larger than the 
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -72,8 +71,7 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
         incoming += _wakeup.new_descriptors(terms.wakeup, 2)
         return incoming, copies(incoming)
     except BaseException:
-        for each in incoming:
-            os.close(each)
+        close_all(incoming)
         raise
 
 

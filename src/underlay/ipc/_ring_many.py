@@ -18,6 +18,7 @@ from typing import Final
 
 from . import _life, _memory, _ring, _robust
 from ._contract import MAX_MESSAGE_BYTES, WAKEUPS, Kind, Message, Outgoing, Terms
+from ._end import close_all
 from ._memory_channel import MemoryChannel
 from ._processes import start_of
 from ._ring import BASE, HEAD, READER_WAITS, TAIL, Mapped, RingIncoming, check, ring_bytes
@@ -50,8 +51,7 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
         _robust.create(_memory.address_of(memory) + _MUTEX)
         memory.close()
     except BaseException:
-        for each in (*incoming, *outgoing):
-            os.close(each)
+        close_all((*incoming, *outgoing))
         raise
     return incoming, outgoing
 

@@ -67,8 +67,7 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
         ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         made += [each.detach() for each in ends]
     except BaseException:
-        for each in made:
-            os.close(each)
+        close_all(made)
         raise
     return (made[0], made[4], made[1]), (made[2], made[5], made[3])
 

@@ -14,13 +14,12 @@ memory before it is first written. Slots may come back in any order.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from typing import Final
 
 from . import _memory, _ring, _wakeup
 from ._contract import MAX_MESSAGE_BYTES, WAKEUPS, Incoming, Kind, Message, Outgoing, Terms
-from ._end import copies
+from ._end import close_all, copies
 from ._memory import PAGE_BYTES
 from ._patience import patience_for
 from ._ring import HEAD, READER_WAITS, ROOM_WAITS, TAIL, Mapped, order_writes
@@ -74,8 +73,7 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
         incoming += _wakeup.new_descriptors(terms.wakeup, 2)
         return incoming, copies(incoming)
     except BaseException:
-        for each in incoming:
-            os.close(each)
+        close_all(incoming)
         raise
 
 

@@ -47,8 +47,7 @@ def make(terms: Terms) -> tuple[tuple[int, ...], tuple[int, ...]]:
         made.append(make_bell())
         made += copies(made)
     except BaseException:
-        for each in made:
-            os.close(each)
+        close_all(made)
         _sysv_queue.remove(queue)
         raise
     return tuple(made[:3]), tuple(made[3:])

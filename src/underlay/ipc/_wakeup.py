@@ -31,6 +31,7 @@ from collections.abc import Callable
 from typing import Final
 
 from . import _futex
+from ._end import close_all
 from ._libc import X86_64, failure, function
 
 ORDERED: Final = X86_64
@@ -212,8 +213,7 @@ def new_descriptors(wakeup: str, how_many: int) -> tuple[int, ...]:
         for _ in range(descriptors_for(wakeup, how_many)):
             made.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
     except OSError:
-        for each in made:
-            os.close(each)
+        close_all(made)
         raise
     return tuple(made)
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from .._sparkline import sparkline
 from ._usage import Usage
-from ._view import process_rows, short, whole
+from ._view import pressure, process_rows, short, whole
 from ._watch import Reading
 
 __all__ = ["History"]
@@ -32,10 +32,6 @@ class _Line:
     top: float | None = None
 
 
-def _pressure(name: str) -> Callable[[Usage], float | None]:
-    return lambda usage: None if usage.pressure_percent is None else usage.pressure_percent.get(name)
-
-
 _LINES: Final[tuple[_Line, ...]] = (
     _Line("user            %", lambda u: u.cpu.user, whole, 100),
     _Line("system          %", lambda u: u.cpu.system, whole, 100),
@@ -43,9 +39,9 @@ _LINES: Final[tuple[_Line, ...]] = (
     _Line("stolen          %", lambda u: u.cpu.steal, whole, 100),
     _Line("runnable threads", lambda u: u.running, whole),
     _Line("blocked threads", lambda u: u.blocked, whole),
-    _Line("pressure cpu    %", _pressure("cpu_some"), whole, 100),
-    _Line("pressure memory %", _pressure("memory_some"), whole, 100),
-    _Line("pressure io     %", _pressure("io_some"), whole, 100),
+    _Line("pressure cpu    %", lambda u: pressure(u, "cpu_some"), whole, 100),
+    _Line("pressure memory %", lambda u: pressure(u, "memory_some"), whole, 100),
+    _Line("pressure io     %", lambda u: pressure(u, "io_some"), whole, 100),
     _Line("memory taken    %", lambda u: 100 - 100 * u.memory_available_bytes / u.memory_total_bytes, whole, 100),
     _Line("swap in, out  B/s", lambda u: u.swapped_in_bytes_per_s + u.swapped_out_bytes_per_s, short),
     _Line("disk in       B/s", lambda u: u.paged_in_bytes_per_s, short),

@@ -65,7 +65,15 @@ class ProcessUsage:
 
 
 def read_processes(pids: Iterable[int] | None = None, *, io: bool = True, proc: Path = _PROC) -> list[ProcessSample]:
-    """Read the processes with these numbers, or all; those that ended meanwhile are left out."""
+    """Read the processes with these numbers, or all; those that ended meanwhile are left out.
+
+    ``io=False`` leaves out what came from and went to disks, a file more for each. ``OSError`` where /proc is none and
+    all are asked for.
+
+    >>> import os
+    >>> [each.pid for each in read_processes([os.getpid()])] == [os.getpid()]
+    True
+    """
     if pids is None:
         pids = (int(name) for name in os.listdir(proc) if name.isdecimal())
     return [found for pid in pids if (found := _read(proc / str(pid), pid, io)) is not None]
@@ -117,7 +125,10 @@ def _io(folder: Path) -> tuple[int | None, int | None]:
 def process_usage(
     before: Iterable[ProcessSample], now: Iterable[ProcessSample], elapsed_s: float
 ) -> list[ProcessUsage]:
-    """Tell what each process used between two readings, the busiest first; one that began meanwhile, since then."""
+    """Tell what each process used between two readings, the busiest first; one that began meanwhile, since then.
+
+    ``elapsed_s`` is the time between the two, more than 0.
+    """
     earlier = {(each.pid, each.started_ticks): each for each in before}
     found = []
     for each in now:
@@ -140,6 +151,10 @@ def process_usage(
                 _rate(each.written_bytes, was.written_bytes if was else 0, elapsed_s),
             )
         )
+    return _busiest_first(found)
+
+
+def _busiest_first(found: Iterable[ProcessUsage]) -> list[ProcessUsage]:
     return sorted(found, key=lambda each: (-each.cpu_percent, -each.resident_bytes, each.pid))
 
 
@@ -153,7 +168,7 @@ def since_start(samples: Iterable[ProcessSample], uptime_s: float) -> list[Proce
     for each in samples:
         age_s = max(uptime_s - each.started_ticks / _TICKS_PER_S, 1 / _TICKS_PER_S)
         found += process_usage([], [each], age_s)
-    return sorted(found, key=lambda each: (-each.cpu_percent, -each.resident_bytes, each.pid))
+    return _busiest_first(found)
 
 
 def now_s() -> float:

@@ -13,7 +13,19 @@ from ._processes import ProcessUsage
 from ._usage import Usage
 from ._watch import Period, Reading
 
-__all__ = ["COLUMNS", "SCHEMA", "WIDE_COLUMNS", "Column", "as_json", "heads", "process_rows", "row", "short"]
+__all__ = [
+    "COLUMNS",
+    "SCHEMA",
+    "WIDE_COLUMNS",
+    "Column",
+    "as_json",
+    "heads",
+    "pressure",
+    "process_rows",
+    "row",
+    "short",
+    "whole",
+]
 
 SCHEMA: Final = "underlay.stat/1"
 
@@ -57,12 +69,13 @@ class Column:
     write: Callable[[float | None], str]
 
 
-def _pressure(usage: Usage, name: str) -> float | None:
+def pressure(usage: Usage, name: str) -> float | None:
+    """Give the percentage of one kind of pressure; None where this kernel has none."""
     return None if usage.pressure_percent is None else usage.pressure_percent.get(name)
 
 
 def _greatest_pressure(usage: Usage) -> float | None:
-    shares = [share for name in ("cpu_some", "memory_some", "io_some") if (share := _pressure(usage, name)) is not None]
+    shares = [share for name in ("cpu_some", "memory_some", "io_some") if (share := pressure(usage, name)) is not None]
     return max(shares, default=None)
 
 
@@ -125,9 +138,9 @@ WIDE_COLUMNS: Final = (
     Column("sockets", "tcp", 5, lambda u: u.tcp_sockets, short),
     Column("sockets", "tw", 5, lambda u: u.tcp_time_wait, short),
     Column("sockets", "udp", 5, lambda u: u.udp_sockets, short),
-    Column("pressure %", "cpu", 4, lambda u: _pressure(u, "cpu_some"), whole),
-    Column("pressure %", "mem", 4, lambda u: _pressure(u, "memory_some"), whole),
-    Column("pressure %", "io", 4, lambda u: _pressure(u, "io_some"), whole),
+    Column("pressure %", "cpu", 4, lambda u: pressure(u, "cpu_some"), whole),
+    Column("pressure %", "mem", 4, lambda u: pressure(u, "memory_some"), whole),
+    Column("pressure %", "io", 4, lambda u: pressure(u, "io_some"), whole),
 )
 """All of them."""
 

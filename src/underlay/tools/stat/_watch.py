@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from ...errors import UnderlayError, UsageError
 from ._processes import ProcessSample, ProcessUsage, now_s, process_usage, read_processes, since_start
@@ -18,8 +19,10 @@ from ._usage import Usage, between, since_boot
 
 __all__ = ["Period", "Reading", "Watch"]
 
-_LEAST_INTERVAL_S = 0.01
-_MOST_INTERVAL_S = 1e6
+# Processors' time is told in ticks of 10 ms (_SC_CLK_TCK, proc_stat(5)): more often there is nothing new to tell.
+_LEAST_INTERVAL_S: Final = 0.01
+# Eleven days: whoever asks for more has made a mistake.
+_MOST_INTERVAL_S: Final = 1e6
 
 
 class Period(enum.StrEnum):
@@ -122,5 +125,4 @@ class Watch:
             raise UnderlayError(
                 f"/proc does not tell what this machine does: {error}", remedy="is it mounted, and is this Linux?"
             ) from error
-        pids = None if self._top else self._pids
-        return _Moment(sample, read_processes(pids) if self._top or self._pids else [])
+        return _Moment(sample, read_processes(None if self._top else self._pids))

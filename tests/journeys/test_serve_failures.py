@@ -214,6 +214,7 @@ def wsgi(environ, start_response): ...
         (["app:main", "--port", "1"], "serve has no use for --port 1; what is the program's own comes after --"),
         (["--io", "epol", "app:main"], "there is no I/O model 'epol'; did you mean 'epoll'?"),
         (["--io", "signal", "app:main"], "the model signal has the kernel signal one process per listening socket"),
+        (["--executor", "", "app:main"], "--executor needs a kind; an example: --executor process,max_workers=4"),
         (["--executor", "proces", "app:main"], "there is no kind of executor 'proces'; did you mean 'process'?"),
         (
             ["--watch-threshold", "1s", "app:main"],

@@ -39,7 +39,7 @@ from ._site.sitecustomize import (
     WATCH_VARIABLE,
 )
 
-__all__ = ["check_module", "configure", "environment", "main", "watch_variable"]
+__all__ = ["check_executor", "check_module", "configure", "environment", "main", "watch_variable"]
 
 # The directory that holds nothing but our sitecustomize.
 _SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_site")
@@ -161,9 +161,8 @@ def main(args: argparse.Namespace) -> int:
         _check_capture(args.capture, args.net)
         env[CAPTURE_VARIABLE] = args.capture
     env.update(watch_variable(args.watch, args.watch_threshold))
+    check_executor(args.executor)
     if args.executor is not None:
-        if not args.executor:
-            raise UsageError("--executor needs a kind", remedy="an example: --executor process,max_workers=4")
         env[EXECUTOR_VARIABLE] = args.executor
     _become(_program_arguments(args.program), env)
 
@@ -181,6 +180,12 @@ def watch_variable(watch: str | None, threshold: str | None) -> dict[str, str]:
     from ._watch_words import variable_for
 
     return {WATCH_VARIABLE: variable_for(watch, _THRESHOLD if threshold is None else threshold)}
+
+
+def check_executor(words: str | None) -> None:
+    """Raise ``UsageError`` for an `--executor` that says nothing; what it says is checked where it is installed."""
+    if words == "":
+        raise UsageError("--executor needs a kind", remedy="an example: --executor process,max_workers=4")
 
 
 def _check_capture(file: str, net: str | None) -> None:

@@ -15,7 +15,7 @@ from typing import cast
 
 from ..errors import UsageError, nearest
 from ..loop import chosen_by_auto, resolve
-from ..loop._run import check_module, environment, watch_variable
+from ..loop._run import check_executor, check_module, environment, watch_variable
 from ..workers._serve import SHARES, WORDS, Group, Options, Policy, Program, Status, as_json, as_table, parse, request
 
 __all__ = ["configure", "main"]
@@ -160,6 +160,7 @@ def _serve(program: Program, args: argparse.Namespace) -> int:
     count = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
     if not 1 <= count <= _MOST_WORKERS:
         raise UsageError(f"--workers is {count}", remedy=f"say a number from 1 to {_MOST_WORKERS}")
+    check_executor(args.executor)
     if sys.flags.ignore_environment and (args.io or args.watch):
         raise UsageError(
             "python's -I and -E keep underlay from putting a model beneath a program", remedy="leave it out"
@@ -182,8 +183,6 @@ def _serve(program: Program, args: argparse.Namespace) -> int:
         executor=args.executor or "",
         policy=policy,
     )
-    if args.executor == "":
-        raise UsageError("--executor needs a kind", remedy="an example: --executor process,max_workers=4")
     watch = watch_variable(args.watch, args.watch_threshold)
     # To be watched, a loop need not be one of ours.
     model = args.io or ("asyncio" if watch else None)

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from ..errors import plural
 from ._capture import CAPTURE_BYTES
 from ._faults import Drawn, FaultLog
 from ._folder import KEPT_FOLDERS, Recording, place_for, remove_oldest, writable
@@ -255,10 +256,10 @@ class _Telling:
         more = len(needed) - _MOST_TOLD
         named = "; ".join(needed[:_MOST_TOLD]) + (f"; and {more} more" if more > 0 else "")
         what = f"{len(needed)} needed: {named}" if needed else "none needed: it fails without any"
-        runs = f"found in {shrunk.runs} run{'' if shrunk.runs == 1 else 's'}"
+        runs = f"found in {plural(shrunk.runs, 'run')}"
         if not shrunk.is_minimal:
             runs += ", the most that are made; fewer may do"
-        return f"{len(drawn)} fault{'' if len(drawn) == 1 else 's'}, {what} ({runs})"
+        return f"{plural(len(drawn), 'fault')}, {what} ({runs})"
 
     def _not_repeated(self) -> str:
         assert self.found is not None

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
+from ...errors import plural
+
 __all__ = ["Row", "Status", "as_json", "as_table"]
 
 SCHEMA = "underlay.serve/1"
@@ -73,11 +75,10 @@ def as_table(status: Status) -> str:
     """
     places = ", ".join(status["listening"]) or "nowhere yet"
     by_thread = status["by"] == "thread"
-    plural = "" if status["wanted"] == 1 else "s"
     lines = [
         _cut(f"{status['program']} at {places}"),
         _cut(
-            f"{status['wanted']} worker{plural} wanted, by {status['by']}, share {status['share']}; "
+            f"{plural(status['wanted'], 'worker')} wanted, by {status['by']}, share {status['share']}; "
             f"supervisor {status['pid']}; crashes: {status['crashes']}"
         ),
     ]

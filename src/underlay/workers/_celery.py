@@ -258,10 +258,10 @@ def make(
     if key_file is not None or queue is not None:
         raise UsageError("key_file= and queue= are for the workers of an app=", remedy="leave them out")
     folder = None
-    if broker is not None:
-        _require_url(broker)
     if broker is None:
         folder = Path(tempfile.mkdtemp(prefix="underlay-celery-"))  # mode 0700
+    else:
+        _require_url(broker)
     queue = f"underlay.{uuid.uuid4().hex}"
     key = secrets.token_bytes(32)
     words: dict[str, object] = {

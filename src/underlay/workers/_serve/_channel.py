@@ -70,7 +70,6 @@ class Reply(TypedDict, total=False):
     outcome: str  # bound: your socket was bound; kept: here is one; again: bind to `address`; error
     address: object
     errno: int
-    words: str
     is_kept: bool
     is_new: bool  # this traceback has not been shown
 

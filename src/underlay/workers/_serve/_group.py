@@ -265,7 +265,7 @@ class Group:
     def _answer_worker(self, number: int, child: Child, call: Call, descriptors: list[int]) -> None:
         match call["say"]:
             case "bind" if not descriptors:  # the kernel found no number for it in this process: recvmsg(2), MSG_CTRUNC
-                send(child.calls, Reply(outcome="error", errno=errno.EMFILE, words=os.strerror(errno.EMFILE)))
+                send(child.calls, Reply(outcome="error", errno=errno.EMFILE))
             case "bind":
                 reply, lent = self._listeners.bind(call, descriptors.pop())
                 self._places = self._listeners.places()

@@ -46,7 +46,7 @@ class Listeners:
             theirs = socket.socket(fileno=descriptor)
         except OSError as error:  # it is no socket
             os.close(descriptor)
-            return Reply(outcome="error", errno=error.errno or errno.ENOTSOCK, words=os.strerror(errno.ENOTSOCK)), None
+            return Reply(outcome="error", errno=error.errno or errno.ENOTSOCK), None
         key = _key(call)
         if key in self._kept:
             theirs.close()
@@ -60,7 +60,7 @@ class Listeners:
         except (OSError, OverflowError) as error:
             theirs.close()
             number = (error.errno if isinstance(error, OSError) else None) or errno.EINVAL
-            return Reply(outcome="error", errno=number, words=os.strerror(number)), None
+            return Reply(outcome="error", errno=number), None
         if isinstance(address, str):
             self._remember_path(address)
         if self._share == "reuse_port" and not isinstance(address, str):

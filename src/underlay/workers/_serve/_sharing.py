@@ -124,7 +124,7 @@ class Sharing:
         match reply["outcome"]:
             case "error":
                 self._refused = address
-                self.refusal = OSError(reply["errno"], reply["words"])
+                self.refusal = OSError(reply["errno"], os.strerror(reply["errno"]))
                 raise self.refusal
             case "again":
                 place = reply["address"]

@@ -424,6 +424,6 @@ def _place(place: object) -> str:
     if isinstance(place, (tuple, list)) and len(place) > 1:
         host = f"[{place[0]}]" if ":" in str(place[0]) else place[0]
         return f"{host}:{place[1]}"
-    return (
-        os.fsdecode(place) if isinstance(place, bytes) else str(place).replace("\0", "@")
-    )  # unix(7): an abstract name
+    if isinstance(place, bytes):
+        return os.fsdecode(place)
+    return str(place).replace("\0", "@")  # an abstract name, as ss(8) writes it: unix(7)

@@ -9,7 +9,8 @@ import pytest
 from underlay.errors import UsageError
 from underlay.tools.capture import CompiledFilter, compile_filter
 from underlay.tools.capture import _filter as module
-from underlay.tools.capture._filter import LINUX_SLL, Instruction, kernel_program
+from underlay.tools.capture._filter import Instruction, kernel_program
+from underlay.tools.capture._link_types import LINUX_SLL
 from underlay.wire import ETHERTYPE_IPV4, PROTOCOL_TCP, PROTOCOL_UDP, build_ethernet, build_ipv4
 
 from ._programs import run_in_kernel

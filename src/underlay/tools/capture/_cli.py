@@ -21,6 +21,7 @@ from ...errors import UnderlayError, UsageError
 from ...trace import CaptureFormatError
 from .._privileges import give_up_root
 from ._interfaces import interfaces
+from ._link_types import ETHERNET, RAW_IP
 from ._live import MOST_RING_BYTES, RING_BYTES, SNAP_BYTES, Live, LiveStatistics
 from ._output import Names, Output, Stopped, Written, say
 from ._read import read_packets
@@ -130,7 +131,7 @@ def _same(one: str, other: str) -> bool:
 def _list() -> int:
     rows = [("name", "state", "link", "number")]
     for each in interfaces():
-        link = {1: "Ethernet", 101: "IP"}.get(each.link_type, "cooked")
+        link = {ETHERNET: "Ethernet", RAW_IP: "IP"}.get(each.link_type, "cooked")
         rows.append((each.name, "up" if each.is_up else "down", link, str(each.index)))
     rows.append(("any", "up", "cooked", "-"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -31,6 +31,7 @@ from ...wire import (
     parse_udp,
 )
 from . import _protocol_words as words
+from ._link_types import ETHERNET, LINUX_SLL, RAW_IP, SLL_BYTES
 
 __all__ = ["Decoded", "decode"]
 
@@ -55,10 +56,8 @@ class Decoded(NamedTuple):
 
 
 # www.tcpdump.org/linktypes.html. 12 and 14 are what BSDs and old files have for raw IP.
-_ETHERNET: Final = 1
-_RAW: Final = frozenset((12, 14, 101))
+_RAW: Final = frozenset((12, 14, RAW_IP))
 _NULL: Final = (0, 108)  # BSD loopback: the family in the order of that host, or of the network
-_SLL: Final = 113
 _SLL2: Final = 276
 _IPV4: Final = 228
 _IPV6: Final = 229
@@ -89,14 +88,14 @@ def decode(link_type: int, data: bytes, size_bytes: int) -> Decoded:
     # or, of slices, simply shorter.
     end = max(size_bytes, len(data))
     try:
-        if link_type == _ETHERNET:
+        if link_type == ETHERNET:
             return _ethernet(data, end)
         if link_type in _RAW:
             return _ip(data, 0, end)
         if link_type == _SLL2:
             return _typed(data, _U16.unpack_from(data)[0], 20, end, data[12 : 12 + min(data[11], 8)])
-        if link_type == _SLL:
-            return _typed(data, _U16.unpack_from(data, 14)[0], 16, end, data[6:12])
+        if link_type == LINUX_SLL:
+            return _typed(data, _U16.unpack_from(data, 14)[0], SLL_BYTES, end, data[6:12])
         if link_type == _IPV4:
             return _ipv4(data, 0, end)
         if link_type == _IPV6:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ...errors import UsageError
+from ._link_types import LINUX_SLL, RAW_IP, SLL_BYTES
 
 __all__ = ["CompiledFilter", "Instruction", "compile_filter", "kernel_program"]
 
@@ -41,20 +42,13 @@ _ABS, _IND, _MSH = 0x20, 0x40, 0xA0
 _OUTGOING: Final = 4  # linux/if_packet.h, PACKET_OUTGOING
 _JUMP_REACH: Final = 255
 
-LINUX_SLL: Final = 113
-SLL_BYTES: Final = 16
-"""The header before a packet whose link header is left out; www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL.html.
-
-Its second version has the interface's number too, which another machine knows nothing of, as tcpdump warns about each
-such file. A pcapng file has the interface's name instead.
-"""
-# Where its fields are, that the kernel knows as well; libpcap rewrites the same (fix_offset() of pcap-linux.c).
+# Where LINUX_SLL has fields that the kernel knows as well; libpcap rewrites the same (fix_offset() of pcap-linux.c).
 _SLL_FIELDS: Final = {0: _BESIDE_TYPE, 14: _BESIDE_PROTOCOL}
 
 
 # libpcap's functions take this system's DLT numbers, which differ from those in files where systems once differed:
 # pcap/dlt.h has DLT_RAW as 12 on Linux.
-_DLT: Final = {101: 12}
+_DLT: Final = {RAW_IP: 12}
 
 
 class Instruction(NamedTuple):

@@ -14,13 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...errors import UsageError, nearest
-from ._filter import LINUX_SLL
+from ._link_types import ETHERNET, LINUX_SLL, RAW_IP
 
-__all__ = ["ETHERNET", "RAW_IP", "Interface", "Source", "choose", "interfaces"]
-
-ETHERNET: Final = 1
-RAW_IP: Final = 101
-"""www.tcpdump.org/linktypes.html"""
+__all__ = ["Interface", "Source", "choose", "interfaces"]
 
 # linux/sockios.h, linux/if.h
 _SIOCGIFFLAGS: Final = 0x8913

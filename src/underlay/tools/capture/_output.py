@@ -19,6 +19,7 @@ from typing import Final
 
 from ...errors import UnderlayError, UsageError
 from ...trace import PacketFile
+from ._link_types import ETHERNET
 from ._packet import SCHEMA, Describer
 
 __all__ = ["Names", "Output", "Stopped", "say"]
@@ -137,7 +138,7 @@ class Output:
             return None
         if not self._interfaces and not self._file.unwritten_packets:
             # A file without an interface is whole, but tools ask what it would have held.
-            self._interfaces[("any", 1)] = self._file.add_interface("any", 1, self._filter_text)
+            self._interfaces[("any", ETHERNET)] = self._file.add_interface("any", ETHERNET, self._filter_text)
         counts = {min(self._interfaces.values()): (received, dropped)} if self._interfaces else {}
         with contextlib.suppress(OSError):  # it is full, which was told
             self._file.close(counts)

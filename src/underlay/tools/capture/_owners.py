@@ -15,9 +15,10 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from ...errors import UnderlayError, UsageError
+from ...wire import PROTOCOL_TCP, PROTOCOL_UDP
 from .._printable import masked
 from . import _owner_process as answers
-from ._filter import LINUX_SLL
+from ._link_types import ETHERNET, LINUX_SLL
 from ._ring import CapturedPacket
 
 __all__ = ["Flow", "Flows", "Owner", "flow_key", "must_be_near"]
@@ -28,8 +29,7 @@ MOST_FLOWS: Final = 65_536
 # Starting an interpreter takes 50 ms; on a busy machine more.
 _START_S: Final = 10.0
 _END_S: Final = 1.0
-_ETHERNET: Final = 1
-_TRANSPORTS: Final = frozenset((6, 17))
+_TRANSPORTS: Final = frozenset((PROTOCOL_TCP, PROTOCOL_UDP))
 _TAGS: Final = frozenset((b"\x81\x00", b"\x88\xa8"))
 _LINK_LOCAL: Final = b"\xfe\x80"
 
@@ -92,7 +92,7 @@ def flow_key(link_type: int, data: bytes) -> bytes | None:
 
     A fragment has ports only if it is the first, and is left out like all that is rare: extension headers of IPv6.
     """
-    if link_type == _ETHERNET:
+    if link_type == ETHERNET:
         # Nearly always: IPv4 without options and no fragment.
         if data[12:15] == b"\x08\x00\x45" and len(data) >= 38 and data[23] in _TRANSPORTS:
             return None if data[20] & 0x3F or data[21] else data[23:24] + data[26:38]

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from ...errors import UsageError
 from ...trace import CaptureReader, ReadPacket
 from ._filter import CompiledFilter, compile_filter
+from ._link_types import ETHERNET
 from ._live import SNAP_BYTES
 
 __all__ = ["read_packets"]
@@ -28,7 +29,7 @@ def read_packets(file: BinaryIO, text: str = "") -> Iterator[ReadPacket]:
     """
     filters: dict[int, CompiledFilter] = {}
     if text:
-        compile_filter(text, 1, SNAP_BYTES)  # that it is wrong is told also where there is no packet
+        compile_filter(text, ETHERNET, SNAP_BYTES)  # that it is wrong is told also where there is no packet
     for packet in CaptureReader(file):
         if text:
             link_type = packet.interface.link_type

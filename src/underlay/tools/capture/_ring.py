@@ -30,7 +30,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ...errors import UsageError
-from ._filter import SLL_BYTES, Instruction
+from ._filter import Instruction
+from ._link_types import SLL_BYTES
 
 __all__ = ["BLOCK_BYTES", "RETIRE_MS", "CapturedPacket", "PacketRing", "RingStatistics"]
 

@@ -207,7 +207,7 @@ def _note_words(notes: Notes) -> tuple[str, ...]:
     bits = notes.bits
     words = _words_of_bits.get(bits)
     if words is None:
-        words = tuple(name for bit, name in NOTE_NAMES.items() if bits & bit)
+        words = notes.names
         if len(_words_of_bits) < _MOST_NAMES:
             _words_of_bits[bits] = words
     if bits & Note.DUPLICATE_ACK:

@@ -16,6 +16,7 @@ from ._terms import MOST_CAPACITY, ChannelStatistics, Kind, Terms
 __all__ = [
     "MAX_MESSAGE_BYTES",
     "MOST_CAPACITY",
+    "WAKEUPS",
     "ChannelStatistics",
     "Incoming",
     "Kind",

@@ -27,6 +27,16 @@ def number_of(said: object) -> int:
     return said
 
 
+def access_of(descriptor: int) -> int:
+    """What it was opened for: O_RDONLY, O_WRONLY or O_RDWR. Raises ``OSError`` where there is none."""
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+
+
+def path_of(descriptor: int) -> str:
+    """Where a file lies, or lay until it was removed: proc_pid_fd(5). Raises ``OSError``, without /proc for one."""
+    return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
+
+
 def check_number(descriptors: Sequence[int], wanted: int) -> None:
     """So many descriptors are wanted."""
     if len(descriptors) != wanted:
@@ -37,7 +47,7 @@ def check_pipe(descriptor: int, writes: bool) -> None:
     """It is one end of a pipe or a FIFO, and never waits."""
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         raise _is_not(descriptor, "a pipe")
-    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != (os.O_WRONLY if writes else os.O_RDONLY):
+    if access_of(descriptor) != (os.O_WRONLY if writes else os.O_RDONLY):
         raise _is_not(descriptor, f"the end of a pipe that is {'written' if writes else 'read'}")
     check_never_waits(descriptor)
 
@@ -72,7 +82,7 @@ def check_memory(descriptor: int, size_bytes: int) -> None:
         seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     if not seals & fcntl.F_SEAL_SHRINK:
         raise _is_not(descriptor, "shared memory whose size is sealed")
-    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+    if access_of(descriptor) != os.O_RDWR:
         raise _is_not(descriptor, "shared memory that can be written")
     if (found_bytes := os.fstat(descriptor).st_size) != size_bytes:
         raise ValueError(f"descriptor {descriptor} is memory of {found_bytes:,} bytes, and not of {size_bytes:,}")

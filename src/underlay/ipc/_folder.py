@@ -82,6 +82,14 @@ def folder() -> str:
     return parts[-1]
 
 
+def folder_beside(name: str) -> str:
+    """The path of a folder beside that of names, for what else is this user's alone; it is made where it is missing."""
+    where = os.path.join(os.path.dirname(folder()), name)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(where, 0o700)
+    return where
+
+
 def _check(path: str, remedy: str) -> None:
     try:
         found = os.lstat(path)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import secrets
 import select
@@ -73,7 +72,7 @@ def check(terms: Terms, descriptors: tuple[int, ...], writes: bool) -> None:
             f"descriptor {descriptor} is a message queue for messages of {attributes.mq_msgsize:,} bytes, "
             f"and not of {terms.max_message_bytes:,}"
         )
-    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != (os.O_WRONLY if writes else os.O_RDONLY):
+    if _descriptors.access_of(descriptor) != (os.O_WRONLY if writes else os.O_RDONLY):
         raise ValueError(f"descriptor {descriptor} is not the {'sending' if writes else 'receiving'} end of a queue")
     _descriptors.check_never_waits(descriptor)
 

@@ -24,6 +24,7 @@ from typing import Final
 
 from ..errors import UsageError
 from . import _folder
+from ._descriptors import access_of, path_of
 from ._errors import NameTaken
 from ._folder_lock import locked
 from ._memory import PAGE_BYTES
@@ -42,20 +43,13 @@ class Taken:
     left: bytes
 
 
-def _folder_of_locks() -> str:
-    where = os.path.join(os.path.dirname(_folder.folder()), _FOLDER)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(where, 0o700)
-    return where
-
-
 @contextlib.contextmanager
 def taken(name: str) -> Iterator[Taken]:
     """The page of a name, found or made; whoever comes besides waits until it is filled.
 
     Raises ``UsageError`` for a name that cannot be, `NameTaken` where something else lies there, `FolderLocked`.
     """
-    where = _folder_of_locks()
+    where = _folder.folder_beside(_FOLDER)
     _folder.check_name(name, "lock")
     if len(name) > _MOST_CHARACTERS:
         raise UsageError(f"the name {name[:80]!r}… is too long", remedy=f"take one of {_MOST_CHARACTERS} at most")
@@ -87,10 +81,10 @@ def _find(path: str) -> Taken:
     except FileNotFoundError:
         return Taken(-1, True, b"")
     except OSError as error:
-        raise NameTaken(f"{path} is nothing of ours ({error.strerror})", remedy="move that file away") from None
+        raise _not_ours(path, f" ({error.strerror})") from None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NameTaken(f"{path} is nothing of ours", remedy="move that file away")
+            raise _not_ours(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -103,15 +97,19 @@ def _find(path: str) -> Taken:
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, ValueError):
-            raise NameTaken(f"{path} is nothing of ours ({error})", remedy="move that file away") from None
+            raise _not_ours(path, f" ({error})") from None
         raise
     os.close(descriptor)
     return Taken(-1, True, left)
 
 
+def _not_ours(path: str, why: str = "") -> NameTaken:
+    return NameTaken(f"{path} is nothing of ours{why}", remedy="move that file away")
+
+
 def pages() -> list[tuple[str, bytes, bool]]:
     """The names there are, in their order, the page of each, and whether a process has it. Raises `FolderLocked`."""
-    where = _folder_of_locks()
+    where = _folder.folder_beside(_FOLDER)
     found = []
     # With the lock nobody takes a page or gives it up: so a moment's lock on one is met by nobody.
     with locked(where):
@@ -140,14 +138,10 @@ def name_of(descriptor: int) -> str | None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return None
     try:
-        folder, name = os.path.split(_path_of(descriptor))
+        folder, name = os.path.split(path_of(descriptor))
     except OSError:  # without /proc, which locks that have no name can do without
         return None
     return name if os.path.basename(folder) == _FOLDER else None
-
-
-def _path_of(descriptor: int) -> str:
-    return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
 
 
 def check(descriptor: int) -> None:
@@ -155,7 +149,7 @@ def check(descriptor: int) -> None:
     found = os.fstat(descriptor)
     if name_of(descriptor) is None or found.st_size != PAGE_BYTES or found.st_uid != os.geteuid():
         raise ValueError(f"descriptor {descriptor} is no page of a lock")
-    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+    if access_of(descriptor) != os.O_RDWR:
         raise ValueError(f"descriptor {descriptor} is a page of a lock that cannot be written")
 
 
@@ -169,7 +163,7 @@ def give_up(descriptor: int, *, keep: bool) -> None:
 
     Where the folder is locked for too long, or no descriptor is left, the file stays, and is as good as gone.
     """
-    path = _path_of(descriptor)
+    path = path_of(descriptor)
     try:
         with contextlib.suppress(OSError), locked(os.path.dirname(path)):
             again = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)

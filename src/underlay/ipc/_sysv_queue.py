@@ -27,6 +27,7 @@ from typing import Final
 from ..errors import UsageError
 from . import _folder, _folder_lock, _libc
 from ._contract import Terms
+from ._descriptors import path_of
 from ._errors import NameTaken, NoSuchName
 from ._page import Page
 
@@ -135,16 +136,9 @@ def refusal(call: str) -> OSError:
 # --- pages, and what is left of the dead ---
 
 
-def _folder_of_pages() -> str:
-    where = os.path.join(os.path.dirname(_folder.folder()), _PAGES)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(where, 0o700)
-    return where
-
-
 def make_page(queue: int) -> int:
     """The descriptor of a new queue's page, locked."""
-    where = _folder_of_pages()
+    where = _folder.folder_beside(_PAGES)
     with _folder_lock.locked(where):
         _sweep(where)
         path = os.path.join(where, str(queue))
@@ -170,7 +164,7 @@ def check_page(page: int) -> None:
     found = os.fstat(page)
     if stat.S_ISREG(found.st_mode) and found.st_size == mmap.PAGESIZE and found.st_uid == os.geteuid():
         queue = int.from_bytes(os.pread(page, _WORD_BYTES, QUEUE), sys.byteorder)
-        path = os.readlink(f"/proc/self/fd/{page}").removesuffix(" (deleted)")
+        path = path_of(page)
         if os.path.basename(path) == str(queue) and os.path.basename(os.path.dirname(path)) == _PAGES:
             return
     raise ValueError(f"descriptor {page} is no page of a System V message queue")
@@ -251,6 +245,6 @@ class Hold:
         else:
             remove(self.queue)
             with contextlib.suppress(OSError):
-                os.unlink(os.path.join(_folder_of_pages(), str(self.queue)))
+                os.unlink(os.path.join(_folder.folder_beside(_PAGES), str(self.queue)))
         finally:
             os.close(again)

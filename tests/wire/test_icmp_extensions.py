@@ -74,3 +74,12 @@ def test_nothing_but_a_wire_error_comes_of_noise(noise: bytes) -> None:
                 assert len(extension.labels) <= len(extension.payload) // 4
         except WireError:
             pass
+
+
+@pytest.mark.parametrize(
+    "extension", [IcmpExtension(256, 1, b""), IcmpExtension(1, -1, b""), IcmpExtension(1, 1, bytes(0xFFFF - 3))]
+)
+def test_an_object_that_no_header_can_tell_of_is_not_built(extension: IcmpExtension) -> None:
+    with pytest.raises(WireError) as caught:
+        build_icmp_extensions([extension])
+    assert caught.value.key == "icmp_extension.object"

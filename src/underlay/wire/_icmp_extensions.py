@@ -21,16 +21,20 @@ _OBJECT: Final = struct.Struct("!HBB")
 
 
 class MplsLabel(NamedTuple):
-    """One entry of a label stack (RFC 3032 §2.1)."""
+    """One entry of a label stack, 4 bytes (RFC 3032 §2.1)."""
 
     label: int
+    """20 bits."""
     traffic_class: int
+    """3 bits; RFC 3032 calls them experimental, RFC 5462 gave them this name."""
     is_bottom: bool
+    """Whether it is the innermost of its stack."""
     ttl: int
+    """Hops that are left, 0 to 255."""
 
 
 class IcmpExtension(NamedTuple):
-    """One object: its class, its type within that class, and its bytes."""
+    """One object: its class, its type within that class, and its bytes without the header of 4 (RFC 4884 §8)."""
 
     object_class: int
     object_type: int
@@ -53,7 +57,8 @@ def parse_icmp_extensions(
 ) -> tuple[IcmpExtension, ...]:
     """Read the extension structure in ``data[start:end]``: its header, and every object behind it.
 
-    A checksum of zero says that none was made (RFC 4884 §7).
+    A checksum of zero says that none was made (RFC 4884 §7). `WireError` where the structure is cut off, of another
+    version, or damaged: its sum is wrong, or an object is longer than what is left.
 
     >>> parse_icmp_extensions(build_icmp_extensions([IcmpExtension(1, 1, bytes.fromhex("05dc1140"))]))[0].labels
     (MplsLabel(label=24001, traffic_class=0, is_bottom=True, ttl=64),)
@@ -79,10 +84,16 @@ def parse_icmp_extensions(
 
 
 def build_icmp_extensions(objects: list[IcmpExtension]) -> bytes:
-    """Build the structure with its checksum."""
-    body = b"".join(
-        _OBJECT.pack(_OBJECT.size + len(each.payload), each.object_class, each.object_type) + each.payload
-        for each in objects
-    )
+    """Build the structure with its checksum: a header of 4 bytes, then each object with one of 4 (RFC 4884 §7, §8).
+
+    `WireError` for an object whose class, type or length has no room in its header.
+    """
+    try:
+        body = b"".join(
+            _OBJECT.pack(_OBJECT.size + len(each.payload), each.object_class, each.object_type) + each.payload
+            for each in objects
+        )
+    except struct.error as error:
+        raise WireError("icmp_extension", "object", f"its class, type or length does not fit: {error}") from None
     head = bytes((_VERSION << 4, 0))
     return head + checksum(head + b"\0\0" + body).to_bytes(2, "big") + body

@@ -14,8 +14,10 @@ from ...wire import (
     DNS_A,
     DNS_AAAA,
     DNS_CNAME,
+    DNS_NAME_ERROR,
     DNS_NS,
     DNS_PTR,
+    DNS_SERVER_FAILURE,
     ICMP4_DESTINATION_UNREACHABLE,
     ICMP4_ECHO_REPLY,
     ICMP4_ECHO_REQUEST,
@@ -36,6 +38,11 @@ from ...wire import (
     IGMP_QUERY,
     IGMP_V1_REPORT,
     IGMP_V2_REPORT,
+    PROTOCOL_ICMP,
+    PROTOCOL_ICMP6,
+    PROTOCOL_IGMP,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
     ArpPacket,
     DnsMessage,
     DnsRecord,
@@ -57,12 +64,15 @@ from .._printable import masked
 
 __all__ = ["ETHERTYPES", "PROTOCOLS", "arp", "dns", "icmp4", "icmp6", "igmp"]
 
+_SCTP: Final = 132
 # IANA "protocol-numbers", those that are met.
 PROTOCOLS: Final = {
-    0: "HOPOPT", 1: "ICMP", 2: "IGMP", 4: "IP-in-IP", 6: "TCP", 17: "UDP", 33: "DCCP", 41: "IPv6-in-IP", 46: "RSVP",
-    47: "GRE", 50: "ESP", 51: "AH", 58: "ICMPv6", 59: "no next", 88: "EIGRP", 89: "OSPF", 103: "PIM", 112: "VRRP",
-    115: "L2TP", 132: "SCTP", 136: "UDP-Lite",
+    0: "HOPOPT", PROTOCOL_ICMP: "ICMP", PROTOCOL_IGMP: "IGMP", 4: "IP-in-IP", PROTOCOL_TCP: "TCP", PROTOCOL_UDP: "UDP",
+    33: "DCCP", 41: "IPv6-in-IP", 46: "RSVP", 47: "GRE", 50: "ESP", 51: "AH", PROTOCOL_ICMP6: "ICMPv6", 59: "no next",
+    88: "EIGRP", 89: "OSPF", 103: "PIM", 112: "VRRP", 115: "L2TP", _SCTP: "SCTP", 136: "UDP-Lite",
 }  # fmt: skip
+# Those whose first four bytes are ports.
+_WITH_PORTS: Final = (PROTOCOL_TCP, PROTOCOL_UDP, _SCTP)
 
 # IEEE 802 numbers (IANA "ethertypes"), those that are met.
 ETHERTYPES: Final = {
@@ -83,16 +93,17 @@ _UNREACHABLE6: Final = {
 _MLD2_REPORT: Final = 143  # RFC 3810 §5.2
 _IGMP3_REPORT: Final = 0x22  # RFC 3376 §4
 
+_OPT: Final = 41  # RFC 6891: no record of a name
 # RFC 1035 §3.2.2 and the IANA registry of DNS parameters.
 _DNS_TYPES: Final = {
     DNS_A: "A", DNS_NS: "NS", DNS_CNAME: "CNAME", 6: "SOA", DNS_PTR: "PTR", 13: "HINFO", 15: "MX", 16: "TXT",
-    DNS_AAAA: "AAAA", 33: "SRV", 35: "NAPTR", 41: "OPT", 43: "DS", 46: "RRSIG", 47: "NSEC", 48: "DNSKEY",
+    DNS_AAAA: "AAAA", 33: "SRV", 35: "NAPTR", _OPT: "OPT", 43: "DS", 46: "RRSIG", 47: "NSEC", 48: "DNSKEY",
     64: "SVCB", 65: "HTTPS", 252: "AXFR", 255: "ANY", 257: "CAA",
 }  # fmt: skip
 _DNS_CODES: Final = {
-    1: "format error", 2: "server failure", 3: "no such name", 4: "not implemented", 5: "refused",
+    1: "format error", DNS_SERVER_FAILURE: "server failure", DNS_NAME_ERROR: "no such name", 4: "not implemented",
+    5: "refused",
 }  # fmt: skip
-_OPT: Final = 41  # RFC 6891: no record of a name
 _MOST_ANSWERS: Final = 4  # as many as a line has room for
 
 
@@ -118,7 +129,7 @@ def _about(message: IcmpMessage) -> str:
         return ""
     name = PROTOCOLS.get(quoted.protocol, f"IP {quoted.protocol}")
     ends = [format_ip(quoted.source), format_ip(quoted.destination)]
-    if quoted.protocol in (6, 17, 132):
+    if quoted.protocol in _WITH_PORTS:
         head = bytes(quoted.transport[:4])
         ends = [f"{_bracketed(end)}:{head[at] << 8 | head[at + 1]}" for at, end in ((0, ends[0]), (2, ends[1]))]
     return f" of {name} {ends[0]} > {ends[1]}"

@@ -136,7 +136,8 @@ def _libpcap() -> ctypes.CDLL:
 def compile_filter(text: str, link_type: int, snap_bytes: int) -> CompiledFilter:
     """Compile a filter of pcap-filter(7); ``UsageError`` says in libpcap's words what is wrong with it.
 
-    ``link_type`` is a number of www.tcpdump.org/linktypes.html. Names of hosts are looked up, as tcpdump does.
+    ``link_type`` is a number of www.tcpdump.org/linktypes.html, ``snap_bytes`` how much of a packet the kernel is to
+    keep. Names of hosts are looked up, as tcpdump does. ``UsageError`` too where libpcap is not installed.
 
     >>> compile_filter("udp port 53", 1, 65535).matches(bytes(60), 60)
     False

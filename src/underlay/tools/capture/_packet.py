@@ -160,7 +160,11 @@ class Describer:
         direction: str = "",
         owner: str = "",
     ) -> Packet:
-        """Read the next packet."""
+        """Read the next packet: ``data`` is what was kept of ``size_bytes``, ``time_ns`` counts from 1970.
+
+        ``link_type`` is a number of www.tcpdump.org/linktypes.html; ``direction`` is ``"in"``, ``"out"`` or empty. A
+        packet that is cut off or damaged is described as such; none raises.
+        """
         self._number += 1
         decoded = decode(link_type, data, size_bytes)
         segment = decoded.segment

@@ -61,6 +61,19 @@ def test_help_imports_no_command(child_environment: dict[str, str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("name", ["capture", "path", "ports", "speed", "stat"])
+def test_a_command_that_asks_the_machine_opens_nothing_slow_for_its_options(
+    child_environment: dict[str, str], name: str
+) -> None:
+    # asyncio and TLS they have no use for, and rich only once there is something to show.
+    code = (
+        f"import sys; from underlay.cli import main; main([{name!r}, '--help']);"
+        "slow = {'asyncio', 'ssl', 'rich'} & set(sys.modules); sys.exit(', '.join(slow) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=child_environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_version_is_the_packages_own(underlay: Run) -> None:
     assert underlay("--version").stdout == f"underlay {package.__version__}\n"
 

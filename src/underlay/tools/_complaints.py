@@ -1,7 +1,9 @@
 """Network failures as sentences: what was tried, who is at fault, what mends it.
 
 This file knows what each errno means to the person who typed the address. It
-refuses to touch a socket, but asks the kernel who is in the way.
+refuses to touch a socket, but asks the kernel who is in the way. What only some
+failures need is opened when one of them is told: most commands never fail, and
+not all of them speak TLS.
 """
 
 from __future__ import annotations
@@ -9,11 +11,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import ssl
+import sys
+from typing import TYPE_CHECKING
 
 from ..errors import UnderlayError, UsageError
 from ._address import Address, Place, UnixPath
-from .ports import Socket, State, list_sockets
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .ports import Socket
 
 __all__ = ["cannot_connect", "cannot_listen", "reason"]
 
@@ -25,13 +32,8 @@ def cannot_connect(address: Address, error: OSError, *, tls: bool = False) -> Un
         if error.errno == socket.EAI_ADDRFAMILY:
             return UnderlayError(f"{host} is no address of the family that -4 or -6 names", remedy="leave that out")
         return UnderlayError(f"nobody knows the address of {host} ({error.strerror})", remedy="check its spelling")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return UnderlayError(
-            f"{address} shows a certificate that does not hold: {error.verify_message}",
-            remedy="--ca FILE names an authority to trust, --server-name another name, --insecure trusts anybody",
-        )
-    if isinstance(error, ssl.SSLError):
-        return UnderlayError(f"{address} and we could not agree on TLS ({error.reason})", remedy="does it speak TLS?")
+    if (failure := _of_tls(error)) is not None:
+        return _cannot_agree(address, failure)
     if tls and isinstance(error, ConnectionError) and error.errno != errno.ECONNREFUSED:
         return UnderlayError(f"{address} hung up during the TLS handshake", remedy="does it speak TLS?")
     match error.errno:
@@ -52,6 +54,29 @@ def cannot_connect(address: Address, error: OSError, *, tls: bool = False) -> Un
     return UnderlayError(f"cannot connect to {address}: {reason(error)}", remedy=remedy)
 
 
+def _of_tls(error: OSError) -> ssl.SSLError | None:
+    """Give the error if it is one of TLS; else None.
+
+    Where nobody opened `ssl` none is. To open it here would take a descriptor, which may be what there is none of.
+    """
+    if "ssl" not in sys.modules:
+        return None
+    import ssl
+
+    return error if isinstance(error, ssl.SSLError) else None
+
+
+def _cannot_agree(address: Address, failure: ssl.SSLError) -> UnderlayError:
+    import ssl
+
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return UnderlayError(
+            f"{address} shows a certificate that does not hold: {failure.verify_message}",
+            remedy="--ca FILE names an authority to trust, --server-name another name, --insecure trusts anybody",
+        )
+    return UnderlayError(f"{address} and we could not agree on TLS ({failure.reason})", remedy="does it speak TLS?")
+
+
 def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_address: bool = False) -> UnderlayError:
     """Say in one sentence why ``address`` cannot be bound, and who is in the way."""
     what = f"cannot listen on {address}"
@@ -60,8 +85,8 @@ def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_
     if isinstance(error, socket.gaierror):
         return cannot_connect(address, error)
     if error.errno == errno.EADDRINUSE and isinstance(address, Place):
-        found = _in_the_way(address.port, udp)
-        if found is not None and found.state not in _ALIVE:
+        found, is_alive = _in_the_way(address.port, udp)
+        if found is not None and not is_alive:
             # TCP_TIMEWAIT_LEN is 60 s in Linux (include/net/tcp.h). SO_REUSEADDR helps
             # only where the earlier listener had set it as well: socket(7).
             early = "--reuse-address takes the port if that one had it too; else wait a minute"
@@ -92,22 +117,23 @@ def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_
     return kind(f"{what}: {reason(error)}", remedy=remedy)
 
 
-_ALIVE = (State.LISTEN, State.BOUND, State.UNCONNECTED)
+def _in_the_way(port: int, udp: bool) -> tuple[Socket | None, bool]:
+    """Who has the port, a listener before anybody else, and whether it is open yet; None where nobody is known."""
+    from .ports import State, list_sockets
 
-
-def _in_the_way(port: int, udp: bool) -> Socket | None:
-    """Who has the port, a listener before anybody else; None if nobody, or where the kernel does not tell."""
+    alive = (State.LISTEN, State.BOUND, State.UNCONNECTED)
     try:
         found = list_sockets(f"local:{port}", f"proto:{'udp' if udp else 'tcp'}")
     except (UnderlayError, OSError):
-        return None
-    return min(found, key=lambda sock: (sock.state not in _ALIVE, not sock.owners), default=None)
+        return None, False
+    first = min(found, key=lambda sock: (sock.state not in alive, not sock.owners), default=None)
+    return first, first is not None and first.state in alive
 
 
 def reason(error: OSError) -> str:
     """What the kernel said, in its own words without numbers."""
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or error})"
+    if (failure := _of_tls(error)) is not None:
+        return f"TLS failed ({failure.reason or error})"
     if error.errno is not None:
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__

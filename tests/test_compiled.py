@@ -119,6 +119,15 @@ def both_ways(root: Path, folder: Path, group: str, program: str) -> tuple[str, 
     return plain, run()
 
 
+def test_a_group_that_is_not_there_is_refused_before_anything_is_compiled(root: Path, tmp_path: Path) -> None:
+    script = shutil.copy(root / "hatch_build.py", tmp_path)  # beside no source: what is not refused fails otherwise
+    for groups in (["chanels"], ["underlay_channels", "chanels"]):
+        done = subprocess.run([sys.executable, script, *groups], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr == "hatch_build.py: there is no group 'chanels', but underlay and underlay_channels\n"
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_world_on_compiled_rooms_is_the_one_on_their_source(root: Path, tmp_path: Path) -> None:

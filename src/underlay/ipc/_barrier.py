@@ -27,7 +27,8 @@ class Barrier(Guarded):
 
     Where a process dies that waits, or that was there in a round before and has neither closed it nor exited, the
     others get `BrokenBarrier` within a second. One that dies before it ever came is known to nobody: give a time-out.
-    With a ``name`` it is the one that other processes of this user have by that name, for as many, or a new one.
+    With a ``name`` it is the one that other processes of this user have by that name, for as many, or a new one. Raises
+    ``UsageError`` where it is for less than one or too many, or others have it for another number; else as `Mutex`.
 
     >>> from underlay import ipc
     >>> barrier = ipc.Barrier(1)

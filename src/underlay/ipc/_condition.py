@@ -25,7 +25,8 @@ _TURN = 3  # the word of the state, after those of the mutex
 class Condition(Mutex):
     """A mutex whose holder can wait for a notice. As ``threading.Condition``, between processes.
 
-    With a ``name`` it is the one that other processes of this user have by that name, or a new one.
+    With a ``name`` it is the one that other processes of this user have by that name, or a new one; what that raises,
+    `Mutex` says.
 
     >>> from underlay import ipc
     >>> condition = ipc.Condition()

@@ -61,7 +61,7 @@ class MessageTooLong(UsageError, OSError):
 
 
 class NameTaken(UnderlayError, FileExistsError):
-    """Another process has a channel of this name, and lives."""
+    """A process that lives has the name, or a file that is none of ours lies there."""
 
 
 class StaleName(UnderlayError, FileExistsError):

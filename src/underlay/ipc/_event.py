@@ -12,7 +12,8 @@ from ._threads import awaited
 class Event(Shared):
     """Is set or not; processes wait until it is. As ``threading.Event``, between processes.
 
-    With a ``name`` it is the one that other processes of this user have by that name, or a new one.
+    With a ``name`` it is the one that other processes of this user have by that name, or a new one; what that raises,
+    `Mutex` says.
 
     >>> from underlay import ipc
     >>> event = ipc.Event()

@@ -31,7 +31,8 @@ class Mutex(Shared):
 
     What it guards may then be half done. ``recover`` is called, where it is given, with the mutex held, to put that in
     order; it is this process's own and does not go along to another one. With a ``name`` it is the one that other
-    processes of this user have by that name, or a new one.
+    processes of this user have by that name, or a new one. Raises then ``UsageError`` for a name that cannot be or by
+    which others have something else, `NameTaken` where a file lies there that is none of ours, and `FolderLocked`.
 
     >>> from underlay import ipc
     >>> mutex = ipc.Mutex()

@@ -26,7 +26,7 @@ class ReadWriteLock(Guarded):
     A reader that dies is taken off. After a writer's death whoever comes gets `HolderDied`, until one says
     `mark_consistent`; or ``recover`` is called, where the next writer has it. Who reads must not ask once more while it
     reads: a writer that waits in between would wait for ever for it. With a ``name`` it is the one that other processes
-    of this user have by that name, or a new one.
+    of this user have by that name, or a new one; what that raises, `Mutex` says.
 
     >>> from underlay import ipc
     >>> lock = ipc.ReadWriteLock()

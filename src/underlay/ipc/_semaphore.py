@@ -47,6 +47,7 @@ class Semaphore(Shared):
 
     Nobody knows who has one: what a process had that dies stays taken. Where this matters, take a `Mutex`. With a
     ``name`` it is the one that other processes of this user have by that name, and ``value`` is for a new one alone.
+    Raises ``UsageError`` for a value below 0 or above SEM_VALUE_MAX, sem_init(3); for the name as `Mutex` does.
 
     >>> from underlay import ipc
     >>> semaphore = ipc.Semaphore(1)

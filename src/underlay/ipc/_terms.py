@@ -18,11 +18,13 @@ class Kind:
     """What one kind of channel can do.
 
     ``max_message_bytes`` is the most that it can be made for, ``usual_message_bytes`` what it is made for where nobody
-    asks (0: the most), and ``limited_by`` what of this machine limits it, as sysctl(8) names it;
+    asks (0: the most), and ``limited_by`` what of this machine limits it, as sysctl(8) names it; ``one_way`` that one
+    goes one way, so that ``both_ways`` makes two; ``crosses_machines`` that its ends may be on two machines;
     ``survives_process`` that what was sent outlives all processes, where it is made ``persistent``;
     ``unrelated_processes`` that it can have a name; ``many_senders`` that several processes may send on it;
-    ``zero_copy`` that a message can be written and read where it is; ``wakeups`` are how who waits can be woken, the
-    usual one first, and none where the kernel does that; ``max_capacity`` is the most room that it can be made with.
+    ``priorities`` that the message with the highest is received first; ``zero_copy`` that a message can be written and
+    read where it is; ``wakeups`` are how who waits can be woken, the usual one first, and none where the kernel does
+    that; ``max_capacity`` is the most room that it can be made with.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from underlay.errors import UsageError
-from underlay.tools.speed import Direction, Settings
+from underlay.tools.speed import Direction, Server, Settings, measure
 from underlay.tools.speed._protocol import Refusal
 from underlay.tools.speed._settings import RefusedSettings
 
@@ -162,3 +163,12 @@ def test_whatever_a_client_says_is_a_test_within_the_limits_or_is_refused(told: 
     assert 1 <= settings.parallel <= 128
     assert settings.ends_by_size or 0 < settings.time_s <= 86_400
     assert 0 < settings.length_bytes <= 1 << 20
+
+
+@pytest.mark.parametrize("interval_s", [-1.0, 1e-9, 0.09, 61.0, math.nan, math.inf])
+def test_neither_end_takes_an_interval_that_is_none(interval_s: float) -> None:
+    sentence = "s cannot lie between two reports; an interval is 0, or 0.1 to 60 s"
+    with pytest.raises(UsageError, match=sentence):
+        Server("127.0.0.1", 0, interval_s=interval_s)
+    with pytest.raises(UsageError, match=sentence):
+        measure("127.0.0.1", port=1, interval_s=interval_s)

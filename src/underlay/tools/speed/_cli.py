@@ -20,7 +20,7 @@ from .._address import Place, parse_source
 from ._client import Client
 from ._protocol import PORT
 from ._server import Server
-from ._settings import UDP_RATE_BITS_PER_S, Direction, Settings
+from ._settings import INTERVALS, UDP_RATE_BITS_PER_S, Direction, Settings, is_interval
 from ._show import JsonShow, PlainShow, TerminalShow
 from ._watcher import Watcher
 
@@ -45,10 +45,6 @@ exit status:
   1  refused, broken off, or nobody answers
   2  a mistake in the asking
   130  Ctrl-C; what was measured is shown"""
-
-# iperf3's MIN_INTERVAL and MAX_INTERVAL.
-_LEAST_INTERVAL_S: Final = 0.1
-_MOST_INTERVAL_S: Final = 60.0
 
 _INTERRUPTED: Final = 130
 
@@ -267,6 +263,6 @@ def _seconds(text: str) -> float:
 
 def _interval(text: str) -> float:
     value = 0.0 if text in ("0", "0.0") else _seconds(text)
-    if value and not _LEAST_INTERVAL_S <= value <= _MOST_INTERVAL_S:
-        raise argparse.ArgumentTypeError(f"an interval is 0, or {_LEAST_INTERVAL_S:g} to {_MOST_INTERVAL_S:g} s")
+    if not is_interval(value):
+        raise argparse.ArgumentTypeError(INTERVALS)
     return value

@@ -18,7 +18,7 @@ from ._movers import close_all
 from ._protocol import PORT, Control, PeerError, State, new_cookie
 from ._results import PeerResults, Result
 from ._run import Run
-from ._settings import Settings
+from ._settings import Settings, check_interval
 from ._sockets import Target, connect, connect_udp, mss_of, resolve
 from ._streams import Stream, make_stream, stream_number
 from ._watcher import Watcher
@@ -44,10 +44,11 @@ def measure(
     """Run one test against an iperf3 server, ours or another, and give what both ends found.
 
     It blocks for as long as the test lasts; from a coroutine, call it by `asyncio.to_thread`. ``source`` is a local
-    address to send from. Every ``interval_s`` seconds, 0 for never, ``watcher`` is told what moved.
+    address to send from. Every ``interval_s`` seconds (0.1 to 60; 0 for never) ``watcher`` is told what moved.
 
     Raises ``PeerError`` when the server is busy, breaks the test off or does not speak iperf3's protocol,
-    ``UnderlayError`` when it cannot be reached, ``UsageError`` for what this kernel cannot do.
+    ``UnderlayError`` when it cannot be reached, ``UsageError`` for what this kernel cannot do, and for an interval that
+    no test can have.
 
     >>> from underlay.tools.speed import Server, Settings, measure
     >>> with Server("127.0.0.1", 0) as server, server.in_thread():
@@ -74,6 +75,7 @@ class Client:
         interval_s: float,
         watcher: Watcher,
     ) -> None:
+        check_interval(interval_s)
         self._place = place
         self._settings = settings
         self._family = family

@@ -25,6 +25,7 @@ from .._address import Place, written
 from .._complaints import cannot_listen
 from ._protocol import COOKIE_BYTES, PORT, State
 from ._session import Phase, Session
+from ._settings import check_interval
 from ._sockets import set_mss
 from ._watcher import Watcher
 
@@ -57,9 +58,11 @@ class Server:
     """An iperf3 server, for stock clients as for ours: one test at a time, of TCP or UDP, each way or both.
 
     An empty ``host`` is every address of this machine, of both families. Port 0 lets the kernel choose; `port` tells.
-    ``serve`` blocks, `in_thread` serves beside the caller; leaving the ``with`` block closes everything.
+    ``serve`` blocks, `in_thread` serves beside the caller; leaving the ``with`` block closes everything. Every
+    ``interval_s`` seconds (0.1 to 60; 0 for never) of a test ``watcher`` is told what moved.
 
-    Raises ``UsageError`` when the port is taken, ``UnderlayError`` when the kernel refuses it.
+    Raises ``UsageError`` when the port is taken, or for an interval that no test can have, ``UnderlayError`` when the
+    kernel refuses the port.
 
     >>> with Server("127.0.0.1", 0) as server, server.in_thread():
     ...     server.port > 0
@@ -75,6 +78,7 @@ class Server:
         interval_s: float = 1.0,
         watcher: Watcher | None = None,
     ) -> None:
+        check_interval(interval_s)
         self._watcher = watcher or Watcher()
         self._interval_s = interval_s
         self._selector = selectors.DefaultSelector()

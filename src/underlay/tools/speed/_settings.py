@@ -18,7 +18,7 @@ from typing import Final, Literal
 from ...errors import UsageError
 from ._protocol import Json, Refusal
 
-__all__ = ["Direction", "RefusedSettings", "Settings", "Way", "number_of"]
+__all__ = ["Direction", "RefusedSettings", "Settings", "Way", "check_interval", "is_interval", "number_of"]
 
 # src/iperf.h and src/iperf_api.h: MAX_STREAMS, MAX_TIME, MAX_OMIT_TIME, MAX_BLOCKSIZE, MAX_TCP_BUFFER, MAX_MSS, and
 # MIN_UDP_BLOCKSIZE, MAX_UDP_BLOCKSIZE.
@@ -34,6 +34,11 @@ MOST_DATAGRAM_BYTES: Final = 65_507
 # DEFAULT_TCP_BLKSIZE and UDP_RATE.
 TCP_BLOCK_BYTES: Final = 128 * 1024
 UDP_RATE_BITS_PER_S: Final = 1024 * 1024
+
+# src/iperf.h: MIN_INTERVAL and MAX_INTERVAL.
+LEAST_INTERVAL_S: Final = 0.1
+MOST_INTERVAL_S: Final = 60.0
+INTERVALS: Final = f"an interval is 0, or {LEAST_INTERVAL_S:g} to {MOST_INTERVAL_S:g} s"
 
 # Up to here a double, which is what iperf3 makes of each number of JSON, is exact. A terabit/s for a day is less.
 _MOST_NUMBER: Final = 1 << 53
@@ -192,6 +197,21 @@ class Settings:
         except _WrongSettingsError as error:
             raise RefusedSettings(error.refusal, error.what) from None
         return settings.with_length(0)
+
+
+def is_interval(interval_s: float) -> bool:
+    """Tell whether reports may be so many seconds apart; 0 is none at all.
+
+    >>> is_interval(0), is_interval(0.1), is_interval(-1), is_interval(float("nan"))
+    (True, True, False, False)
+    """
+    return interval_s == 0 or LEAST_INTERVAL_S <= interval_s <= MOST_INTERVAL_S
+
+
+def check_interval(interval_s: float) -> None:
+    """Raise ``UsageError`` where reports cannot be so many seconds apart."""
+    if not is_interval(interval_s):
+        raise UsageError(f"{interval_s:g} s cannot lie between two reports", remedy=INTERVALS)
 
 
 def number_of(told: Mapping[str, object], name: str, default: int = 0) -> int:

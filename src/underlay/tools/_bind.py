@@ -16,7 +16,8 @@ from contextlib import asynccontextmanager
 from ..errors import UsageError
 from ._address import Address, Place, UnixPath, written
 from ._complaints import cannot_listen
-from ._netcat import Options, new_socket, tell
+from ._netcat import Options, new_socket
+from ._say import say
 
 __all__ = ["bound"]
 
@@ -45,7 +46,7 @@ async def bound(address: Address, chosen: Options) -> AsyncIterator[list[socket.
             raise cannot_listen(address, error, udp=chosen.udp, reuse_address=chosen.reuse_address) from error
         places = " and ".join(written(sock.getsockname()) for sock in sockets)
         if chosen.verbose or (isinstance(address, Place) and address.port == 0):  # else nobody knew the port
-            tell(f"listening on {places}")
+            say(f"listening on {places}")
         yield sockets
     finally:
         for sock in sockets:

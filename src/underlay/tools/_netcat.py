@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +20,7 @@ from ..errors import UnderlayError, UsageError
 from ..loop import resolve
 from ._address import Address, UnixPath
 from ._complaints import reason
+from ._say import say
 from ._terminal import OutputGone
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "note",
     "options",
     "run",
-    "tell",
     "tls",
 ]
 
@@ -225,15 +224,7 @@ async def _until_ended(work: Coroutine[object, object, None]) -> signal.Signals 
 def note(chosen: Options, text: str) -> None:
     """Tell the person at the terminal, if they asked with -v."""
     if chosen.verbose:
-        tell(text)
-
-
-def tell(text: str) -> None:
-    """Write a line for the person at the terminal. If nobody reads it, the bytes matter more."""
-    try:
-        print(f"underlay: {text}", file=sys.stderr, flush=True)
-    except OSError:
-        pass
+        say(text)
 
 
 def new_socket(family: int, chosen: Options) -> socket.socket:

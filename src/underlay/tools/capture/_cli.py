@@ -20,10 +20,11 @@ from typing import BinaryIO, Final
 from ...errors import UnderlayError, UsageError
 from ...trace import CaptureFormatError
 from .._privileges import give_up_root
+from .._say import say
 from ._interfaces import interfaces
 from ._link_types import ETHERNET, RAW_IP
 from ._live import MOST_RING_BYTES, RING_BYTES, SNAP_BYTES, Live, LiveStatistics
-from ._output import Names, Output, Stopped, Written, say
+from ._output import Names, Output, Stopped, Written
 from ._read import read_packets
 
 __all__ = ["INTERMIXED", "configure", "main"]

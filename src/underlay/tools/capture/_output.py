@@ -22,7 +22,7 @@ from ...trace import PacketFile
 from ._link_types import ETHERNET
 from ._packet import SCHEMA, Describer
 
-__all__ = ["Names", "Output", "Stopped", "say"]
+__all__ = ["Names", "Output", "Stopped"]
 
 _STDOUT: Final = 1
 
@@ -164,10 +164,3 @@ def _open(path: str) -> int:
             remedy = "it is written by the user who called sudo: choose a place of theirs"
         reason = os.strerror(error.errno or 0).lower()
         raise UsageError(f"{Path(path)} cannot be written: {reason}", remedy=remedy) from error
-
-
-def say(sentence: str) -> None:
-    """Tell a person, on stderr, who may have closed it."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            print(f"underlay: {sentence}", file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from ...errors import UsageError
+from .._say import say
 from ._filter import Filter
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _list(args: argparse.Namespace, words: list[str]) -> int:
     _remark(snapshot, owners=owners)
     if not snapshot.sockets and not only.is_empty:
         if not args.json:
-            _tell("no socket matches")
+            say("no socket matches")
         return 1
     return 0
 
@@ -156,12 +157,12 @@ def _print_list_as_json(args: argparse.Namespace, snapshot: Snapshot) -> None:
 
 def _remark(snapshot: Snapshot, *, owners: bool) -> None:
     for protocol in snapshot.unlisted:
-        _tell(f"this kernel cannot list {protocol} sockets (it has no {protocol}_diag)")
+        say(f"this kernel cannot list {protocol} sockets (it has no {protocol}_diag)")
     if owners and snapshot.hidden_processes and any(not sock.owners and sock.inode for sock in snapshot.sockets):
         count = snapshot.hidden_processes
         what = "1 process is" if count == 1 else f"{count} processes are"
         root = "" if os.geteuid() == 0 else "; root sees more"
-        _tell(f"{what} hidden from this user; a socket without a process shows its user only{root}")
+        say(f"{what} hidden from this user; a socket without a process shows its user only{root}")
 
 
 # --- watch -----------------------------------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ def _watch(args: argparse.Namespace, words: list[str]) -> int:
     watch: Watch | None = None
     try:
         with Watch(Filter(words), interval_s=args.interval or 1.0) as watch:
-            _tell(_sources(watch))
+            say(_sources(watch))
             for change in watch:
                 told[change.kind] += 1
                 tell(change)
@@ -272,7 +273,7 @@ def _close(args: argparse.Namespace, words: list[str]) -> int:
         raise UsageError("ports: close asks before it ends a socket, and nobody is there to answer", remedy="add --yes")
     found = take_snapshot(Filter(words)).sockets
     if not found:
-        _tell("no socket matches")
+        say("no socket matches")
         return 1
     if len(found) > 1:
         if not args.json:
@@ -281,7 +282,7 @@ def _close(args: argparse.Namespace, words: list[str]) -> int:
         raise UsageError(f"{len(found)} sockets match, and close ends one", remedy=remedy)
     [sock] = found
     if not args.yes and not _agrees(sock):
-        _tell("nothing was closed")
+        say("nothing was closed")
         return 1
     closed = close_socket(sock)
     if args.json:
@@ -293,9 +294,9 @@ def _close(args: argparse.Namespace, words: list[str]) -> int:
     elif closed:
         _write(f"closed {sock.protocol} {sock.local} {sock.peer} ({sock.state.value})")
         if what_is_left(sock) is not None:
-            _tell("its process still has the port, until it closes it or ends")
+            say("its process still has the port, until it closes it or ends")
     else:
-        _tell("it was gone already")
+        say("it was gone already")
     return 0 if closed else 1
 
 
@@ -363,8 +364,3 @@ def _encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
     return text
-
-
-def _tell(text: str) -> None:
-    if sys.stderr is not None:  # None where it was closed; print() would take stdout instead
-        print(f"underlay: {text}", file=sys.stderr, flush=True)

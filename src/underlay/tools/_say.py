@@ -1,0 +1,22 @@
+"""What a command tells the person beside its output: a line on stderr.
+
+This file knows that stderr may be closed or full, and that nothing of the output may suffer by it. It refuses to know
+what is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+__all__ = ["say"]
+
+
+def say(sentence: str) -> None:
+    """Write ``underlay: `` and a sentence to stderr; where it cannot be written, nobody is there to be told.
+
+    Where the shell closed stderr, ``sys.stderr`` is None, and print() would write to stdout, among the output.
+    """
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"underlay: {sentence}", file=sys.stderr, flush=True)

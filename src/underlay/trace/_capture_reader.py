@@ -31,6 +31,7 @@ _MOST_PACKET_BYTES: Final = 262_144
 # A packet's interface has a number of 32 bits, but of 16 in the obsolete block: nothing has more.
 _MOST_INTERFACES: Final = 1 << 16
 
+_SECTION: Final = b"\n\r\r\n"  # blocks.SECTION, which is the same in both byte orders
 _ORDERS: Final = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
 # draft-ietf-opsawg-pcap §4: the first four bytes tell the byte order, and micro- from nanoseconds.
 _PCAP: Final = {
@@ -108,7 +109,7 @@ class CaptureReader:
         self._magic = self._take(4, "it is empty")
 
     def __iter__(self) -> Iterator[ReadPacket]:
-        if self._magic == b"\n\r\r\n":
+        if self._magic == _SECTION:
             return self._blocks()
         if self._magic in _PCAP:
             return self._records(*_PCAP[self._magic])
@@ -148,7 +149,7 @@ class CaptureReader:
         kind = self._magic
         while True:
             start = self._place - 4
-            is_section = kind == b"\n\r\r\n"
+            is_section = kind == _SECTION
             size_field = self._take(4)
             lead = b""
             if is_section:
@@ -182,7 +183,7 @@ class CaptureReader:
         order = self._order
         if kind == blocks.PACKET:
             number, high, low, kept, size_bytes = struct.unpack_from(order + "IIIII", body)
-            return self._packet(number, high << 32 | low, kept, size_bytes, body, 20)
+            return self._packet(number, high << 32 | low, kept, size_bytes, body)
         if kind == blocks.INTERFACE:
             self._interface(body)
         elif kind == blocks.STATISTICS:
@@ -203,7 +204,7 @@ class CaptureReader:
             return ReadPacket(self.interfaces[0], 0, body[4 : 4 + kept], size_bytes, "", "")
         elif kind == blocks.OBSOLETE_PACKET:
             number, _, high, low, kept, size_bytes = struct.unpack_from(order + "HHIIII", body)
-            return self._packet(number, high << 32 | low, kept, size_bytes, body, 20)
+            return self._packet(number, high << 32 | low, kept, size_bytes, body)
         return None  # another block is passed over (draft §3.1)
 
     def _interface(self, body: bytes) -> None:
@@ -220,9 +221,10 @@ class CaptureReader:
         self.interfaces.append(ReadInterface(name, link_type, snap_bytes))
         self._clocks.append(_Clock(ticks, offset_s))
 
-    def _packet(self, number: int, ticks: int, kept: int, size_bytes: int, body: bytes, start: int) -> ReadPacket:
+    def _packet(self, number: int, ticks: int, kept: int, size_bytes: int, body: bytes) -> ReadPacket:
         if number >= len(self.interfaces):
             raise _Wrong("a packet names an interface that there is not")
+        start = blocks.PACKET_BODY.size  # the obsolete block has other fields, and as many bytes of them
         if start + kept > len(body):
             raise _Wrong(f"a packet says it has {kept} bytes, more than its block")
         told = self._options(body, start + kept + -kept % 4) if len(body) - start - kept > 3 else {}

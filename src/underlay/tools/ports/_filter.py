@@ -20,6 +20,7 @@ KEYS: Final = ("state", "proto", "local", "peer", "pid", "program", "user", "ino
 """What may stand before the colon."""
 
 PROTOCOLS: Final = ("tcp", "udp", "unix", "tcp4", "tcp6", "udp4", "udp6")
+"""What may stand behind ``proto:``."""
 
 _BY_NAME: Final = {state.value.replace("-", ""): state for state in State} | {
     # As ss(8), netstat(8) and RFC 9293 write them.

@@ -93,3 +93,18 @@ def test_a_resolver_that_fails_costs_its_name_only() -> None:
     names.wait(60)
     assert names("192.0.2.1") is None
     assert names("192.0.2.11") == "x.example"
+
+
+def test_where_no_thread_may_be_started_there_are_no_names_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def never(seconds: float) -> None:
+        raise AssertionError("it waits for nobody")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr("underlay.tools.path._names.time.sleep", never)
+    names = Names(lambda address: "a.example")
+    assert names("192.0.2.1") is None
+    names.wait(60)
+    assert names("192.0.2.1") is None

@@ -60,13 +60,17 @@ class Names:
                 self._threads += begin
             if begin:
                 # A daemon: a name server that keeps silent must not keep the program from ending.
-                threading.Thread(target=self._work, name="underlay-names", daemon=True).start()
+                try:
+                    threading.Thread(target=self._work, name="underlay-names", daemon=True).start()
+                except RuntimeError:  # no further thread is allowed: the others ask, or the path has no names
+                    with self._lock:
+                        self._threads -= 1
         return self._known.get(address)
 
     def wait(self, most_s: float) -> None:
-        """Wait until every name is known, or the time is over."""
+        """Wait until nobody asks any more, or the time is over."""
         until = time.monotonic() + most_s
-        while len(self._known) < len(self._asked) and time.monotonic() < until:
+        while self._threads and time.monotonic() < until:
             time.sleep(0.01)
 
     def _work(self) -> None:

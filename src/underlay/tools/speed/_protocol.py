@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 from ...errors import UnderlayError
+from .._complaints import reason
 
 __all__ = ["COOKIE_BYTES", "PORT", "Control", "Json", "PeerError", "Refusal", "State", "new_cookie"]
 
@@ -255,8 +256,8 @@ class Control:
     def _raise_what_ends_it(self, number: int) -> None:
         """Raise the words by which a server breaks off."""
         if number == State.SERVER_ERROR:
-            reason, error = struct.unpack("!ii", self._read(8, time.monotonic() + _SEND_PATIENCE_S))
-            what = _REASONS.get(reason, f"its error {reason}")
+            told, error = struct.unpack("!ii", self._read(8, time.monotonic() + _SEND_PATIENCE_S))
+            what = _REASONS.get(told, f"its error {told}")
             why = f" ({os.strerror(error).lower()})" if 0 < error < 4096 else ""
             raise PeerError(f"{self.peer} broke the test off: {what}{why}")
         if number == State.ACCESS_DENIED:
@@ -265,5 +266,4 @@ class Control:
             raise PeerError(f"{self.peer} was stopped")
 
     def _broken(self, error: OSError) -> PeerError:
-        why = os.strerror(error.errno).lower() if error.errno else str(error)
-        return PeerError(f"the control connection to {self.peer} broke: {why}")
+        return PeerError(f"the control connection to {self.peer} broke: {reason(error)}")

@@ -6,7 +6,6 @@ This file knows socket options and what the kernel says to them. It refuses to k
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 import time
@@ -16,7 +15,7 @@ from typing import Final, NamedTuple
 
 from ...errors import UsageError
 from .._address import Place
-from .._complaints import cannot_connect
+from .._complaints import cannot_connect, reason
 from .._tcp_info import TCP_INFO_BYTES, TcpInfo, parse_tcp_info
 from ._protocol import PeerError
 from ._settings import Settings
@@ -28,6 +27,7 @@ __all__ = [
     "connect_udp",
     "mss_of",
     "resolve",
+    "set_mss",
     "set_up",
     "tcp_info",
     "udp_stream",
@@ -231,7 +231,7 @@ def _bind(sock: socket.socket, source: str) -> None:
         raise
     except OSError as error:
         raise UsageError(
-            f"cannot send from {source}: {os.strerror(error.errno or 0).lower()}",
+            f"cannot send from {source}: {reason(error)}",
             remedy="--bind takes an address of this machine",
         ) from error
 

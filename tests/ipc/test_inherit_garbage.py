@@ -16,6 +16,7 @@ import pytest
 
 from underlay import ipc
 from underlay.errors import UsageError
+from underlay.ipc import _descriptors
 
 PATIENCE_S = 20.0
 _CLASSES: dict[str, Callable[[], Any]] = {
@@ -215,3 +216,15 @@ def test_what_a_host_hands_over_that_is_no_end_is_refused_and_given_back(
         listener.accept(timeout_s=PATIENCE_S).close()
         os.close(lie)
         assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+def test_a_socket_that_is_looked_at_waits_as_before_whatever_the_default_time_out() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        default_s = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(5)
+        try:
+            _descriptors.check_socket(here.fileno(), (socket.AF_UNIX,), socket.SOCK_STREAM)
+        finally:
+            socket.setdefaulttimeout(default_s)
+        assert os.get_blocking(here.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -75,3 +76,23 @@ def test_a_channel_of_asyncio_that_an_exception_leaves_is_not_closed_well() -> N
             asyncio.run(work(sender))
         with pytest.raises(ipc.PeerGone, match=f"was left by an exception in process {os.getpid()}"):
             asyncio.run(take(receiver))
+
+
+def _send_one(sender: ipc.Channel) -> None:
+    sender.send(b"one")
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_that_was_forked_while_an_exception_was_handled_has_not_failed_by_it() -> None:
+    receiver, sender = ipc.pair("pipe")
+    with receiver, sender:
+        try:
+            raise KeyError("the parent's own")
+        except KeyError:
+            child = multiprocessing.get_context("fork").Process(target=_send_one, args=(sender,))
+            child.start()
+        child.join(PATIENCE_S)
+        assert child.exitcode == 0
+        assert receiver.receive(timeout_s=PATIENCE_S) == b"one"
+        with pytest.raises(ipc.EndOfMessages):
+            receiver.receive(timeout_s=PATIENCE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -307,6 +308,31 @@ def test_what_is_none_of_ours_is_left_alone(locks: Path) -> None:
             ipc.Mutex(name=name)
     assert sorted(each.name for each in locks.iterdir()) == ["fifo", "folder", "link"]
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_of_another_size_that_somebody_has_locked_is_left_alone(locks: Path) -> None:
+    (locks / "orders").write_bytes(b"notes")
+    with open(locks / "orders", "rb") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_SH)
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(ipc.NameTaken, match="orders is nothing of ours"):
+            ipc.Mutex(name="orders")
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert (locks / "orders").read_bytes() == b"notes"
+
+
+def test_what_a_dead_one_of_another_class_left_is_no_death_inside() -> None:
+    killed("barrier = ipc.Barrier(3, name='orders')")  # the number stands where a mutex says who died
+    with contextlib.closing(ipc.Mutex(name="orders")) as mutex, mutex:
+        assert mutex.held
+
+
+def test_who_closes_one_whose_file_was_removed_leaves_the_next_one_of_the_name(locks: Path) -> None:
+    old = ipc.Mutex(name="orders")
+    (locks / "orders").unlink()
+    with contextlib.closing(ipc.Mutex(name="orders")):
+        old.close()
+        assert [each.name for each in locks.iterdir()] == ["orders"]
 
 
 def test_a_lock_and_a_channel_may_have_the_same_name() -> None:

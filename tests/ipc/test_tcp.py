@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 
@@ -11,7 +12,7 @@ import pytest
 
 from underlay import ipc
 from underlay.errors import UsageError
-from underlay.ipc import _tcp
+from underlay.ipc import _door, _tcp
 
 PATIENCE_S = 20.0
 
@@ -92,6 +93,33 @@ def test_a_stranger_at_the_port_does_not_keep_others_out() -> None:
             with ipc.open(mine.address or "") as theirs:
                 theirs.send(b"on")
                 assert mine.receive(timeout_s=PATIENCE_S) == b"on"
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_visitor_that_is_gone_when_it_is_answered_does_not_keep_others_out(
+    listens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = _door.answer
+    told: list[bool] = []
+
+    def first_is_gone(visitor: socket.socket, said: dict[str, object]) -> bool:
+        if not told:
+            visitor.shutdown(socket.SHUT_RDWR)
+        told.append(answer(visitor, said))
+        return told[-1]
+
+    monkeypatch.setattr(_door, "answer", first_is_gone)
+    before = len(os.listdir("/proc/self/fd"))
+    with contextlib.ExitStack() as ends:
+        mine: ipc.Channel | ipc.Listener
+        mine = ipc.listen("tcp", "127.0.0.1:0") if listens else ipc.create("tcp", "127.0.0.1:0")
+        ends.enter_context(contextlib.closing(mine))
+        theirs = ends.enter_context(ipc.open(mine.address or "", timeout_s=PATIENCE_S))
+        assert told == [False, True]
+        theirs.send(b"on")
+        receiver = ends.enter_context(mine.accept(timeout_s=0)) if isinstance(mine, ipc.Listener) else mine
+        assert receiver.receive(timeout_s=PATIENCE_S) == b"on"
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_who_answers_otherwise_is_not_believed() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from underlay.tools.speed import Cpu, Direction, Interval, Result, Settings, StreamResult, Way
-from underlay.tools.speed._words import describe, headings, interval_line, number, result_lines
+from underlay.tools.speed._words import describe, headings, interval_line, number, result_lines, sparkline
 
 # A terabit a second for a day, and the longest of everything.
 HUGE = 10**16
@@ -69,6 +69,14 @@ def test_a_description_tells_the_end_of_the_test_and_who_sends() -> None:
         told == "the server at x:1 by UDP, 1 stream, datagrams of 1,000 bytes, 1.00 Mbit/s each, 100 in all: we receive"
     )
     assert describe("x", replace(udp, direction=Direction.BIDIRECTIONAL), at_client=False).endswith("both ways")
+
+
+def test_a_sparkline_goes_from_zero_to_the_greatest_and_keeps_the_last() -> None:
+    assert sparkline([], 10) == ""
+    assert sparkline([0, 0], 10) == "▁▁"
+    assert sparkline(range(8), 10) == "▁▂▃▄▅▆▇█"
+    assert sparkline([9, 1, 1], 2) == "██"
+    assert sparkline([1, 2], 0) == ""
 
 
 @pytest.mark.parametrize("value", [0.0, 0.004, 99.994, 1e5, 123_456.7, 1e12, 1.5e300])

@@ -13,12 +13,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ...errors import UnderlayError
-from .._sparkline import is_utf8, sparkline
+from .._sparkline import is_utf8
 from ._results import SCHEMA, Interval, Result
 from ._settings import Settings, Way
 from ._verdict import verdicts
 from ._watcher import Watcher
-from ._words import WIDTH, describe, headings, interval_line, number, result_lines
+from ._words import WIDTH, describe, headings, interval_line, number, result_lines, sparkline
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -133,7 +133,7 @@ class TerminalShow(PlainShow):
     def _graph(self) -> str:
         lines = []
         for way, rates in self._rates.items():
-            marks = sparkline(rates, plain=not _is_utf8())
+            marks = sparkline(list(rates), _SPARKS, ascii_only=not _is_utf8())
             lines.append(f"{way.value:<5}{marks} {number(rates[-1] / 1e6, 10)} Mbit/s")
         return "\n".join(lines)
 

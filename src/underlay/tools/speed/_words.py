@@ -13,10 +13,13 @@ from ._results import Interval, Result, StreamResult, Total
 from ._settings import Direction, Settings
 from ._verdict import verdicts
 
-__all__ = ["WIDTH", "describe", "headings", "interval_line", "number", "result_lines"]
+__all__ = ["WIDTH", "describe", "headings", "interval_line", "number", "result_lines", "sparkline"]
 
 WIDTH: Final = 80
 _NONE: Final = "-"
+_BLOCKS: Final = "▁▂▃▄▅▆▇█"
+# For a terminal that cannot show them (LANG=C).
+_ASCII_BLOCKS: Final = "_.-=+*#@"
 
 
 def describe(peer: str, settings: Settings, *, at_client: bool) -> str:
@@ -73,6 +76,20 @@ def result_lines(result: Result) -> list[str]:
     for sentence in _sentences(result):
         lines += textwrap.wrap(sentence, WIDTH)
     return lines
+
+
+def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
+    """Draw the last ``width`` values as one line, from zero to the greatest of them.
+
+    >>> sparkline([0, 1, 2, 4], 10), sparkline([1, 2, 3], 2, ascii_only=True)
+    ('▁▃▅█', '*@')
+    """
+    blocks = _ASCII_BLOCKS if ascii_only else _BLOCKS
+    shown = list(values)[-width:] if width > 0 else []
+    top = max(shown, default=0.0)
+    if top <= 0:
+        return blocks[0] * len(shown)
+    return "".join(blocks[min(len(blocks) - 1, int(value / top * (len(blocks) - 1) + 0.5))] for value in shown)
 
 
 def number(value: float, width: int, decimals: int | None = None) -> str:

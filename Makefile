@@ -58,6 +58,7 @@ docs-figures: $(VENV)/.installed-test ## draw the swim lanes of docs/models.md a
 	@$(BIN)/python benchmarks/tcp_life.py --out docs/figures
 
 docs-costs: $(VENV)/.installed-test ## measure the costs that docs/models.md and docs/costs.md show; takes a quarter of an hour
+	@$(PIP_INSTALL) --editable '.[bench]'
 	@$(BIN)/python benchmarks/loops.py --rounds 5 --seconds 0.7 --markdown docs/figures/costs.md
 	@$(BIN)/python benchmarks/costs.py --rounds 15 --markdown docs/figures/switches.md --svg docs/figures/switches.svg
 
@@ -71,6 +72,7 @@ docs-errors: $(VENV)/.installed-test ## play docs/sim-errors.md anew, on two ker
 	@$(BIN)/python -m tests.sim.errors_page
 
 docs-ipc: $(VENV)/.installed-dev ## write the tables of docs/ipc.md anew: the kinds, and what a message costs, plain and compiled
+	@$(PIP_INSTALL) --editable '.[bench]'
 	@$(BIN)/underlay ipc --markdown > docs/figures/ipc-kinds.md
 	@$(BIN)/python benchmarks/ipc.py --rounds 5 --markdown docs/figures/ipc-costs.md
 	@$(BIN)/python hatch_build.py underlay_channels

@@ -19,6 +19,7 @@ import pytest
 
 from underlay import workers
 from underlay.errors import UsageError
+from underlay.workers import _context
 
 pytest.importorskip("cloudpickle", reason="cloudpickle is not installed; remedy: pip install 'underlay[workers]'")
 
@@ -386,3 +387,17 @@ def test_a_worker_has_nothing_of_the_program_but_what_a_call_needs(tmp_path: Pat
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "once\nTrue 8\nodd (1,)\n", done.stderr
+
+
+def test_a_variable_of_the_script_is_one_and_the_same_in_a_worker_for_each_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = contextvars.ContextVar("asked", default="nobody")
+    monkeypatch.setattr(sys.modules["__main__"], "a_variable_of_the_script", asked, raising=False)
+    monkeypatch.setattr(_context, "_stand_ins", {})
+    found = _context.found_again(asked)
+    assert found is not None
+    make, where = found
+    stand_in = make(*where)
+    assert (stand_in is asked, stand_in.name, contextvars.Context().run(stand_in.get)) == (False, "asked", "nobody")
+    assert make(*where) is stand_in

@@ -285,7 +285,116 @@ def test_of_made_up_segments(tmp_path: Path) -> None:
         if (one ^ two) & STRICT
     ]
     assert len(different) * 1000 <= len(mine), different
+    assert sum(one != two for one, two in zip(mine, other, strict=True)) * 200 <= len(mine)  # of all notes
     assert sum(bool(bits & STRICT & ~opening) for bits in other) > 500
+
+
+Step = tuple[str, int, int, int, int, int]  # who sends what; sequence number, ACK, bytes, window; milliseconds before
+OPEN: list[Step] = [("> S", 0, 0, 0, 1000, 1), ("< SA", 0, 1, 0, 1000, 9), ("> A", 1, 1, 0, 1000, 1)]
+FLAGS = {"S": SYN, "A": ACK, "F": FIN, "R": RST}
+# What a wire shows seldom, each with the notes without which it has not come about.
+RARE: dict[str, tuple[int, list[Step], set[str]]] = {
+    "numbers that go round, and a retransmission across": (
+        0xFFFF_FF80,
+        [*OPEN, ("> A", 1, 1, 100, 1000, 1), ("> A", 101, 1, 100, 1000, 1), ("> A", 101, 1, 100, 1000, 300)],
+        {"retransmission"},
+    ),
+    "a server with SYN cookies that answers twice, each time with another number": (
+        1000,
+        [
+            ("> S", 0, 0, 0, 1000, 1), ("< SA", 0, 1, 0, 1000, 1), ("> S", 0, 0, 0, 1000, 1000),
+            ("< SA", 70_000, 1, 0, 1000, 1), ("< SA", 70_000, 1, 0, 1000, 300), ("> A", 1, 70_001, 0, 1000, 1),
+            ("> A", 1, 70_001, 10, 1000, 1), ("< A", 70_001, 11, 50, 1000, 1), ("> A", 11, 70_051, 0, 1000, 1),
+        ],
+        {"reused_ports", "retransmission"},
+    ),
+    "both open at once": (
+        1000,
+        [
+            ("> S", 0, 0, 0, 1000, 1), ("< S", 0, 0, 0, 1000, 1), ("> SA", 0, 1, 0, 1000, 1),
+            ("< SA", 0, 1, 0, 1000, 1), ("> A", 1, 1, 10, 1000, 1), ("< A", 1, 11, 0, 1000, 1),
+        ],
+        {"syn", "synack"},
+    ),
+    "the same ports for another connection, after the end and in the midst": (
+        1000,
+        [
+            *OPEN, ("> FA", 1, 1, 0, 1000, 1), ("< FA", 1, 2, 0, 1000, 1), ("> A", 2, 2, 0, 1000, 1),
+            ("> S", 90_000, 0, 0, 1000, 50), ("< SA", 80_000, 90_001, 0, 1000, 1), ("> A", 90_001, 80_001, 0, 1000, 1),
+            ("> S", 190_000, 0, 0, 1000, 50), ("> S", 190_000, 0, 0, 1000, 1000), ("< RA", 0, 190_001, 0, 0, 1),
+        ],
+        {"reused_ports", "retransmission", "rst"},
+    ),
+    "what was lost before it was captured, acknowledged again and again": (
+        1000,
+        [
+            *OPEN, ("> A", 1, 1, 100, 1000, 1), ("< A", 1, 301, 0, 1000, 1), ("< A", 1, 301, 0, 1000, 1),
+            ("< A", 1, 401, 20, 1000, 1), ("> A", 401, 21, 100, 1000, 1), ("< A", 21, 601, 0, 1000, 1),
+        ],
+        {"ack_lost_segment", "lost_segment"},
+    ),
+    "a gap, of which half comes late and half again": (
+        1000,
+        [
+            *OPEN, ("> A", 1, 1, 100, 1000, 1), ("> A", 301, 1, 100, 1000, 1), ("< A", 1, 101, 0, 1000, 1),
+            ("> A", 101, 1, 100, 1000, 1), ("< A", 1, 201, 0, 1000, 1), ("> A", 201, 1, 100, 1000, 300),
+            ("< A", 1, 401, 0, 1000, 1), ("> A", 201, 1, 100, 1000, 1),
+        ],
+        {"out_of_order", "retransmission", "spurious_retransmission"},
+    ),
+    "a full receiver that is probed, and takes the byte with an answer of its own": (
+        1000,
+        [
+            *OPEN, ("> A", 1, 1, 1000, 1000, 1), ("< A", 1, 1001, 0, 0, 1), ("> A", 1001, 1, 1, 1000, 200),
+            ("< A", 1, 1001, 0, 0, 1), ("> A", 1001, 1, 1, 1000, 400), ("< A", 1, 1002, 30, 800, 1),
+            ("> A", 1002, 31, 100, 1000, 1),
+        ],
+        {"window_full", "zero_window", "zero_window_probe", "zero_window_probe_ack"},
+    ),
+    "keep-alives of no byte and of one": (
+        1000,
+        [
+            *OPEN, ("> A", 1, 1, 10, 1000, 1), ("< A", 1, 11, 0, 1000, 1), ("> A", 10, 1, 0, 1000, 1000),
+            ("< A", 1, 11, 0, 1000, 1), ("> A", 10, 1, 1, 1000, 1000), ("< A", 1, 11, 0, 1000, 1),
+        ],
+        {"keep_alive", "keep_alive_ack"},
+    ),
+    "resets with and without ACK, and one that comes again": (
+        1000,
+        [*OPEN, ("< A", 1, 1, 50, 1000, 1), ("> R", 1, 0, 0, 0, 1), ("> R", 1, 0, 0, 0, 1), ("< RA", 51, 1, 0, 0, 1)],
+        {"rst"},
+    ),
+}  # fmt: skip
+
+
+def test_of_what_a_wire_shows_seldom(tmp_path: Path) -> None:
+    """The same note on each segment; and each of these situations has come about."""
+    file = tmp_path / "rare.pcapng"
+    now_ns, frames = 10**18, []
+    with PcapngWriter(file) as writer:
+        writer.add_link("made-up", is_ethernet=False)
+        for port, (name, (start, steps, _)) in enumerate(RARE.items(), 10_000):
+            starts = {">": start, "<": 50_000}
+            for who, seq, ack, size, window, after_ms in steps:
+                here, there = (HOSTS[0], port), (HOSTS[1], 80)
+                if who[0] == "<":
+                    here, there = there, here
+                flags = sum(FLAGS[letter] for letter in who[2:])
+                number, other = starts[who[0]] + seq, starts["<" if who[0] == ">" else ">"] + ack
+                header = build_tcp_header(
+                    here[0], there[0], here[1], there[1], number & 0xFFFF_FFFF,
+                    other & 0xFFFF_FFFF if flags & ACK else 0, flags, window, bytes(size),
+                )  # fmt: skip
+                now_ns += after_ms * 1_000_000
+                packet = build_ipv4(here[0], there[0], PROTOCOL_TCP, len(header) + size) + header + bytes(size)
+                writer.record("made-up", "in", packet, now_ns / 1e9, "")
+                frames.append((name, who, seq))
+    mine, other_bits = ours(file), theirs(file)
+    for frame, one, two in zip(frames, mine, other_bits, strict=True):
+        assert words(one) == words(two), frame
+    for name, (_, _, wanted) in RARE.items():
+        said = [words(bits) for frame, bits in zip(frames, mine, strict=True) if frame[0] == name]
+        assert wanted <= set().union(*said), name
 
 
 def test_the_third_step_of_a_handshake_is_there_where_tshark_finds_one_complete(tmp_path: Path) -> None:

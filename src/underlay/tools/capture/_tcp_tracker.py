@@ -34,6 +34,11 @@ _UNKNOWN_SCALE: Final = -1
 _NO_SCALE: Final = -2
 _MAX_SCALE: Final = 14  # RFC 7323 §2.3
 
+# Instead of a count of duplicate ACKs: the other side has acknowledged what was not seen, and that was noted. It is
+# noted again once this side acknowledges something new. (Wireshark 4.0 has it as an unsigned number, and then finds two
+# duplicates and more where there were none: here nothing is a fast retransmission by that.)
+_SAID: Final = -1
+
 
 class Note:
     """The notes, one bit each; plain numbers, since they are joined for every segment."""
@@ -211,6 +216,9 @@ class FlowTracker:
                     bits = Note.PORTS_REUSED
         forth, back = flow.sides[lower], flow.sides[not lower]
         if flags & (SYN | ACK) == SYN | ACK and forth.base is not None and seq != forth.base:
+            # A server's second thoughts: of another connection, or of SYN cookies, which change with the minute. Its
+            # numbers count from here on.
+            forth.base = seq
             bits |= Note.PORTS_REUSED
         bits |= _handshake(flow, forth, back, lower, seq, ack, flags, time_ns, payload_bytes)
         if forth.base is None:
@@ -307,13 +315,20 @@ def _analyse(
     if ack != forth.last_ack:
         forth.duplicate_acks = 0
     if flags & ACK and back.beyond_acked is not None and 0 < (ack - back.beyond_acked & _WRAP) < _HALF:
-        back.beyond_acked = ack
-        if back.last_bits & Note.ZERO_WINDOW_PROBE and seq == next_seq and ack == (forth.last_ack or 0) + 1 & _WRAP:
-            back.next_seq = ack  # the receiver took the byte of the probe, which until now did not count
+        is_bare = not size and seq == next_seq
+        if is_bare and back.last_bits & Note.ZERO_WINDOW_PROBE and ack == (forth.last_ack or 0) + 1 & _WRAP:
+            # The receiver took the byte of the probe, which until now did not count.
+            back.beyond_acked = back.next_seq = ack
             if window:
                 bits |= Note.WINDOW_UPDATE
-        else:
+        elif (back.beyond_acked - (back.next_seq or 0) & _WRAP) & _HALF:
+            # Behind a gap there was more, up to which it may be: said once.
+            back.beyond_acked = back.next_seq
             bits |= Note.ACKED_UNSEEN
+        else:
+            if back.duplicate_acks == 0:
+                bits |= Note.ACKED_UNSEEN
+            back.duplicate_acks = _SAID
     if size or flags & (SYN | FIN):
         bits |= _repeated(flow, forth, back, time_ns, seq, size, flags, bits)
     # What comes next, and what is remembered.
@@ -360,7 +375,7 @@ def _windows(
     if window:
         if back.last_bits & Note.KEEP_ALIVE:
             return bits | Note.KEEP_ALIVE_ACK
-        forth.duplicate_acks += 1
+        forth.duplicate_acks = max(forth.duplicate_acks, 0) + 1
         return bits | Note.DUPLICATE_ACK
     if back.last_bits & Note.ZERO_WINDOW_PROBE:
         return bits | Note.ZERO_WINDOW_PROBE_ACK

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
 import struct
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +25,8 @@ from tests._kernel import KernelPeer, kernel_pair, needs_program
 from underlay.link import Delay, Duplication, Impairment, Loss, Reordering
 from underlay.sim import World
 from underlay.tools.capture import Describer, Note
-from underlay.trace import CaptureReader, PcapngWriter, capture
+from underlay.tools.capture._link_types import RAW_IP
+from underlay.trace import CaptureReader, PacketFile, PcapngWriter, capture
 from underlay.wire import ACK, FIN, PROTOCOL_TCP, RST, SYN, build_ipv4, build_tcp_header
 
 from ._tshark import STRICT, compare, fields, ours, theirs, words
@@ -395,6 +398,43 @@ def test_of_what_a_wire_shows_seldom(tmp_path: Path) -> None:
     for name, (_, _, wanted) in RARE.items():
         said = [words(bits) for frame, bits in zip(frames, mine, strict=True) if frame[0] == name]
         assert wanted <= set().union(*said), name
+
+
+def test_of_damaged_headers(tmp_path: Path) -> None:
+    """A segment of which something is wrong is one all the same. (Of one that was cut tshark says nothing.)"""
+    file = tmp_path / "damaged.pcapng"
+    options = {
+        "none": b"", "length 0": bytes([8, 0, 1, 1]), "length 1": bytes([2, 1, 1, 1]),
+        "behind the end": bytes([2, 200, 1, 1]), "another length": bytes([2, 5, 1, 1, 1, 0, 0, 0]),
+        "no length": bytes([1, 1, 1, 8]),
+    }  # fmt: skip
+    damages = {"IP length 0": 0, "IP length beyond": 1792}
+    names, now_ns = [], 10**18
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT)
+    try:
+        written = PacketFile(fd)
+        written.add_interface("made-up", RAW_IP)
+        for port, name in enumerate([*options, *damages], 10_000):
+            here, there = (HOSTS[0], port), (HOSTS[1], 80)
+            more = options.get(name, b"")
+            for flags, seq, size in [(SYN, 0, 0), (ACK, 1, 100), (ACK, 1, 100), (ACK, 201, 100), (RST, 301, 0)]:
+                header = bytearray(build_tcp_header(here[0], there[0], here[1], there[1], 1000 + seq, 9, flags, 500))
+                header[12] = 20 + len(more) << 2
+                payload = bytes(header) + more + bytes(size)
+                packet = bytearray(build_ipv4(here[0], there[0], PROTOCOL_TCP, len(payload)) + payload)
+                if name in damages:
+                    packet[2:4] = damages[name].to_bytes(2, "big")
+                now_ns += 50_000_000
+                written.add(0, now_ns, bytes(packet), len(packet))
+                names.append((name, seq))
+        written.close()
+    finally:
+        os.close(fd)
+    mine, other = ours(file), theirs(file)
+    for name_and_seq, one, two in zip(names, mine, other, strict=True):
+        assert words(one) == words(two) != set() or (name_and_seq[1] == 1 and not one | two), name_and_seq
+    said = Counter(word for bits in mine for word in words(bits))
+    assert said["syn"] == said["rst"] == said["lost_segment"] == said["retransmission"] == len(options) + len(damages)
 
 
 def test_the_third_step_of_a_handshake_is_there_where_tshark_finds_one_complete(tmp_path: Path) -> None:

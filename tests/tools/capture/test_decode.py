@@ -153,7 +153,8 @@ def test_a_packet_that_was_cut_says_how_long_it_was() -> None:
     packet = tcp(bytes(1000))
     whole, cut = decode(RAW, packet, len(packet)), decode(RAW, packet[:40], len(packet))
     assert (cut.payload_bytes, cut.source_port) == (whole.payload_bytes, whole.source_port) == (1000, 4000)
-    assert said(packet[:30], size_bytes=len(packet)) == "TCP 10.9.0.1 > 10.9.0.2  cut after 10 bytes"
+    assert said(packet[:30], size_bytes=len(packet)) == "TCP 10.9.0.1:4000 > 10.9.0.2:80  cut after 10 bytes"
+    assert said(packet[:22], size_bytes=len(packet)) == "TCP 10.9.0.1 > 10.9.0.2  cut after 2 bytes"
     assert said(packet[:10], size_bytes=len(packet)) == "? cut after 10 bytes"
 
 
@@ -169,11 +170,87 @@ def test_a_super_frame_without_a_length_is_as_long_as_it_is() -> None:
 def test_a_malformed_header_is_named() -> None:
     packet = bytearray(tcp())
     packet[32] = 0x10
-    assert "TCP 10.9.0.1 > 10.9.0.2  malformed: tcp.data_offset" in said(bytes(packet))
+    assert "TCP 10.9.0.1:4000 > 10.9.0.2:80  malformed: tcp.data_offset" in said(bytes(packet))
     short = bytearray(udp(b"x"))
     short[24:26] = b"\0\3"
     assert "malformed: udp.length" in said(bytes(short))
-    assert said(b"\x46" + bytes(19)).startswith("IPv4 malformed: ipv4.ihl")
+    assert said(b"\x46" + bytes(19)).startswith("IPv4 0.0.0.0 > 0.0.0.0  malformed: ipv4.ihl")
+    assert said(b"\x45" + bytes(9)).startswith("IPv4 malformed: ipv4.header")
+
+
+def with_options(options: bytes, payload: bytes = b"hi", flags: int = ACK) -> bytes:
+    """Give a segment with these bytes for options, right or wrong."""
+    options += bytes(-len(options) % 4)
+    header = bytearray(build_tcp_header(HERE, THERE, 4000, 80, 77, 1, flags, 500, b""))
+    header[12] = 20 + len(options) << 2
+    return ip(PROTOCOL_TCP, bytes(header) + options + payload)
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (bytes([8, 0]), "tcp.timestamps: option 8: it says it has 0 bytes"),
+        (bytes([253, 1]), "tcp.option: option 253: it says it has 1 bytes"),
+        (bytes([253, 200]), "tcp.option: option 253: its 200 bytes end behind the header"),
+        (bytes([2, 5, 1, 1, 1]), "tcp.mss: option 2: it has 5 bytes, not 4"),
+        (bytes([1, 1, 1, 8]), "tcp.timestamps: option 8: it has no length"),
+        (bytes([5, 12]) + bytes(10), "tcp.sack: option 5: 12 bytes are no whole blocks"),
+    ],
+)
+def test_a_segment_with_a_wrong_option_is_a_segment(options: bytes, wrong: str) -> None:
+    head = "TCP 10.9.0.1:4000 > 10.9.0.2:80  ACK, seq 1, ack 1, win 500, 2 bytes"
+    assert said(with_options(options)) == f"{head}, malformed: {wrong}"
+
+
+def test_what_stands_before_a_wrong_option_is_read() -> None:
+    packet = with_options(bytes([2, 4, 5, 180, 1, 3, 0]), b"", SYN)
+    segment = decode(RAW, packet, len(packet)).segment
+    assert segment is not None and (segment.mss, segment.window_scale) == (1460, None)
+
+
+def test_a_segment_whose_options_were_cut_off_is_a_segment() -> None:
+    """What 64 bytes of each frame hold, and so did tcpdump for long: a header, but not all of its timestamps."""
+    packet = with_options(bytes([1, 1, 8, 10]) + bytes(8), bytes(1000))
+    line = said(packet[:50], size_bytes=len(packet))
+    assert line == "TCP 10.9.0.1:4000 > 10.9.0.2:80  ACK, seq 1, ack 1, win 500, 1000 bytes, cut after 30 bytes"
+
+
+def test_a_length_that_is_not_there_is_not_believed() -> None:
+    packet = bytearray(tcp(b"hi"))
+    head = "TCP 10.9.0.1:4000 > 10.9.0.2:80  ACK, seq 1, ack 1, win 500, 2 bytes"
+    packet[2:4] = b"\0\0"  # a card will cut it
+    assert said(bytes(packet)) == head
+    packet[2:4] = b"\7\0"
+    assert said(bytes(packet)) == f"{head}, its IP header says 1792 bytes"
+    packet[2:4] = b"\0\x10"
+    assert said(bytes(packet)).startswith("IPv4 10.9.0.1 > 10.9.0.2  malformed: ipv4.total_length: 16 bytes")
+    six = build_ipv6(HERE6, THERE6, 17, 59) + build_udp(HERE6, THERE6, 5, 6, b"x") + b"x"
+    assert said(six) == "UDP [fd00::1]:5 > [fd00::2]:6  1 byte, its IP header says 59 bytes"
+
+
+def test_a_jumbogram_is_as_long_as_it_is() -> None:
+    segment = build_tcp_header(HERE6, THERE6, 1, 2, 3, 4, ACK, 5, b"")
+    option = struct.pack("!BBBBI", PROTOCOL_TCP, 0, 0xC2, 4, 8 + len(segment) + 70_000)  # RFC 2675 §2
+    packet = build_ipv6(HERE6, THERE6, 0, 0) + option + segment + bytes(70_000)
+    assert decode(RAW, packet, len(packet)).payload_bytes == 70_000
+
+
+def test_wrong_options_of_ip_are_passed_over_and_named() -> None:
+    packet = bytearray(tcp(b"hi"))
+    packet[0], packet[3] = 0x46, len(packet) + 4
+    packet[20:20] = bytes([7, 0, 0, 0])
+    line = said(bytes(packet))
+    assert line.startswith(
+        "TCP 10.9.0.1:4000 > 10.9.0.2:80  ACK, seq 1, ack 1, win 500, 2 bytes, malformed: ipv4.options"
+    )
+    six = build_ipv6(HERE6, THERE6, 60, 80) + bytes([60, 0, 1, 4, 0, 0, 0, 0]) * 10
+    assert said(six).startswith("IPv6 fd00::1 > fd00::2  malformed: ipv6.extensions")
+
+
+def test_a_datagram_of_wrong_length_has_ports() -> None:
+    for length in (0, 4, 100):
+        packet = ip(PROTOCOL_UDP, struct.pack("!HHHH", 5, 6, length, 0) + b"abc")
+        assert said(packet).startswith("UDP 10.9.0.1:5 > 10.9.0.2:6  malformed: udp.length")
 
 
 def test_what_a_stranger_wrote_steers_no_terminal() -> None:

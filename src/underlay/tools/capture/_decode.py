@@ -1,8 +1,9 @@
 """What a captured packet holds: who sends to whom, by which protocol, and what it says in a few words.
 
 This file knows which header follows which, for the link types that are captured and the usual ones of files; the
-headers themselves `underlay.wire` knows. A packet may be cut short (snaplen), damaged or made up: whatever it is,
-`decode` gives an answer and never raises. It refuses to know other packets, so says nothing that only they tell.
+headers themselves `underlay.wire` knows, and ``_damaged.py`` what is left of wrong ones. A packet may be cut short
+(snaplen), damaged or made up: whatever it is, `decode` gives an answer and never raises. It refuses to know other
+packets, so says nothing that only they tell.
 
 Checksums are not looked at. A packet that this machine sends has none yet where its card computes them.
 """
@@ -31,6 +32,7 @@ from ...wire import (
     parse_udp,
 )
 from . import _protocol_words as words
+from ._damaged import readable_ipv4, readable_ipv6, readable_tcp
 from ._link_types import ETHERNET, LINUX_SLL, RAW_IP, SLL_BYTES
 
 __all__ = ["Decoded", "decode"]
@@ -52,7 +54,7 @@ class Decoded(NamedTuple):
     segment: TcpSegment | None
     """Of TCP, its header."""
     text: str
-    """What it says; empty for TCP, about which only its connection knows more."""
+    """What it says; for TCP, about which only its connection knows more, what is wrong with it, or empty."""
 
 
 # www.tcpdump.org/linktypes.html. 12 and 14 are what BSDs and old files have for raw IP.
@@ -72,6 +74,7 @@ _FIRST_ETHERTYPE: Final = 0x600  # below, it is an 802.3 length
 # What the headers are called that `WireError` names.
 _HEADERS: Final = {"ipv4": "IPv4", "ipv6": "IPv6"}
 _DNS_PORTS: Final = frozenset((53, 5353))  # RFC 1035, RFC 6762
+_WITH_PORTS: Final = frozenset((PROTOCOL_TCP, PROTOCOL_UDP))
 _U16: Final = struct.Struct("!H")
 _EMPTY: Final = b""
 # A NamedTuple's own __new__ is Python, and takes three times as long.
@@ -156,35 +159,61 @@ def _ip(data: bytes, place: int, end: int) -> Decoded:
 
 
 def _ipv4(data: bytes, place: int, end: int) -> Decoded:
-    start = place
-    if data[place + 2 : place + 4] == b"\0\0" and end - place > 0xFFFF:
-        # A super-frame that Linux gathered beyond 64 KiB (BIG TCP) has no length: the header is read from a copy.
-        data = b"".join((data[: place + 2], b"\xff\xff", data[place + 4 :]))
+    said = ""
+    try:
         header = parse_ipv4(data, place, end, verify=False)
-        stop = end
-    else:
-        header = parse_ipv4(data, place, end, verify=False)
-        stop = start + header.total_bytes
+        stop = place + header.total_bytes
+    except WireError as error:
+        if data[place] >> 4 != 4 or len(data) < place + 20:
+            raise
+        try:
+            data, stop, said = readable_ipv4(data, place, end)
+            header = parse_ipv4(data, place, end, verify=False)
+        except WireError:
+            return _nothing("IPv4", f"malformed: {error}", data[place + 12 : place + 16], data[place + 16 : place + 20])
+        if error.field == "options":
+            said = f"malformed: {error}"
     if header.more_fragments or header.fragment_offset_bytes:
         name = words.PROTOCOLS.get(header.protocol, str(header.protocol))
         first = header.fragment_offset_bytes
-        last = first + stop - start - header.header_bytes
+        last = first + stop - place - header.header_bytes
         text = f"fragment of {name}, id {header.identification}, bytes {first} to {last}"
-        return _nothing("IPv4", text, header.source, header.destination)
-    return _transport(data, start + header.header_bytes, stop, header.protocol, header.source, header.destination)
+        found = _nothing("IPv4", text, header.source, header.destination)
+    else:
+        start = place + header.header_bytes
+        found = _transport(data, start, stop, header.protocol, header.source, header.destination)
+    return _with(found, said) if said else found
 
 
 def _ipv6(data: bytes, place: int, end: int) -> Decoded:
-    header = parse_ipv6(data, place, end)
+    said = ""
+    try:
+        header = parse_ipv6(data, place, end)
+        # No length: a super-frame of Linux is as long as it is.
+        stop = place + header.total_bytes if header.payload_bytes else end
+    except WireError as error:
+        if data[place] >> 4 != 6 or len(data) < place + 40:
+            raise
+        try:
+            data, stop, said = readable_ipv6(data, place, end)
+            header = parse_ipv6(data, place, end)
+        except WireError:
+            return _nothing("IPv6", f"malformed: {error}", data[place + 8 : place + 24], data[place + 24 : place + 40])
     if header.fragment is not None:
         name = words.PROTOCOLS.get(header.fragment.next_header, str(header.fragment.next_header))
         first = header.fragment.offset_bytes
         last = first + header.total_bytes - header.header_bytes
         text = f"fragment of {name}, id {header.fragment.identification}, bytes {first} to {last}"
-        return _nothing("IPv6", text, header.source, header.destination)
-    # No length: a jumbogram (RFC 2675), or a super-frame of Linux, is as long as it is.
-    stop = place + header.total_bytes if header.payload_bytes else end
-    return _transport(data, place + header.header_bytes, stop, header.transport, header.source, header.destination)
+        found = _nothing("IPv6", text, header.source, header.destination)
+    else:
+        start = place + header.header_bytes
+        found = _transport(data, start, stop, header.transport, header.source, header.destination)
+    return _with(found, said) if said else found
+
+
+def _with(found: Decoded, said: str) -> Decoded:
+    """Add what was wrong with the header before."""
+    return found._replace(text=f"{found.text}, {said}" if found.text else said)
 
 
 def _transport(data: bytes, place: int, end: int, protocol: int, source: bytes, destination: bytes) -> Decoded:
@@ -205,12 +234,21 @@ def _transport(data: bytes, place: int, end: int, protocol: int, source: bytes, 
         if protocol == PROTOCOL_IGMP:
             return _nothing("IGMP", words.igmp(data[place:end]), source, destination)
     except WireError as error:
-        return _nothing(name, f"malformed: {error}", source, destination)
+        text = f"malformed: {error}"
     except (IndexError, struct.error):
         kept = max(len(data) - place, 0)
         text = f"cut after {kept} bytes" if len(data) < end else f"malformed: it has {kept} bytes"
-        return _nothing(name, text, source, destination)
-    return _nothing(name, f"{end - place} bytes", source, destination)
+    else:
+        return _nothing(name, f"{end - place} bytes", source, destination)
+    found = _nothing(name, text, source, destination)
+    if protocol not in _WITH_PORTS or len(data) < place + 4 or end < place + 4:
+        return found
+    ports = (_U16.unpack_from(data, place)[0], _U16.unpack_from(data, place + 2)[0])
+    found = found._replace(source_port=ports[0], destination_port=ports[1])
+    readable = readable_tcp(data, place, end) if protocol == PROTOCOL_TCP else None
+    if readable is not None:
+        found = found._replace(segment=readable, payload_bytes=end - place - (data[place + 12] >> 4) * 4)
+    return found
 
 
 def _udp(data: bytes, place: int, end: int, source: bytes, destination: bytes) -> Decoded:

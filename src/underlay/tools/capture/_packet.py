@@ -234,4 +234,4 @@ def _segment_words(decoded: Decoded, segment: TcpSegment, notes: Notes) -> str:
             text += f", scale {segment.window_scale}"
     if segment.sack:
         text += f", sack of {len(segment.sack)}"
-    return text
+    return f"{text}, {decoded.text}" if decoded.text else text

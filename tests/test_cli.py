@@ -74,6 +74,19 @@ def test_a_command_that_asks_the_machine_opens_nothing_slow_for_its_options(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_list_of_sockets_in_a_pipe_opens_nothing_that_takes_longer_than_the_list(
+    child_environment: dict[str, str],
+) -> None:
+    # `dataclasses` alone, with what it imports, takes as long as to list some thousand sockets.
+    code = (
+        "import sys; from underlay.cli import main; main(['ports', 'proto:tcp', 'state:listen']);"
+        "slow = {'asyncio', 'dataclasses', 'inspect', 'json', 'rich', 'ssl', 'textwrap', 'ctypes'} & set(sys.modules);"
+        "sys.exit(', '.join(slow) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=child_environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_version_is_the_packages_own(underlay: Run) -> None:
     assert underlay("--version").stdout == f"underlay {package.__version__}\n"
 

@@ -7,8 +7,7 @@ not give is None. It refuses to know where the bytes come from.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = ["TCP_INFO_BYTES", "TcpInfo", "parse_tcp_info", "unpack_tcp_info"]
 
@@ -28,8 +27,8 @@ TCP_INFO_BYTES: Final = 256
 _UNKNOWN: Final = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class TcpInfo:
+# A named tuple, and no dataclass: `dataclasses` takes longer to import than `underlay ports` to list its sockets.
+class TcpInfo(NamedTuple):
     """What the kernel knows of one TCP connection. Times are µs, sizes bytes, the window segments of ``mss_bytes``.
 
     ``busy_us`` is how long there was something to send, and the next two how much of it the peer's window or our own

@@ -24,6 +24,20 @@ FRAME_BYTES = 20 + 8 + LENGTH_BYTES
 TEST = ["-u", "-b", "4M", "-l", str(LENGTH_BYTES), "-t", "1"]
 
 
+class Dies(Impairment):
+    """Lets so many datagrams of the test through, and no more."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def apply(self, passage: Passage, *, is_ethernet: bool) -> Sequence[Passage]:
+        if passage.frame.size_bytes != FRAME_BYTES:
+            return (passage,)
+        self.seen += 1
+        return (passage,) if self.seen <= self.most else ()
+
+
 class EachTenth(Impairment):
     """Drops each tenth datagram of the test."""
 
@@ -67,3 +81,20 @@ def test_what_the_cable_dropped_is_what_both_programs_call_lost(client: str, dir
     assert json.loads(mine)["verdicts"][0]["word"] == "lossy"
     if client == "stock" or not direction:  # a stock server does not look at what its client lost
         assert theirs["sum"]["lost_packets"] == total["lost"]
+
+
+def test_a_cable_that_dies_in_the_midst_is_not_called_clean() -> None:
+    needs_program("iperf3")
+    with kernel_pair(forward=(Dies(200),)) as (left, right):
+        server = right.popen(["iperf3", "-s", "-1", "-J", "--forceflush"])
+        for _ in range(100):  # until it listens
+            done = left.run([sys.executable, "-m", "underlay", "speed", "--json", "10.9.0.2", *TEST])
+            if "connection refused" not in done.stderr:
+                break
+        _, errors = server.communicate(timeout=30)
+        assert (done.returncode, server.returncode, errors) == (0, 0, ""), done.stderr
+    told = json.loads(done.stdout)
+    (total,) = told["totals"]
+    assert (total["packets"], total["lost"]) == (200, 0)
+    assert total["unseen"] == total["sent_bytes"] // LENGTH_BYTES - 200 > 200
+    assert told["verdicts"] == []

@@ -132,8 +132,23 @@ def test_datagrams_are_lossy_from_one_in_a_hundred_and_clean_without_any() -> No
     udp = Settings(protocol="udp", rate_bits_per_s=8000)
     assert one_word(result(settings=udp, streams=stream(packets=100, lost=1))) == ["lossy"]
     assert one_word(result(settings=udp, streams=stream(packets=101, lost=1))) == []
-    assert one_word(result(settings=udp, streams=stream(packets=100, lost=0))) == ["clean"]
+    assert one_word(result(settings=udp, streams=stream(packets=100, lost=0, unseen=0))) == ["clean"]
+    assert one_word(result(settings=udp, streams=stream(packets=99, lost=0, unseen=0))) == []
     assert one_word(result(settings=udp, streams=stream(packets=100, lost=None))) == []
+
+
+def test_datagrams_after_the_last_that_came_are_in_no_gap_and_yet_not_clean() -> None:
+    udp = Settings(protocol="udp", rate_bits_per_s=8000)
+    assert one_word(result(settings=udp, streams=stream(packets=990, lost=0, unseen=9))) == ["clean"]
+    assert one_word(result(settings=udp, streams=stream(packets=990, lost=0, unseen=10))) == []
+    assert one_word(result(settings=udp, streams=stream(packets=990, lost=0, unseen=None))) == []
+    assert one_word(result(settings=udp, streams=stream(packets=0, lost=0, unseen=1000))) == []
+
+
+def test_a_test_of_a_moment_gets_no_verdict() -> None:
+    busy = result(peer_cpu=Cpu(10, 85))
+    assert one_word(replace(busy, streams=stream(sender_s=0.1, receiver_s=0.1))) == ["cpu"]
+    assert one_word(replace(busy, streams=stream(sender_s=0.09, receiver_s=None))) == []
 
 
 def test_a_test_that_was_broken_off_gets_no_verdict() -> None:

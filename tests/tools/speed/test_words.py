@@ -62,6 +62,20 @@ def test_what_no_end_knows_is_a_dash_and_not_a_zero() -> None:
     assert "The test was broken off: the other end's figures are missing." in lines
 
 
+@pytest.mark.parametrize(
+    ("packets", "unseen", "sentence"),
+    [
+        (990, 9, ""),
+        (990, 10, "The last 10 of the 1,000 datagrams sent did not come before the test's end."),
+        (0, 1000, "None of the 1,000 datagrams sent came."),
+    ],
+)
+def test_what_no_gap_in_the_numbers_tells_is_said(packets: int, unseen: int, sentence: str) -> None:
+    stream = StreamResult(1, Way.UP, 10, 10, 1.0, 1.0, packets=packets, lost=0, unseen=unseen)
+    lines = result_lines(Result(True, "it", Settings(protocol="udp"), (stream,), (), Cpu(1, 2), Cpu(1, 2)))
+    assert [line for line in lines if "sent" in line][1:] == ([sentence] if sentence else [])
+
+
 def test_a_description_tells_the_end_of_the_test_and_who_sends() -> None:
     udp = Settings(protocol="udp", direction=Direction.REVERSE, blocks=100, length_bytes=1000, rate_bits_per_s=10**6)
     told = describe("the server at x:1", udp, at_client=True)

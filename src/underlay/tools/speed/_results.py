@@ -71,7 +71,8 @@ class StreamResult:
     """What one stream moved, by both ends' counts; None is what an end did not tell, or cannot know.
 
     ``sent_bytes`` is what the sender's kernel took, ``received_bytes`` what the receiver's program read: of TCP the
-    difference was on its way when the test ended.
+    difference was on its way when the test ended. ``unseen`` counts the datagrams that were sent after the last that
+    came: no gap in the numbers tells of them, and they are lost or were on their way when the test ended.
     """
 
     number: int
@@ -90,6 +91,7 @@ class StreamResult:
     lost: int | None = None
     out_of_order: int | None = None
     jitter_us: float | None = None
+    unseen: int | None = None
 
     def to_json(self) -> dict[str, object]:
         """Write it for a program."""
@@ -110,6 +112,7 @@ class StreamResult:
             "lost": self.lost,
             "out_of_order": self.out_of_order,
             "jitter_us": _rounded(self.jitter_us),
+            "unseen": self.unseen,
         }
 
 
@@ -127,6 +130,14 @@ class Total:
     lost: int | None
     out_of_order: int | None
     jitter_us: float | None
+    unseen: int | None
+
+    @property
+    def unseen_share(self) -> float | None:
+        """The share of the datagrams sent that were sent after the last that came, from 0 to 1."""
+        if self.packets is None or self.unseen is None or not self.packets + self.unseen:
+            return None
+        return self.unseen / (self.packets + self.unseen)
 
     @property
     def lost_share(self) -> float | None:
@@ -146,6 +157,7 @@ class Total:
             "lost": self.lost,
             "out_of_order": self.out_of_order,
             "jitter_us": _rounded(self.jitter_us),
+            "unseen": self.unseen,
         }
 
 
@@ -262,6 +274,7 @@ def _total(way: Way, streams: Sequence[StreamResult]) -> Total:
         lost=_sum(s.lost for s in streams),
         out_of_order=_sum(s.out_of_order for s in streams),
         jitter_us=sum(jitters) / len(jitters) if jitters else None,
+        unseen=_sum(s.unseen for s in streams),
     )
 
 

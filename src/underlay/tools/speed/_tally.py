@@ -219,7 +219,7 @@ class Tally:
             their_bytes = int(told["bytes"])
             their_again = int(told["retransmits"]) if told["retransmits"] >= 0 and not self._settings.is_udp else None
             their_s = told["end_time"] - told.get("start_time", 0.0) if "end_time" in told else account.end_s
-        packets = lost = overtaken = jitter_us = None
+        packets = lost = overtaken = jitter_us = unseen = None
         if self._settings.is_udp and not sends:
             packets, lost, overtaken = ours.packets, max(0, ours.lost), ours.out_of_order
             jitter_us = account.jitter_s * 1e6
@@ -229,6 +229,9 @@ class Tally:
                 packets = int(told["packets"] - told.get("omitted_packets", account.omitted.packets))
                 lost = max(0, int(told["errors"] - told.get("omitted_errors", 0)))
                 jitter_us = told["jitter"] * 1e6
+        if packets is not None and told is not None:
+            # Each datagram has the same length, so the sender's bytes tell how many it sent.
+            unseen = max(0, (ours.bytes if sends else int(told["bytes"])) // self._settings.length_bytes - packets)
         return StreamResult(
             number=stream.number,
             way=self._way(stream),
@@ -246,4 +249,5 @@ class Tally:
             lost=lost,
             out_of_order=overtaken,
             jitter_us=jitter_us,
+            unseen=unseen,
         )

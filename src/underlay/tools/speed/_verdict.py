@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ._results import Result, StreamResult
-from ._settings import Way
+from ._settings import LEAST_INTERVAL_S, Way
 
 __all__ = ["Verdict", "verdicts"]
 
@@ -21,6 +21,8 @@ _BUSY_PERCENT: Final = 90.0
 _LARGER_PART: Final = 0.5
 # RFC 3649, 3: at a loss of one in a hundred standard TCP keeps a window of 12 segments, too few for most ways.
 _LOSSY: Final = 0.01
+# Of fewer datagrams than this one in a hundred may be lost and none be missed.
+_ENOUGH_DATAGRAMS: Final = round(1 / _LOSSY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,10 @@ def verdicts(result: Result) -> tuple[Verdict, ...]:
 
     The words: ``paced`` (the rate that was asked for was reached), ``window`` (the receiver's window held the sender),
     ``buffer`` (the sender's own buffer did), ``cpu`` (an end had no processor time left), and of UDP ``lossy`` (one
-    datagram in a hundred or more was lost) and ``clean`` (none was). A test that was broken off gets none.
+    datagram in a hundred or more was lost) and ``clean`` (none of a hundred or more was). A test that was broken off,
+    or shorter than the shortest interval of iperf3, 0.1 s, gets none.
     """
-    if not result.is_complete:
+    if not result.is_complete or _took_s(result) < LEAST_INTERVAL_S:
         return ()
     judged = (_udp(result, way) if result.settings.is_udp else _tcp(result, way) for way in result.ways)
     return tuple(verdict for verdict in judged if verdict is not None)
@@ -56,7 +59,9 @@ def _udp(result: Result, way: Way) -> Verdict | None:
         return Verdict(way, "lossy", f"{share:.1%} of the datagrams were lost")
     if (busy := _cpu(result, way)) is not None and not _is_paced(result, way):
         return busy
-    if total.lost == 0 and total.packets:
+    # What was sent after the last that came may all be lost, and is in no gap.
+    unseen = total.unseen_share
+    if total.lost == 0 and (total.packets or 0) >= _ENOUGH_DATAGRAMS and unseen is not None and unseen < _LOSSY:
         return Verdict(way, "clean", f"none of {total.packets:,} datagrams was lost")
     return None
 
@@ -88,6 +93,11 @@ def _cpu(result: Result, way: Way) -> Verdict | None:
             which = "sender" if result.sends(way) == here else "receiver"
             return Verdict(way, "cpu", f"the {which} used {cpu.percent:.0f} % of a processor")
     return None
+
+
+def _took_s(result: Result) -> float:
+    """How long the test lasted, by either end's clock: of a moment shares and percents say nothing."""
+    return max((s for each in result.streams for s in (each.sender_s, each.receiver_s) if s is not None), default=0.0)
 
 
 def _mean(streams: list[StreamResult], name: str) -> float:

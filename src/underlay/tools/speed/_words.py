@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from ._results import Interval, Result, StreamResult, Total
-from ._settings import Direction, Settings
+from ._settings import Direction, Settings, Way
 from ._verdict import verdicts
 
 __all__ = ["WIDTH", "describe", "headings", "interval_line", "number", "result_lines", "sparkline"]
 
 WIDTH: Final = 80
 _NONE: Final = "-"
+# Of the datagrams sent, the share that may be on its way at the end without a word about it: one in a hundred, which is
+# the round trip of a way of 100 ms in a test of 10 s, and less than `_verdict.py` calls lossy.
+_WORTH_A_SENTENCE: Final = 0.01
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 # For a terminal that cannot show them (LANG=C).
 _ASCII_BLOCKS: Final = "_.-=+*#@"
@@ -157,6 +160,9 @@ def _sentences(result: Result) -> list[str]:
     several = len(result.ways) > 1
     for verdict in verdicts(result):
         said.append(f"Verdict{f' {verdict.way.value}' if several else ''}: {verdict.word}. {_capital(verdict.reason)}.")
+    for total in result.totals:
+        if (share := total.unseen_share) is not None and total.unseen and share >= _WORTH_A_SENTENCE:
+            said.append(_unseen(total.way if several else None, total.unseen, (total.packets or 0) + total.unseen))
     overtaken = sum(total.out_of_order or 0 for total in result.totals)
     if overtaken:
         said.append(f"{overtaken:,} datagrams came out of order.")
@@ -168,6 +174,14 @@ def _sentences(result: Result) -> list[str]:
     if not result.is_complete:
         said.append("The test was broken off: the other end's figures are missing.")
     return said
+
+
+def _unseen(way: Way | None, unseen: int, sent: int) -> str:
+    """Tell what no gap in the numbers tells."""
+    which = f" {way.value}" if way is not None else ""
+    if unseen == sent:
+        return f"None of the {sent:,} datagrams sent{which} came."
+    return f"The last {unseen:,} of the {sent:,} datagrams sent{which} did not come before the test's end."
 
 
 def _congestion(result: Result) -> str:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from tests._kernel import needs_program
@@ -288,6 +289,51 @@ def test_root_is_given_up_for_the_user_who_called_sudo(net: Net, tmp_path: Path)
         path.unlink(missing_ok=True)
 
 
+AS_SUDO = f"""
+import os, sys
+os.environ.update(SUDO_UID="{NOBODY}", SUDO_GID="{NOBODY}")
+from underlay.tools.capture import Live
+with Live(["lo"], keep_root=False) as live:
+    live.begin()
+    print(live._flows._process.pid, flush=True)
+    sys.stdin.readline()
+print("ended")
+"""
+
+
+def test_the_process_of_root_that_does_not_end_in_time_ends_by_itself(net: Net) -> None:
+    """It cannot be killed by whoever gave up root; what it was asked may take it longer than we wait."""
+    child = net.do(
+        lambda: subprocess.Popen(
+            [sys.executable, "-c", AS_SUDO],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+    )  # fmt: skip
+    with child:
+        assert child.stdin is not None and child.stdout is not None
+        owners = int(child.stdout.readline())
+        with open(f"/proc/{owners}/stat") as still_it:
+            os.kill(owners, signal.SIGSTOP)
+            try:
+                output, errors = child.communicate("\n", timeout=LIMIT_S)
+            finally:
+                os.kill(owners, signal.SIGCONT)
+            assert (child.returncode, output, errors) == (0, "ended\n", "")
+            until_s = time.monotonic() + LIMIT_S
+            while runs(still_it):
+                assert time.monotonic() < until_s
+                time.sleep(0.02)
+
+
+def runs(file: TextIO) -> bool:
+    """Whether the process of an open proc_pid_stat(5) is there and no zombie."""
+    try:
+        file.seek(0)
+        return file.read().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+
+
 def test_under_sudo_a_file_is_read_and_written_by_the_user_who_called_it(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may become another user; remedy: run the tests as root")
@@ -325,6 +371,10 @@ def test_a_full_disk_ends_it_with_a_whole_file_and_the_count(net: Net, tmp_path:
     found = packets(path)
     assert 0 < len(found) < 1000 and path.stat().st_size <= 5000
     assert f"{path}: {len(found)} packets" in errors and "are not in it" in errors
+    child = net.capture("-i", "lo", "-w", path, "--print", "udp", preexec_fn=limit)
+    net.burst(1000)
+    output, errors = child.communicate(timeout=LIMIT_S)
+    assert output.count("\n") >= len(packets(path)) > 0  # what a person was to see is seen
     child = net.capture("-i", "lo", "-w", "/dev/full", "udp")
     net.burst(10)
     _, errors = child.communicate(timeout=LIMIT_S)
@@ -394,6 +444,45 @@ def test_a_file_that_is_not_whole_is_read_as_far_as_it_goes(net: Net, tmp_path: 
         cut.write_bytes(nonsense)
         done = capture("-r", cut, expect=1)
         assert said in done.stderr and done.stdout == ""
+
+
+def test_a_file_that_stands_there_is_lost_only_to_one_that_can_be_read(tmp_path: Path) -> None:
+    """Neither a filter that is none nor a file that is no capture costs what was written before."""
+    empty, before, new = tmp_path / "empty.pcapng", tmp_path / "before.pcapng", tmp_path / "new.pcapng"
+    fd = os.open(empty, os.O_WRONLY | os.O_CREAT)
+    PacketFile(fd).flush()
+    os.close(fd)
+    before.write_text("precious")
+    for path in (before, new):
+        capture("-r", empty, "-w", path, "tcp prot 80", expect=2)
+        capture("-r", os.devnull, "-w", path, expect=1)
+    assert before.read_text() == "precious" and not new.exists()
+    assert capture("-r", empty, "-w", before).stderr.startswith(f"underlay: {before}: 0 packets")
+    assert packets(before) == []
+    size_bytes = before.stat().st_size
+    with open(before, "rb") as stdin:
+        argv = [sys.executable, "-m", "underlay", "capture", "-r", "-", "-w", str(before)]
+        done = subprocess.run(argv, stdin=stdin, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    assert done.returncode == 2 and "cannot be read and written at once" in done.stderr
+    assert before.stat().st_size == size_bytes
+
+
+def test_ctrl_c_ends_it_while_an_enormous_filter_is_compiled(tmp_path: Path) -> None:
+    """libpcap takes minutes for thousands of hosts, in which no handler of Python's runs."""
+    text = " or ".join(f"host 10.{number // 250}.{number % 250}.1" for number in range(3000))
+    words = [sys.executable, "-m", "underlay", "capture", "-r", os.devnull, text]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            until_s = time.monotonic() + LIMIT_S
+            while "libpcap" not in Path(f"/proc/{child.pid}/maps").read_text():
+                assert child.poll() is None and time.monotonic() < until_s
+                time.sleep(0.02)
+            time.sleep(0.3)
+            child.send_signal(signal.SIGINT)
+            output, errors = child.communicate(timeout=LIMIT_S)
+        finally:
+            child.kill()
+    assert (child.returncode, output, errors) == (-signal.SIGINT, "", "")
 
 
 def test_the_interfaces_are_listed() -> None:

@@ -24,6 +24,7 @@ from underlay.wire import (
     ACK,
     PROTOCOL_TCP,
     PROTOCOL_UDP,
+    SYN,
     build_ipv4,
     build_ipv6,
     build_tcp_header,
@@ -244,6 +245,39 @@ def test_the_process_that_answers_ends_with_us_and_does_not_end_by_ctrl_c(net: N
     assert flows._process.poll() is None
     flows.close()
     assert flows._process.returncode == 0
+
+
+def test_what_is_no_question_is_not_answered_and_ends_nothing(net: Net) -> None:
+    """The process that asks reads what strangers sent, and may be theirs one day; the one that answers is root's."""
+    with flows_in(net) as flows:
+        for nonsense in (b"x", bytes(process.QUESTION.size - 1), bytes([255]) * process.QUESTION.size, bytes(4000)):
+            flows._channel.send(nonsense)
+        flow, _ = flows.see(packet(("127.0.0.1", 5), ("127.0.0.1", 6)))
+        settled(flows, flow)
+        assert not flows.is_over
+
+
+def test_a_beginning_on_an_interface_that_is_gone_is_passed_over() -> None:
+    here, there = parse_ip("fe80::1"), parse_ip("fe80::2")
+    head = build_tcp_header(here, there, 4000, 80, 1, 0, SYN, 1, b"")
+    data = build_ipv6(here, there, PROTOCOL_TCP, len(head)) + head
+
+    class Gone:
+        """A socket whose interface went away before its name was asked for: packet(7) then gives an empty one."""
+
+        left = 3
+
+        def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int, int, int, bytes]]:
+            self.left -= 1
+            if self.left < 0:
+                raise BlockingIOError
+            return data[:size], ("", 0x86DD, 0, 1, b"")
+
+    beginnings = process._Beginnings.__new__(process._Beginnings)
+    beginnings.socket = Gone()  # type: ignore[assignment]
+    kernel = process._Kernel()
+    assert beginnings.take(kernel, process._Processes(None)) == []
+    kernel._socket.close()
 
 
 def test_the_key_of_a_flow_is_there_for_whole_packets_only() -> None:

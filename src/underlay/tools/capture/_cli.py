@@ -7,8 +7,10 @@ This file knows the command line and the signals that end a capture. How packets
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -18,13 +20,14 @@ from types import FrameType
 from typing import BinaryIO, Final
 
 from ...errors import UnderlayError, UsageError
-from ...trace import CaptureFormatError
+from ...trace import CaptureFormatError, ReadPacket
 from .._privileges import give_up_root
 from .._say import say
+from ._filter import compile_filter
 from ._interfaces import interfaces
 from ._link_types import ETHERNET, RAW_IP
 from ._live import MOST_RING_BYTES, RING_BYTES, SNAP_BYTES, Live, LiveStatistics
-from ._output import Names, Output, Stopped, Written
+from ._output import Names, Output, Stopped, Written, file_words
 from ._read import read_packets
 
 __all__ = ["INTERMIXED", "configure", "main"]
@@ -112,7 +115,9 @@ def _must_make_sense(args: argparse.Namespace) -> None:
             if value:
                 raise UsageError(f"{option} is about a running capture, and -r reads a file", remedy="leave one out")
         if args.write is not None and _same(args.read, args.write):
-            raise UsageError(f"{args.write} cannot be read and written at once", remedy="write another file")
+            raise UsageError(
+                f"{file_words(args.write)} cannot be read and written at once", remedy="write another file"
+            )
 
 
 def _fill_standard_descriptors() -> None:
@@ -122,11 +127,30 @@ def _fill_standard_descriptors() -> None:
     os.close(fd)
 
 
-def _same(one: str, other: str) -> bool:
+def _same(read: str, written: str) -> bool:
+    """Whether they are one regular file, one of them perhaps as stdin or stdout."""
     try:
-        return os.path.samefile(one, other)
+        one, other = (os.fstat(number) if path == "-" else os.stat(path) for path, number in ((read, 0), (written, 1)))
     except OSError:
         return False
+    return stat.S_ISREG(one.st_mode) and os.path.samestat(one, other)
+
+
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process while libpcap compiles a filter: for one of thousands of words it takes minutes.
+
+    Nothing is open yet that would have to be closed, and a handler of Python's would have to wait.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _list() -> int:
@@ -141,10 +165,10 @@ def _list() -> int:
     return 0
 
 
-def _output(args: argparse.Namespace) -> Output:
+def _output(args: argparse.Namespace, path: str | None) -> Output:
     lines = (args.write is None or args.print) and not args.json
     return Output(
-        args.write,
+        path,
         lines=lines,
         as_json=args.json,
         snap_bytes=args.snap_length,
@@ -156,22 +180,23 @@ def _output(args: argparse.Namespace) -> Output:
 
 
 def _capture(args: argparse.Namespace) -> int:
-    live = Live(
-        args.interface,
-        " ".join(args.filter),
-        snap_bytes=args.snap_length,
-        ring_bytes=None if args.ring_size is None else args.ring_size << 20,
-        direction=args.direction or "",
-        promiscuous=not args.no_promiscuous,
-        owners=not args.no_owners,
-        follow=args.follow,
-        count=args.count,
-        duration_s=args.duration,
-        note=say,
-        keep_root=False,
-    )
+    with _ended_at_once():
+        live = Live(
+            args.interface,
+            " ".join(args.filter),
+            snap_bytes=args.snap_length,
+            ring_bytes=None if args.ring_size is None else args.ring_size << 20,
+            direction=args.direction or "",
+            promiscuous=not args.no_promiscuous,
+            owners=not args.no_owners,
+            follow=args.follow,
+            count=args.count,
+            duration_s=args.duration,
+            note=say,
+            keep_root=False,
+        )
     with live:
-        output = _output(args)
+        output = _output(args, args.write)
         try:
             with _ended_by_signals(live):
                 failure = _run(live, output)
@@ -280,7 +305,7 @@ def _tell(args: argparse.Namespace, output: Output, told: LiveStatistics, writte
 def _tell_file(path: str | None, written: Written | None) -> None:
     if written is not None:
         missing = f"; {written.unwritten_packets} are not in it" if written.unwritten_packets else ""
-        say(f"{path}: {written.packets} packets, {written.bytes} bytes{missing}")
+        say(f"{file_words(path or '-')}: {written.packets} packets, {written.bytes} bytes{missing}")
 
 
 # --- a file -------------------------------------------------------------------------------------------
@@ -303,6 +328,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 
 
 def _broken(path: str, error: CaptureFormatError) -> str:
+    path = file_words(path, "stdin")
     if error.offset_bytes <= 4:
         return f"{path} is no capture: {error.reason}"
     return f"{path} is not whole: {error}"
@@ -310,13 +336,28 @@ def _broken(path: str, error: CaptureFormatError) -> str:
 
 def _read(args: argparse.Namespace) -> int:
     status = packets = 0
+    text = " ".join(args.filter)
     with _opened(args.read) as file:
         give_up_root()  # what strangers sent is read by the user who called sudo
-        output = _output(args)
+        if text:
+            with _ended_at_once():
+                compile_filter(text, ETHERNET, SNAP_BYTES)
+        # A file that stands where -w points is lost only to one that can be read.
+        found: Iterator[ReadPacket] = read_packets(file, text)
+        nothing: CaptureFormatError | None = None
+        try:
+            found = itertools.chain([next(found)], found)
+        except StopIteration:
+            found = iter(())
+        except CaptureFormatError as error:
+            nothing = error
+        output = _output(args, None if nothing else args.write)
         written = None
         try:
             try:
-                for packet in read_packets(file, " ".join(args.filter)):
+                if nothing is not None:
+                    raise nothing
+                for packet in found:
                     interface = packet.interface
                     data = packet.data[: args.snap_length]
                     output.take(

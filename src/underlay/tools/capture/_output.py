@@ -22,7 +22,7 @@ from ...trace import PacketFile
 from ._link_types import ETHERNET
 from ._packet import SCHEMA, Describer
 
-__all__ = ["Names", "Output", "Stopped"]
+__all__ = ["Names", "Output", "Stopped", "Written", "file_words"]
 
 _STDOUT: Final = 1
 
@@ -96,23 +96,24 @@ class Output:
             self._lines.append(json.dumps(packet.as_json()) if self._as_json else packet.line)
 
     def flush(self) -> None:
-        """Write what was gathered."""
-        if self._file is not None:
-            try:
+        """Write what was gathered; lines also where the file takes no more."""
+        try:
+            if self._file is not None:
                 self._file.flush()
-            except OSError as error:
-                raise self._stopped(error) from error
-        if self._lines:
-            text = "\n".join(self._lines) + "\n"
-            self._lines.clear()
-            self._print(text)
+        except OSError as error:
+            raise self._stopped(error) from error
+        finally:
+            if self._lines:
+                text = "\n".join(self._lines) + "\n"
+                self._lines.clear()
+                self._print(text)
 
     def _stopped(self, error: OSError, path: str | None = None) -> BaseException:
         if isinstance(error, BrokenPipeError):
             return error
         reason = os.strerror(error.errno or 0).lower()
         remedy = "make room, or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        return Stopped(f"{path or self._path} takes no more: {reason}", remedy=remedy)
+        return Stopped(f"{path or file_words(self._path or '-')} takes no more: {reason}", remedy=remedy)
 
     def _print(self, text: str) -> None:
         if sys.stdout is None:
@@ -149,6 +150,11 @@ class Output:
         if self._fd > _STDOUT:
             os.close(self._fd)
             self._fd = -1
+
+
+def file_words(path: str, stream: str = "stdout") -> str:
+    """Name a file as a person knows it: ``-`` is a stream."""
+    return stream if path == "-" else path
 
 
 def _open(path: str) -> int:

@@ -349,7 +349,10 @@ class _Beginnings:
             ends = _ends(packet)
             if ends is None:
                 continue
-            index = socket.if_nametoindex(address[0]) if ends[2][:2] == _LINK_LOCAL else 0
+            try:
+                index = socket.if_nametoindex(address[0]) if ends[2][:2] == _LINK_LOCAL else 0
+            except OSError:  # the interface went away meanwhile, and took the sockets' addresses along
+                continue
             for each in (ends, (ends[0], ends[1], ends[4], ends[5], ends[2], ends[3])):
                 found = kernel.find(index, each)
                 if found is not None:
@@ -425,6 +428,8 @@ class _Server:
                 data = self._channel.recv(QUESTION.size, socket.MSG_DONTWAIT)
                 if not data:
                     return False
+                if len(data) != QUESTION.size:  # the other process reads what strangers sent: it is not trusted
+                    continue
                 number, family, protocol, index, here, port, there, other_port = QUESTION.unpack(data)
                 ends = (family, protocol, here, port, there, other_port)
                 found = self._kernel.find(index, ends)

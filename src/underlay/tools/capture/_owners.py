@@ -7,6 +7,7 @@ with one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -268,5 +269,7 @@ class Flows:
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            # It is root's, and we may be no longer: then it ends by itself, once it sees that nobody asks any more.
+            with contextlib.suppress(PermissionError):
+                self._process.kill()
+                self._process.wait()

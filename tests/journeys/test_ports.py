@@ -562,6 +562,27 @@ def test_a_watch_misses_no_connection_that_came_and_went_between_two_looks(here:
         assert json.loads(rest.splitlines()[-1])["lost_messages"] == 0
 
 
+def test_a_watch_says_of_no_connection_that_it_is_over_while_its_peer_has_not_closed_it(here: Place) -> None:
+    with here.server() as server, ExitStack() as kept:
+        watching = Watching(here, "--json", "proto:tcp", f"peer:{port_of(server)}", "--interval", "3600")
+        try:
+            ports = set()
+            for _ in range(20):
+                client, accepted = here.connect(server)
+                ports.add(port_of(client))
+                client.close()
+                kept.enter_context(accepted)
+            seen: set[int] = set()
+            assert watching.child.stdout is not None
+            while seen < ports:
+                told = json.loads(watching.child.stdout.readline())
+                if told["socket"]["state"] == "fin-wait-2":
+                    seen.add(told["socket"]["local_port"])
+        finally:
+            _, rest = watching.end()
+        assert json.loads(rest.splitlines()[-1])["summary"]["passed"] == 0
+
+
 @needs_root
 def test_a_watch_says_what_it_hears(here: Place) -> None:
     watching = Watching(here, "proto:tcp")

@@ -232,9 +232,10 @@ class Watch:
         if dead.cookie in self._closed or not self.only.matches_ends(dead):
             return None
         self._remember_closed(dead.cookie)
-        # A socket has no cookie before somebody asks for it, so that what it left in TIME-WAIT has got another one.
+        # A socket has no cookie before somebody asks for it, so that what it left in TIME-WAIT, or waiting for its
+        # peer's FIN, has got another one.
         left = look_up(self._kernel, dead._replace(cookie=0)) if dead.protocol == "tcp" else None
-        if left is None or left.state is not State.TIME_WAIT:
+        if left is None or left.state not in (State.TIME_WAIT, State.FIN_WAIT_2):
             return Change("passed", now, dead)
         if left.cookie in self._known:
             return None

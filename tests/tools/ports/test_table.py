@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from rich.cells import cell_len
 
 from underlay.tools.ports import Change, Owner, Socket, State, TcpInfo
 from underlay.tools.ports._table import change_line, count_lines, info_lines, list_lines, owner_cell
@@ -30,6 +31,14 @@ def test_a_terminal_s_rows_fit_and_show_both_ends_whole(width: int) -> None:
     # A path may be longer than any terminal; it is never cut.
     assert all(len(line) <= width or "long/long/" in line for line in lines)
     assert SOCKETS[5].local in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_wide_letters_of_a_stranger_take_two_columns_of_a_terminal(width: int) -> None:
+    owner = Owner(4711, 3, "服务器", "服务器 " * 20, 0)
+    [_, row] = list_lines([SOCKETS[1]._replace(owners=(owner,))], width)
+    assert "服务器 (4711)" in row.text
+    assert width - 2 < cell_len(row.text) <= width
 
 
 def test_a_pipe_s_rows_are_a_line_each_and_nothing_is_cut() -> None:

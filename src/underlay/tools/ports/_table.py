@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from .._printable import escaped
 from ._owners import user_name
 from ._socket import Owner, Socket, State, TcpInfo
-from ._text import cut, duration
+from ._text import columns_of, cut, duration
 
 if TYPE_CHECKING:
     from ._watch import Change
@@ -73,8 +73,8 @@ def _table(
     rows = _rows(sockets, owners, hidden)
     headings = (names[0], "state", "recv-q", "send-q", names[1], names[2])
     # The owner is the last, and may be as wide as it is.
-    columns = zip((*headings, ""), *rows, strict=True)
-    widths = [max(map(len, column)) for column in islice(columns, len(headings))]
+    cells = zip((*headings, ""), *rows, strict=True)
+    widths = [max(map(len, column)) for column in islice(cells, len(headings))]
     if width is not None:
         room = max((width - sum(widths[:4]) - 5) // 2, _LONGEST_IPV4_END)
         for i in (4, 5):
@@ -95,7 +95,7 @@ def _table(
         yield from map(tuple.__new__, repeat(Line), zip(texts, styles, strict=True))
         return
     for sock, row, whole, style in zip(sockets, rows, texts, styles, strict=True):
-        if width is None or len(whole) <= width:
+        if width is None or columns_of(whole) <= width:
             yield Line(whole, style)
         else:
             head = f"{row[0]:<{first}} {row[1]:<{state}} {row[2]:>{receive}} {row[3]:>{send}} {row[4]:<{local}}"
@@ -138,12 +138,12 @@ _STYLES: Final = {_IN_CAPITALS[State.LISTEN]: "listen", **{_IN_CAPITALS[state]: 
 def _folded(head: str, peer: str, owner: str, indent: str, width: int) -> Iterator[str]:
     """A row that is too long: first the owner is cut, then what does not fit stands below, and no end is ever cut."""
     for written in (peer, peer.rstrip()):  # rather out of its column than below
-        room = width - len(head) - len(written) - 2
-        if room >= min(_NARROWEST_OWNER, len(owner)):
+        room = width - columns_of(head) - columns_of(written) - 2
+        if room >= min(_NARROWEST_OWNER, columns_of(owner)):
             yield f"{head} {written} {cut(owner, room)}".rstrip()
             return
     line = f"{head} {peer}".rstrip()
-    if len(line) <= width:
+    if columns_of(line) <= width:
         yield line
     else:
         yield head.rstrip()

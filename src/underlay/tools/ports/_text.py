@@ -5,16 +5,40 @@ This file only computes. It refuses to know sockets.
 
 from __future__ import annotations
 
-__all__ = ["cut", "duration"]
+__all__ = ["columns_of", "cut", "duration"]
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal it takes: two for a wide letter (Unicode, UAX #11), none for a combining mark.
+
+    >>> columns_of("nginx"), columns_of("日本")
+    (5, 4)
+    """
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(letter: str) -> int:
+    import unicodedata  # few texts need it
+
+    if unicodedata.combining(letter):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
 
 
 def cut(text: str, width: int) -> str:
     """At most so many columns of it; the last is ``…`` where something is missing.
 
-    >>> cut("nginx: worker", 6)
-    'nginx…'
+    >>> cut("nginx: worker", 6), cut("日本: worker", 6)
+    ('nginx…', '日本:…')
     """
-    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+    if columns_of(text) <= width:
+        return text
+    room = width - 1
+    for at, letter in enumerate(text):
+        room -= 1 if text.isascii() else _columns(letter)
+        if room < 0:
+            return text[:at] + "…"
+    return text
 
 
 def duration(ms: float) -> str:

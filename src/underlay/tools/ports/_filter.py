@@ -128,7 +128,10 @@ class Filter:
         if not colon or key not in KEYS:
             # 127.0.0.1:80, [::1]:80, ::1 and fe80::1 have colons too, and no letter beyond f before the first.
             if colon and key.isalpha() and not set(key.lower()) <= set("abcdef"):
-                raise UsageError(f"no filter is called {key!r}", remedy=nearest(key, KEYS))
+                remedy = nearest(key, KEYS)
+                if value.isdecimal():  # as in localhost:80
+                    remedy += "; a host is written as its address here, since no name is looked up"
+                raise UsageError(f"no filter is called {key!r}", remedy=remedy)
             self._ends += [parse_end(each) for each in _parts(word, word)]
             return
         match key:

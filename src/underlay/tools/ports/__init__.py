@@ -9,7 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from ._bind_trial import Trial, Want
     from ._close import close_socket
+    from ._conflict import Overlap
     from ._filter import Filter
     from ._list import Snapshot, list_sockets, take_snapshot
     from ._socket import Owner, Socket, State, TcpInfo
@@ -22,12 +24,15 @@ __all__ = [
     "Change",
     "Filter",
     "Obstacle",
+    "Overlap",
     "Owner",
     "Snapshot",
     "Socket",
     "State",
     "TcpInfo",
+    "Trial",
     "Verdict",
+    "Want",
     "Watch",
     "close_socket",
     "explain_bind",
@@ -37,7 +42,9 @@ __all__ = [
 
 # Where each name is: as above, for those who run it.
 _FILES: Final = {
+    "._bind_trial": ("Trial", "Want"),
     "._close": ("close_socket",),
+    "._conflict": ("Overlap",),
     "._filter": ("Filter",),
     "._list": ("Snapshot", "list_sockets", "take_snapshot"),
     "._socket": ("Owner", "Socket", "State", "TcpInfo"),

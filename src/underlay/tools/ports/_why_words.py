@@ -235,8 +235,10 @@ def _ends(attempt: Attempt, verdict: Verdict) -> list[str]:
     if owners:
         pids = " ".join(map(str, sorted({owner.pid for owner in owners})))
         found.append(f"end it: kill {pids}")
-    elif verdict.hidden_processes:
+    elif verdict.hidden_processes and os.geteuid() != 0:
         found.append(f"let root see which process it is: sudo underlay ports {verdict.port}")
+    elif verdict.hidden_processes:
+        found.append("look for its process outside of this container: even root does not see it here")
     if any(
         how is Overlap.DUAL_STACK and sock.local_address == "::"
         for cause in attempt.causes

@@ -12,15 +12,18 @@ from ._capture_reader import (
     CapturedLink,
     CaptureFormatError,
     CaptureReader,
+    ReadCounts,
     ReadInterface,
     ReadPacket,
     read_pcapng,
 )
 from ._packet_file import PacketFile
 from ._pcapng import CaptureStatistics, PcapngWriter, capture
+from ._pcapng_blocks import SNAP_BYTES
 from ._process import capture_process
 
 __all__ = [
+    "SNAP_BYTES",
     "CaptureFormatError",
     "CaptureReader",
     "CaptureStatistics",
@@ -28,6 +31,7 @@ __all__ = [
     "CapturedLink",
     "PacketFile",
     "PcapngWriter",
+    "ReadCounts",
     "ReadInterface",
     "ReadPacket",
     "capture",

@@ -20,6 +20,7 @@ __all__ = [
     "CaptureReader",
     "CapturedFrame",
     "CapturedLink",
+    "ReadCounts",
     "ReadInterface",
     "ReadPacket",
     "read_pcapng",
@@ -83,16 +84,20 @@ class _Clock(NamedTuple):
     offset_s: int
 
 
-class _Counts(NamedTuple):
+class ReadCounts(NamedTuple):
+    """What the file says that an interface counted; None where it does not."""
+
     received: int | None
+    """Packets that passed the filter, those that were dropped included."""
     dropped: int | None
+    """Of these, for want of room."""
 
 
 class CaptureReader:
     """Iterates over the packets of an open file; `CaptureFormatError` where it is no capture or is not whole.
 
-    ``interfaces`` and ``counts`` (received and dropped, by interface, None where the file does not tell) are of the
-    section that is being read, and complete after its last packet. The file is not closed.
+    ``interfaces`` and ``counts`` (`ReadCounts` by the interface's place there) are of the section that is being read,
+    and complete after its last packet. The file is not closed.
 
     >>> from io import BytesIO
     >>> list(CaptureReader(BytesIO(bytes.fromhex("d4c3b2a1 0200 0400 00000000 00000000 00000400 01000000"))))
@@ -104,7 +109,7 @@ class CaptureReader:
         self._place = 0
         self._order = "<"
         self.interfaces: list[ReadInterface] = []
-        self.counts: dict[int, _Counts] = {}
+        self.counts: dict[int, ReadCounts] = {}
         self._clocks: list[_Clock] = []
         self._magic = self._take(4, "it is empty")
 
@@ -194,7 +199,7 @@ class CaptureReader:
                 for code in (blocks.ISB_RECEIVED, blocks.ISB_DROPPED)
             )
             if number < len(self.interfaces):
-                self.counts[number] = _Counts(received, dropped)
+                self.counts[number] = ReadCounts(received, dropped)
         elif kind == blocks.SIMPLE_PACKET:
             (size_bytes,) = struct.unpack_from(order + "I", body)
             if not self.interfaces:
@@ -292,7 +297,7 @@ def _all(file: BinaryIO) -> tuple[list[CapturedLink], list[CapturedFrame]]:
         )
         for packet in reader
     ]
-    none = _Counts(None, None)
+    none = ReadCounts(None, None)
     links = [
         CapturedLink(each.name, each.link_type == blocks.ETHERNET, *reader.counts.get(number, none))
         for number, each in enumerate(reader.interfaces)

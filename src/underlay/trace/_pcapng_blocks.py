@@ -40,8 +40,8 @@ BLOCK: Final = struct.Struct("<II")
 PACKET_BODY: Final = struct.Struct("<IIIII")
 OPTION: Final = struct.Struct("<HH")
 
-# The default of tcpdump (MAXIMUM_SNAPLEN): more than any frame has.
 SNAP_BYTES: Final = 262_144
+"""How much of a packet is kept unless told otherwise: tcpdump's default (MAXIMUM_SNAPLEN), more than frames have."""
 _COMMENT_BYTES: Final = 1000
 
 

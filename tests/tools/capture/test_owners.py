@@ -228,6 +228,32 @@ def test_questions_that_find_no_room_are_counted_and_packets_go_on(net: Net) -> 
         flows._process.send_signal(signal.SIGCONT)
 
 
+def test_what_was_not_asked_and_what_was_forgotten_is_told_at_the_end(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_FLOWS", 10)
+
+    def work() -> tuple[LiveStatistics, LiveStatistics]:
+        with Live(["lo"], "udp port 9") as live, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
+            sink.bind(("127.0.0.1", 9))
+            assert live._flows is not None
+            live._flows._process.kill()
+            live._flows._process.wait(10)
+            live.begin()
+            for _ in range(30):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                    sock.sendto(b"x", ("127.0.0.1", 9))
+            time.sleep(0.05)
+            live.stop()
+            assert sum(map(len, live.batches())) == 30
+            before = live.statistics()
+        return before, live.statistics()
+
+    before, after = net.do(work)
+    assert before.unasked_owners == after.unasked_owners == 60
+    assert before.forgotten_flows == after.forgotten_flows > 0
+
+
 def test_flows_are_bounded_and_the_forgotten_are_counted(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_FLOWS", 10)
     with flows_in(net) as flows:

@@ -20,13 +20,13 @@ from types import FrameType
 from typing import BinaryIO, Final
 
 from ...errors import UnderlayError, UsageError
-from ...trace import CaptureFormatError, ReadPacket
+from ...trace import SNAP_BYTES, CaptureFormatError, ReadPacket
 from .._privileges import give_up_root
 from .._say import say
 from ._filter import compile_filter
 from ._interfaces import interfaces
 from ._link_types import ETHERNET, RAW_IP
-from ._live import MOST_RING_BYTES, RING_BYTES, SNAP_BYTES, Live, LiveStatistics
+from ._live import MOST_RING_BYTES, RING_BYTES, Live, LiveStatistics
 from ._output import Names, Output, Stopped, Written, file_words
 from ._read import read_packets
 
@@ -279,6 +279,8 @@ def _tell(args: argparse.Namespace, output: Output, told: LiveStatistics, writte
                 "dropped_packets": told.dropped_packets,
                 "not_followed_packets": told.not_followed_packets,
                 "undecided_packets": told.undecided_packets,
+                "unasked_owners": told.unasked_owners,
+                "forgotten_flows": told.forgotten_flows,
                 "duration_s": round(told.duration_s, 3),
                 "connections": connections.flows,
                 "connections_let_go": connections.flows_let_go,
@@ -295,6 +297,10 @@ def _tell(args: argparse.Namespace, output: Output, told: LiveStatistics, writte
             f"{told.not_followed_packets} packets left out as not of process {args.follow} and its children;"
             f" of {told.undecided_packets} of these an end had no owner that could be found"
         )
+    if told.unasked_owners:
+        say(f"of {told.unasked_owners} ends of flows no owner could be asked for: there were too many at once")
+    if told.forgotten_flows:
+        say(f"{told.forgotten_flows} flows were forgotten on the way, for want of room, and asked about anew")
     if connections.flows_let_go:
         say(
             f"{connections.flows_let_go} of {connections.flows} connections were forgotten on the way, for want of room"

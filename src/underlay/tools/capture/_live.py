@@ -19,16 +19,15 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from ...errors import UsageError
+from ...trace import SNAP_BYTES
 from .._privileges import give_up_root
 from ._filter import CompiledFilter, Instruction, compile_filter, kernel_program
 from ._interfaces import Source, choose
 from ._owners import Flow, Flows, must_be_near
 from ._ring import BLOCK_BYTES, RETIRE_MS, CapturedPacket, PacketRing
 
-__all__ = ["HOLD_S", "RING_BYTES", "SNAP_BYTES", "Live", "LiveStatistics", "Row"]
+__all__ = ["HOLD_S", "MOST_RING_BYTES", "RING_BYTES", "Live", "LiveStatistics", "Row"]
 
-SNAP_BYTES: Final = 262_144
-"""How much of a packet is kept unless told otherwise: tcpdump's default, more than frames have."""
 RING_BYTES: Final = 64 << 20
 """The ring unless told otherwise: 128 blocks. In a trickle each holds what came in 10 ms, so that we may be away for
 1.3 s; in a flood all of them hold some 300,000 small packets."""
@@ -68,6 +67,10 @@ class LiveStatistics:
     """Of nobody in the family that is followed."""
     undecided_packets: int
     """Among them, those with an end here whose owner was not found in time, or was gone already."""
+    unasked_owners: int
+    """Ends of flows whose owner nobody could be asked for: whoever looks for them was busy, or had ended."""
+    forgotten_flows: int
+    """Flows that made room for others (of TCP and UDP); what comes of one of them is asked about again."""
     duration_s: float
 
 
@@ -135,7 +138,7 @@ class Live:
         self._ring: PacketRing | None = None
         self._wake, self._wakes = -1, -1
         self._stopped = False
-        self._captured = self._not_followed = self._undecided = 0
+        self._captured = self._not_followed = self._undecided = self._unasked = self._forgotten = 0
         self._begun_s = self._ended_s = 0.0
         self.gone = ""
         """The interface that went away, which ended the capture; empty otherwise."""
@@ -339,7 +342,20 @@ class Live:
         """What was counted by now."""
         dropped = 0 if self._ring is None else self._ring.statistics().dropped
         duration_s = (self._ended_s or time.monotonic()) - self._begun_s if self._begun_s else 0.0
-        return LiveStatistics(self._captured, dropped, self._not_followed, self._undecided, duration_s)
+        self._count_owners()
+        return LiveStatistics(
+            self._captured,
+            dropped,
+            self._not_followed,
+            self._undecided,
+            self._unasked,
+            self._forgotten,
+            duration_s,
+        )
+
+    def _count_owners(self) -> None:
+        if self._flows is not None:
+            self._unasked, self._forgotten = self._flows.asked_in_vain, self._flows.forgotten
 
     def received_packets(self) -> int:
         """How many packets the kernel let pass, dropped ones included."""
@@ -347,6 +363,7 @@ class Live:
 
     def close(self) -> None:
         """Let go of everything. A second time does nothing; `statistics` still answers."""
+        self._count_owners()
         if self._ring is not None:
             self._ring.close()
         if self._flows is not None:

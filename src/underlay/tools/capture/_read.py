@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from ...errors import UsageError
-from ...trace import CaptureReader, ReadPacket
+from ...trace import SNAP_BYTES, CaptureReader, ReadPacket
 from ._filter import CompiledFilter, compile_filter
 from ._link_types import ETHERNET
-from ._live import SNAP_BYTES
 
 __all__ = ["read_packets"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -120,6 +121,20 @@ def test_one_test_is_enough_for_a_server_that_is_told_so_and_its_status_is_the_t
         stock_client(port, "--sctp", fails=True)
         child.communicate(timeout=PATIENCE_S)
         assert child.returncode == 1
+
+
+@pytest.mark.parametrize("words", [[], ["-u"]], ids=["tcp", "udp"])
+def test_a_server_without_descriptors_for_the_streams_says_so_to_its_client(words: list[str]) -> None:
+    with server("--one-off") as (port, child):
+        most = len(os.listdir(f"/proc/{child.pid}/fd")) + 6
+        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (most, most))
+        command = [*SPEED, f"127.0.0.1:{port}", "-P", "20", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        output, errors = child.communicate(timeout=PATIENCE_S)
+    why = f"underlay: the server at 127.0.0.1:{port} broke the test off: it could not make a stream"
+    assert (done.returncode, done.stderr) == (1, f"{why} (too many open files)\n")
+    assert (child.returncode, errors) == (1, "")
+    assert "no streams for the client at 127.0.0.1:" in output
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)], ids=["text", "json"])

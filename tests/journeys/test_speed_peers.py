@@ -1,4 +1,4 @@
-"""A speed test between two who do not both mean well: busy, killed, silent, lying. One sentence, and nothing is left.
+"""A server whose clients do not all mean well: busy, killed, silent, lying. One sentence, and nothing is left.
 
 Patience is made short here, so that a test which waits for the end of it is short too; no time is asserted.
 """
@@ -6,7 +6,7 @@ Patience is made short here, so that a test which waits for the end of it is sho
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import signal
 import socket
 import struct
@@ -14,44 +14,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 import pytest
 
-from underlay.errors import UnderlayError
-from underlay.tools.speed import (
-    Direction,
-    PeerError,
-    Settings,
-    Watcher,
-    _client,
-    _protocol,
-    _run,
-    _server,
-    _session,
-    measure,
-)
+from underlay.tools.speed import PeerError, Settings, Watcher, measure
 
 from ._iperf3 import PATIENCE_S, Ours, descriptors, our_server, start_stock_client, stock_client, stock_server
+from ._speed_peers import be_impatient, framed, steps
 
 COOKIE = b"c" * 36 + b"\0"
 SHORT = Settings(size_bytes=100_000)
-
-
-_T = TypeVar("_T")
-
-
-def steps(*each: Callable[[_T], object]) -> Callable[[_T], None]:
-    def do(peer: _T) -> None:
-        for step in each:
-            step(peer)
-
-    return do
-
-
-def framed(value: object) -> bytes:
-    text = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return struct.pack("!I", len(text)) + text
 
 
 def serves(ours: Ours) -> None:
@@ -120,16 +92,7 @@ def raw(ours: Ours, cookie: bytes = COOKIE) -> Iterator[Raw]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_session, "_PATIENCE_S", 0.3)
-    monkeypatch.setattr(_session, "_GRACE_S", 0.3)
-    monkeypatch.setattr(_session, "_GOODBYE_PATIENCE_S", 0.1)
-    monkeypatch.setattr(_run, "_STALL_S", 0.3)
-    monkeypatch.setattr(_run, "_IDLE_S", 1.5)
-    monkeypatch.setattr(_run, "_DRAIN_S", 0.2)
-    monkeypatch.setattr(_server, "_COOKIE_PATIENCE_S", 0.3)
-    monkeypatch.setattr(_client, "_ANSWER_PATIENCE_S", 0.5)
-    monkeypatch.setattr(_client, "_RESULTS_PATIENCE_S", 0.5)
-    monkeypatch.setattr(_protocol, "_SEND_PATIENCE_S", 0.5)
+    be_impatient(monkeypatch)
 
 
 # -- busy
@@ -393,139 +356,39 @@ def test_a_datagram_from_elsewhere_takes_no_clients_stream() -> None:
                 stranger.recv(100)
 
 
-# -- servers that are none
+def test_a_welcome_that_was_lost_comes_again_when_its_client_asks_again() -> None:
+    hello = struct.pack("<I", 0x36373839)
+    with our_server() as ours, raw(ours) as client:
+        client.ask(udp=True, tcp=False, parallel=2)
+        client.hear_states(10)
+        first = client.stream(udp=True)
+        client.streams.append(first)
+        for said in (b"?", hello):  # rubbish is passed over
+            first.send(said)
+        assert first.recv(100) in (b"6789", b"9876")
+        client.streams.append(client.stream(udp=True))
+        client.hear_states(1, 2)
+        client.sock.sendall(b"\x0c")
+        assert "broke its test off" in ours.failure()
 
 
-class Fake:
-    """What a fake server has: its listener, the control connection, and streams that it took."""
+@pytest.mark.parametrize("name", ["speed test", "speed stream 1"])
+def test_a_server_that_may_start_no_thread_says_so_and_serves_the_next(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
 
-    def __init__(self, listener: socket.socket) -> None:
-        self.listener = listener
-        self.control, _ = listener.accept()
-        self.control.settimeout(PATIENCE_S)
-        self.streams: list[socket.socket] = []
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
 
-    def lead(self, *, until: int = 2) -> None:
-        """Play an iperf3 server as far as a state."""
-        assert len(self.control.recv(37, socket.MSG_WAITALL)) == 37
-        self.control.sendall(b"\x09")
-        (size,) = struct.unpack("!I", self.control.recv(4, socket.MSG_WAITALL))
-        json.loads(self.control.recv(size, socket.MSG_WAITALL))
-        for state in (10, 1, 2):
-            self.control.sendall(bytes([state]))
-            if state == until:
-                return
-            if state == 10:
-                stream, _ = self.listener.accept()
-                self.streams.append(stream)
-
-    def until_end(self) -> None:
-        while self.control.recv(1) not in (b"\x04", b""):
-            pass
-
-    def close(self) -> None:
-        for sock in (self.control, *self.streams):
-            sock.close()
-
-
-def after_the_end(*parts: bytes) -> Callable[[Fake], None]:
-    def lie(fake: Fake) -> None:
-        fake.lead()
-        fake.until_end()
-        fake.control.sendall(b"\x0d")
-        for part in parts:
-            fake.control.sendall(part)
-
-    return lie
-
-
-def then_say(until: int, said: bytes) -> Callable[[Fake], None]:
-    def lie(fake: Fake) -> None:
-        fake.lead(until=until)
-        fake.control.sendall(said)
-
-    return lie
-
-
-FAKES: dict[str, tuple[Callable[[Fake], None], str]] = {
-    "closes": (lambda fake: fake.control.close(), "closed|reset"),
-    "is a web server": (lambda fake: fake.control.sendall(b"HTTP/1.1 400 Bad"), "sent 72, which is no state of iperf3"),
-    "says nothing": (lambda fake: None, "said nothing for 0.5 s after it was asked for a test"),
-    "is busy": (lambda fake: fake.control.sendall(b"\xff"), "is busy running a test"),
-    "begins in the middle": (lambda fake: fake.control.sendall(b"\x02"), "said TEST_RUNNING after it was asked"),
-    "refuses the streams": (then_say(10, b"\xfe" + struct.pack("!ii", 6, 0)), "there are more streams than it allows"),
-    "does not begin": (then_say(1, b""), "said nothing"),
-    "is stopped": (then_say(2, b"\x0b"), "was stopped"),
-    "goes away": (
-        steps(lambda fake: fake.lead(), lambda fake: fake.control.close()),
-        "closed the control connection|broke",
-    ),
-    "ends a stream": (steps(lambda fake: fake.lead(), lambda fake: fake.streams[0].close()), "stream 1 between"),
-    "loses its way": (then_say(2, b"\x0e"), "said DISPLAY_RESULTS in the middle of the test"),
-    "tells nothing at the end": (steps(lambda fake: fake.lead(), lambda fake: fake.until_end()), "said nothing"),
-    "tells no results": (after_the_end(framed(b"{}")), "sent results that are not those of this test"),
-    "tells no JSON": (after_the_end(framed(b"{")), "sent 1 bytes that are no JSON"),
-    "tells too much": (after_the_end(b"\xff\xff\xff\xff"), "announces 4294967295 bytes of JSON"),
-}
-
-
-@pytest.mark.parametrize("lie", list(FAKES))
-@pytest.mark.usefixtures("impatient")
-def test_a_server_that_is_none_is_one_sentence_and_nothing_of_the_test_is_left(lie: str) -> None:
-    do, sentence = FAKES[lie]
-    before, threads = descriptors(), threading.active_count()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE_S)
-        fakes: list[Fake] = []
-        errors: list[BaseException] = []
-
-        def play() -> None:
-            try:
-                fakes.append(Fake(listener))
-                do(fakes[0])
-            except (OSError, AssertionError) as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=play)
-        thread.start()
-        with pytest.raises(UnderlayError, match=sentence) as caught:
-            measure(
-                "127.0.0.1",
-                Settings(time_s=0.3, direction=Direction.NORMAL, rate_bits_per_s=10**6, length_bytes=1000),
-                port=listener.getsockname()[1],
-            )
-        thread.join(PATIENCE_S)
-        assert "\n" not in str(caught.value)
-        for fake in fakes:
-            fake.close()
-    assert errors == []
-    assert threading.active_count() == threads
-    assert descriptors() == before
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_server_whose_udp_is_filtered_or_closed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    from underlay.tools.speed import _sockets
-
-    monkeypatch.setattr(_sockets, "_UDP_PATIENCE_S", 0.3)
-    for is_open, sentence in ((True, "did not answer by UDP"), (False, "has no UDP port open")):
-        with (
-            socket.create_server(("127.0.0.1", 0)) as listener,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent,
-        ):
-            listener.settimeout(PATIENCE_S)
-            port = listener.getsockname()[1]
-            if is_open:
-                silent.bind(("127.0.0.1", port))
-
-            def play(listener: socket.socket = listener) -> None:
-                fake = Fake(listener)
-                fake.lead(until=10)
-                fake.control.recv(1)
-                fake.close()
-
-            thread = threading.Thread(target=play)
-            thread.start()
-            with pytest.raises(PeerError, match=sentence):
-                measure("127.0.0.1", Settings(protocol="udp", time_s=0.3), port=port)
-            thread.join(PATIENCE_S)
+    with our_server() as ours:
+        with monkeypatch.context() as patched, raw(ours) as client:
+            patched.setattr(threading.Thread, "start", refuse)
+            if name == "speed stream 1":
+                client.begin()
+            told = client.hear(9)
+        assert struct.unpack("!bii", told) == (-2, 200, errno.EAGAIN)
+        assert ours.failure() == "no further thread could be started; raise the limit: `ulimit -u`"
+        serves(ours)

@@ -17,7 +17,7 @@ from .._complaints import cannot_connect
 from ._movers import close_all
 from ._protocol import PORT, Control, PeerError, State, new_cookie
 from ._results import PeerResults, Result
-from ._run import Run
+from ._run import REASON_S, Run
 from ._settings import Settings, check_interval
 from ._sockets import Target, connect, connect_udp, mss_of, resolve
 from ._streams import Stream, make_stream, stream_number
@@ -169,10 +169,14 @@ class Client:
         for at, sends in enumerate(settings.is_sender(at_client=True)):
             try:
                 if settings.is_udp:
-                    sock = connect_udp(target, settings, self._source, control.peer)
+                    sock = connect_udp(target, settings, self._source, control.sock, control.peer)
                 else:
                     sock = connect(target, settings, self._source, self._connect_timeout_s)
+            except PeerError:
+                self._hear_why(control)
+                raise
             except OSError as error:
+                self._hear_why(control)
                 raise self._unreachable(error) from error
             stream = make_stream(stream_number(at), sock, settings, is_sender=sends)
             self._streams.append(stream)
@@ -180,7 +184,12 @@ class Client:
                 try:
                     sock.sendall(cookie)
                 except OSError as error:
+                    self._hear_why(control)
                     raise self._unreachable(error) from error
+
+    def _hear_why(self, control: Control) -> None:
+        """Raise what the server says of a stream that cannot be made, where that is its doing."""
+        control.wait_state(REASON_S)
 
     def _expect(self, control: Control, wanted: State, when: str, patience_s: float | None = None) -> None:
         state = control.expect_state(patience_s or _ANSWER_PATIENCE_S, f"after {when}")

@@ -21,7 +21,7 @@ from typing import Final
 from ...errors import UnderlayError
 from ._streams import END_PATIENCE_S, Stream
 
-__all__ = ["close_all", "start"]
+__all__ = ["close_all", "no_further_thread", "start"]
 
 # Measured on two processors: with 8 threads at each end the reports come when they are due, with 256 they came seconds
 # late. Two streams each way on each of them are as many.
@@ -47,9 +47,14 @@ def start(streams: Sequence[Stream]) -> None:
         try:
             thread.start()
         except RuntimeError as error:
-            raise UnderlayError("no further thread could be started", remedy="raise the limit: `ulimit -u`") from error
+            raise no_further_thread() from error
         for stream in crew:
             stream.thread = thread
+
+
+def no_further_thread() -> UnderlayError:
+    """Say that this machine, or this user, may have no further thread (``RuntimeError`` of `threading`)."""
+    return UnderlayError("no further thread could be started", remedy="raise the limit: `ulimit -u`")
 
 
 def close_all(streams: Sequence[Stream]) -> None:

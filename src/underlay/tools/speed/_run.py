@@ -20,7 +20,10 @@ from ._settings import Settings
 from ._streams import END_PATIENCE_S, Budget, Stream
 from ._tally import Tally
 
-__all__ = ["Run"]
+__all__ = ["REASON_S", "Run"]
+
+REASON_S: Final = 0.3
+"""A stream's connection and the control connection may break at the same time: how long the latter has to say why."""
 
 # A test that ends by bytes breaks when none has moved for so long. One that ends by the client's clock keeps a server
 # only for as long as something moves: iperf3's --rcv-timeout is two minutes.
@@ -30,8 +33,6 @@ _IDLE_S: Final = 120.0
 _UDP_QUIET_S: Final = 1.0
 # How long what has already arrived may take to be read, after the end.
 _DRAIN_S: Final = 0.5
-# A stream's connection and the control connection may break at the same time; the latter knows why.
-_REASON_S: Final = 0.3
 # Bytes say no word when they are enough: how often they are looked at.
 _LOOK_S: Final = 0.01
 # An interval that ends this short a part of one before the test does lasts until then.
@@ -188,7 +189,7 @@ class Run:
             # That a receiver ends before the test does is the peer's doing.
             if stream.failure is None and (stream.is_sender or not stream.has_ended):
                 continue
-            deadline = time.monotonic() + _REASON_S
+            deadline = time.monotonic() + REASON_S
             while (left_s := deadline - time.monotonic()) > 0:
                 if (state := self._control.wait_state(left_s)) is not None:
                     return state

@@ -23,8 +23,9 @@ from typing import Final
 from ...errors import UsageError
 from .._address import Place, written
 from .._complaints import cannot_listen
+from ._movers import no_further_thread
 from ._protocol import COOKIE_BYTES, PORT, State
-from ._session import Phase, Session
+from ._session import SHORTAGES, Phase, Session
 from ._settings import check_interval
 from ._sockets import set_mss
 from ._watcher import Watcher
@@ -171,8 +172,11 @@ class Server:
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, address = listener.accept()
-        except OSError:
-            # It went away, or we are out of descriptors: then the others' ends have to come first.
+        except OSError as error:
+            # It went away, or we are out of descriptors: then the others' ends have to come first, and a test that
+            # waits for its streams waits in vain.
+            if error.errno in SHORTAGES and self._session is not None:
+                self._session.lack(error)
             time.sleep(0.01)
             return
         if len(self._newcomers) >= _MOST_NEWCOMERS:
@@ -227,7 +231,11 @@ class Server:
             newcomer.sock.close()
             return
         self._thread = threading.Thread(target=self._run_session, args=(self._session,), name="speed test", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the user, or the machine, may have no further one
+            self._thread = None
+            self._session.refuse(no_further_thread())
 
     def _run_session(self, session: Session) -> None:
         session.run()
@@ -266,9 +274,10 @@ class Server:
 
     def _take_finished(self) -> Session | None:
         session, thread = self._session, self._thread
-        if session is None or thread is None or not session.has_ended:
+        if session is None or not session.has_ended:
             return None
-        thread.join()  # it has only to say so
+        if thread is not None:
+            thread.join()  # it has only to say so
         session.drop_offers()
         self._session = self._thread = None
         if session.bug is not None:

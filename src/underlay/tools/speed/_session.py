@@ -10,8 +10,11 @@ Source: iperf3's src/iperf_server_api.c.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import errno
 import queue
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -26,11 +29,14 @@ from ._protocol import Control, PeerError, Refusal, State
 from ._results import PeerResults, Result
 from ._run import Run
 from ._settings import RefusedSettings, Settings
-from ._sockets import set_up, udp_stream, udp_welcome
+from ._sockets import set_up, udp_stream, udp_welcome, welcome_again
 from ._streams import Stream, make_stream, stream_number
 from ._watcher import Watcher
 
-__all__ = ["Phase", "Session"]
+__all__ = ["SHORTAGES", "Phase", "Session"]
+
+SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What the kernel says where this machine has no more of something: no client's fault."""
 
 # iperf3's client does each of these at once; the way to it may be long, and its first packets may be lost.
 _PATIENCE_S: Final = 10.0
@@ -75,7 +81,7 @@ class Session:
         self._set_mss = set_mss
         self._interval_s = interval_s
         self._watcher = watcher
-        self._offers: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._offers: queue.SimpleQueue[socket.socket | OSError] = queue.SimpleQueue()
         self._streams: list[Stream] = []
         self._notes: list[str] = []
         self._run: Run | None = None
@@ -83,6 +89,11 @@ class Session:
     def offer(self, sock: socket.socket) -> None:
         """Take the connection of a stream, which has said our cookie."""
         self._offers.put(sock)
+
+    def lack(self, error: OSError) -> None:
+        """Take note that no connection can be taken: one of `SHORTAGES`."""
+        if self.phase is Phase.WANTS_STREAMS:
+            self._offers.put(error)
 
     def run(self) -> None:
         """Lead the test through its states; nothing of it is left afterwards."""
@@ -93,17 +104,24 @@ class Session:
         except UnderlayError as error:
             if self._run is not None:
                 self._run.end()
-            self._tell_broken(error)
+            self._break_off(error)
         except BaseException as error:
             self.bug = error
         finally:
             self._close()
             self.has_ended = True
 
+    def refuse(self, error: UnderlayError) -> None:
+        """End a test that cannot begin, as `run` ends one that broke."""
+        self._break_off(error)
+        self._close()
+        self.has_ended = True
+
     def drop_offers(self) -> None:
         """Close the connections that came too late."""
         while not self._offers.empty():
-            self._offers.get().close()
+            if isinstance(offer := self._offers.get(), socket.socket):
+                offer.close()
 
     def interrupt(self) -> None:
         """Break the test off from another thread, and tell the client."""
@@ -161,6 +179,10 @@ class Session:
             else:
                 self._gather_tcp(settings)
         except OSError as error:
+            if error.errno in SHORTAGES:
+                raise UnderlayError(
+                    f"no streams for {self.control.peer}: {reason(error)}", remedy="`ulimit -n` tells how many"
+                ) from error
             raise PeerError(f"{self.control.peer} could not make its streams: {reason(error)}") from error
 
     def _gather_tcp(self, settings: Settings) -> None:
@@ -182,16 +204,19 @@ class Session:
     def _next_offer(self, deadline: float, count: int) -> socket.socket:
         while True:
             try:
-                return self._offers.get(timeout=_LOOK_S)
+                offer = self._offers.get(timeout=_LOOK_S)
             except queue.Empty:
                 self._look_whether_it_is_there(deadline, count)
+                continue
+            if isinstance(offer, OSError):
+                raise offer
+            return offer
 
     def _gather_udp(self, settings: Settings) -> None:
         local = self.control.sock.getsockname()
         try:
             welcome = udp_welcome((local[0], self._port, *local[2:]), self.control.sock.family)
         except OSError as error:
-            self.control.send_refusal(Refusal.STREAM, error.errno or 0)
             raise UnderlayError(
                 f"cannot bind UDP port {self._port} for {self.control.peer}: {reason(error)}"
             ) from error
@@ -199,16 +224,20 @@ class Session:
             self.control.send_state(State.CREATE_STREAMS)
             deadline = time.monotonic() + _PATIENCE_S
             for at, sends in enumerate(settings.is_sender(at_client=False)):
-                welcome.settimeout(_LOOK_S)
-                while True:
-                    try:
-                        sock = udp_stream(welcome, self._client_host, settings)
-                    except TimeoutError:
-                        self._look_whether_it_is_there(deadline, at)
-                        continue
-                    if sock is not None:
-                        break
-                self._add(sock, settings, sends)
+                self._add(self._next_udp(welcome, settings, deadline, at), settings, sends)
+
+    def _next_udp(self, welcome: socket.socket, settings: Settings, deadline: float, count: int) -> socket.socket:
+        waits = select.poll()
+        for each in (welcome, *(stream.sock for stream in self._streams)):
+            waits.register(each, select.POLLIN)
+        while True:
+            ready = dict(waits.poll(_LOOK_S * 1000))
+            for stream in self._streams:
+                if stream.sock.fileno() in ready:
+                    welcome_again(stream.sock)
+            if welcome.fileno() in ready and (sock := udp_stream(welcome, self._client_host, settings)) is not None:
+                return sock
+            self._look_whether_it_is_there(deadline, count)
 
     def _look_whether_it_is_there(self, deadline: float, count: int) -> None:
         if self.control.has_ended():
@@ -235,7 +264,13 @@ class Session:
         except PeerError:
             pass  # it has its results, and needs no manners
 
-    def _tell_broken(self, error: UnderlayError) -> None:
+    def _break_off(self, error: UnderlayError) -> None:
+        """Tell who watches, and the client where it is this end that cannot go on."""
+        if not isinstance(error, PeerError):
+            cause = error.__cause__
+            number = cause.errno if isinstance(cause, OSError) else errno.EAGAIN  # of threads: pthread_create(3)
+            with contextlib.suppress(PeerError):  # it has gone as well
+                self.control.send_refusal(Refusal.STREAM, number or 0)
         try:
             self._watcher.broken(error, None if self._run is None else self._run.result(None, self._notes))
         except BaseException as other:

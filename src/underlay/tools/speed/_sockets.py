@@ -5,7 +5,9 @@ This file knows socket options and what the kernel says to them. It refuses to k
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import select
 import socket
 import struct
 import time
@@ -18,7 +20,7 @@ from .._address import Place
 from .._complaints import cannot_connect, reason
 from .._tcp_info import TCP_INFO_BYTES, TcpInfo, parse_tcp_info
 from ._protocol import PeerError
-from ._settings import Settings
+from ._settings import LEAST_DATAGRAM_BYTES, Settings
 
 __all__ = [
     "Target",
@@ -32,6 +34,7 @@ __all__ = [
     "tcp_info",
     "udp_stream",
     "udp_welcome",
+    "welcome_again",
     "window_note",
 ]
 
@@ -86,26 +89,28 @@ def connect(target: Target, settings: Settings | None, source: str, timeout_s: f
         raise
 
 
-def connect_udp(target: Target, settings: Settings, source: str, peer: str) -> socket.socket:
-    """Make a UDP stream that the server knows of: say hello, and wait for its welcome."""
+def connect_udp(target: Target, settings: Settings, source: str, control: socket.socket, peer: str) -> socket.socket:
+    """Make a UDP stream that the server knows of: say hello, and wait for its welcome.
+
+    That may be lost: a server that says something on the ``control`` connection, or sends data, has taken the stream
+    too, or breaks the test off, which the caller hears there.
+    """
     sock = socket.socket(target.family, socket.SOCK_DGRAM)
     try:
         set_up(sock, settings)
         if source:
             _bind(sock, source)
         sock.connect(target.address)
+        waits = select.poll()
+        waits.register(sock, select.POLLIN)
+        waits.register(control, select.POLLIN)
         deadline = time.monotonic() + _UDP_PATIENCE_S
         while (left_s := deadline - time.monotonic()) > 0:
             sock.send(struct.pack("=I", _HELLO[0]))
-            # In a reverse test the first data may overtake the welcome, and is passed over.
             until = time.monotonic() + min(left_s, _UDP_AGAIN_S)
             while (left_s := until - time.monotonic()) > 0:
-                sock.settimeout(left_s)
-                try:
-                    said = sock.recv(_MOST_DATAGRAM_BYTES)
-                except TimeoutError:
-                    break
-                if _is_one_of(said, _WELCOME):
+                ready = dict(waits.poll(-(-left_s * 1000 // 1)))
+                if control.fileno() in ready or (ready and _is_taken(sock)):
                     return sock
         raise PeerError(f"{peer} did not answer by UDP", remedy="does a packet filter on the way let UDP through?")
     except ConnectionRefusedError:
@@ -114,6 +119,18 @@ def connect_udp(target: Target, settings: Settings, source: str, peer: str) -> s
     except BaseException:
         sock.close()
         raise
+
+
+def _is_taken(sock: socket.socket) -> bool:
+    """Whether what has come says that the server knows the stream. Data stays, to be counted: it overtook the word."""
+    try:
+        said = sock.recv(LEAST_DATAGRAM_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        if len(said) >= LEAST_DATAGRAM_BYTES:
+            return True
+        sock.recv(LEAST_DATAGRAM_BYTES, socket.MSG_DONTWAIT)
+    except BlockingIOError:  # its checksum was wrong
+        return False
+    return _is_one_of(said, _WELCOME)
 
 
 def udp_welcome(local: tuple[object, ...], family: int) -> socket.socket:
@@ -131,11 +148,11 @@ def udp_welcome(local: tuple[object, ...], family: int) -> socket.socket:
 
 
 def udp_stream(welcome: socket.socket, client_host: str, settings: Settings) -> socket.socket | None:
-    """Take one hello from the client's host and answer it on a socket for that stream; None if it was no hello.
-
-    Raises ``TimeoutError`` when none comes within the socket's timeout.
-    """
-    said, address = welcome.recvfrom(_MOST_DATAGRAM_BYTES)
+    """Take one hello from the client's host and answer it on a socket for that stream; None if there is no hello."""
+    try:
+        said, address = welcome.recvfrom(_MOST_DATAGRAM_BYTES, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
     if address[0] != client_host or not _is_one_of(said, _HELLO):
         return None
     sock = udp_welcome(welcome.getsockname(), welcome.family)
@@ -147,6 +164,13 @@ def udp_stream(welcome: socket.socket, client_host: str, settings: Settings) -> 
     except BaseException:
         sock.close()
         raise
+
+
+def welcome_again(sock: socket.socket) -> None:
+    """Answer a hello on a stream that was welcomed: the welcome was lost."""
+    with contextlib.suppress(OSError):  # the client has gone, as its control connection tells
+        if _is_one_of(sock.recv(_MOST_DATAGRAM_BYTES, socket.MSG_DONTWAIT), _HELLO):
+            sock.send(struct.pack("=I", _WELCOME[0]))
 
 
 def set_up(sock: socket.socket, settings: Settings) -> None:

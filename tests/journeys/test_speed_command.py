@@ -80,6 +80,12 @@ def test_json_is_one_object_with_its_schema_first_and_nothing_beside() -> None:
     assert told["cpu"]["there"]["user_percent"] >= 0
 
 
+def test_json_is_one_object_too_where_nobody_answers() -> None:
+    told = json.loads(client(free_port(), "--json", expect=1).splitlines()[0])
+    assert (told["schema"], told["role"], told["complete"]) == ("underlay.speed/1", "client", False)
+    assert "connection refused" in told["error"]
+
+
 def test_a_server_prints_one_object_a_line_for_each_test_and_for_each_that_broke() -> None:
     with server("--json", "-i", "0.1") as (port, child):
         stock_client(port, "-n", "1M")

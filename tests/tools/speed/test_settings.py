@@ -133,6 +133,7 @@ def test_a_client_that_asks_for_too_much_is_told_iperf3s_own_number(told: dict[s
         ({"time_s": float("nan")}, "a test cannot last nan s; it lasts up to 86400 s, a day"),
         ({"protocol": "udp", "length_bytes": 8}, "a datagram of 8 bytes is not possible; it has 16 to 65507"),
         ({"size_bytes": -1}, "fewer bytes or blocks than none are not possible; leave that out"),
+        ({"size_bytes": 1 << 54}, "no test moves so much, or so fast; sizes and rates are up to 9,007,199,254,740,992"),
         ({"rate_bits_per_s": -1}, "a rate is not negative; 0 is no limit"),
         ({"congestion": "Ü"}, "'Ü' is no name of a congestion control; cubic and bbr are"),
     ],

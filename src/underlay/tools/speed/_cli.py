@@ -92,11 +92,11 @@ def main(args: argparse.Namespace) -> int:
         client.run()
     except (KeyboardInterrupt, UnderlayError) as error:
         is_ours = isinstance(error, KeyboardInterrupt)
-        if (found := client.partial()) is not None:
-            if isinstance(show, JsonShow):
-                show.broken(UnderlayError("interrupted" if is_ours else str(error)), found)
-            else:
-                show.finished(found)
+        found = client.partial()
+        if isinstance(show, JsonShow) and not isinstance(error, UsageError):
+            show.broken(UnderlayError("interrupted" if is_ours else str(error)), found)
+        elif found is not None:
+            show.finished(found)
         if is_ours:
             return _INTERRUPTED
         raise

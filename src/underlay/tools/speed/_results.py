@@ -11,14 +11,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ._protocol import Json, PeerError
-from ._settings import Direction, Settings, Way
+from ._settings import MOST_NUMBER, Direction, Settings, Way
 
 __all__ = ["SCHEMA", "Cpu", "Interval", "PeerResults", "Result", "StreamResult", "Total"]
 
 SCHEMA: Final = "underlay.speed/1"
 
-# iperf3 tells "no figure" as -1, which some of its versions print as an unsigned number.
+# iperf3 tells "no figure" of retransmissions as -1, which some of its versions print as an unsigned number.
 _NO_FIGURE: Final = 1 << 63
+# No machine uses more: Linux has up to 8192 processors (NR_CPUS of arch/x86/Kconfig).
+_MOST_PERCENT: Final = 8192 * 100.0
+# iperf3's clocks count microseconds (src/iperf_time.c): what lasted, lasted one of them.
+_LEAST_S: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +241,9 @@ class PeerResults:
     def read(cls, told: Json, peer: str, numbers: Sequence[int]) -> PeerResults:
         """Read it; raises ``PeerError`` where a figure is missing that the protocol has, or is none."""
         try:
-            total, user, system = (_figure(told, f"cpu_util_{which}") for which in ("total", "user", "system"))
+            total, user, system = (
+                _figure(told, f"cpu_util_{which}", _MOST_PERCENT) for which in ("total", "user", "system")
+            )
             told_streams = told["streams"]
             if not isinstance(told_streams, list) or len(told_streams) > len(numbers):
                 raise ValueError
@@ -246,10 +252,13 @@ class PeerResults:
                 number = int(_figure(each, "id"))
                 if number not in numbers or number in streams:
                     raise ValueError
-                wanted = ("bytes", "retransmits", "jitter", "errors", "packets")
+                wanted = ("bytes", "jitter", "errors", "packets")
                 also = ("start_time", "end_time", "omitted_errors", "omitted_packets")
                 figures = {name: _figure(each, name) for name in wanted}
-                streams[number] = figures | {name: _figure(each, name) for name in also if name in each}
+                figures |= {name: _figure(each, name) for name in also if name in each}
+                if 0 < figures.get("end_time", 0.0) - figures.get("start_time", 0.0) < _LEAST_S:
+                    raise ValueError
+                streams[number] = figures | {"retransmits": _figure_or_none(each, "retransmits")}
         except (KeyError, TypeError, ValueError):
             raise PeerError(f"{peer} sent results that are not those of this test") from None
         congestion = told.get("congestion_used", "")
@@ -278,11 +287,18 @@ def _total(way: Way, streams: Sequence[StreamResult]) -> Total:
     )
 
 
-def _figure(told: Mapping[str, object], name: str) -> float:
+def _figure(told: Mapping[str, object], name: str, most: float = MOST_NUMBER) -> float:
     value = told[name]
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= -1:  # NaN is not either
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:  # NaN is not either
         raise ValueError
-    return -1 if value >= _NO_FIGURE else value
+    return value
+
+
+def _figure_or_none(told: Mapping[str, object], name: str) -> float:
+    value = told[name]
+    if isinstance(value, int | float) and (value == -1 or value >= _NO_FIGURE):
+        return -1
+    return _figure(told, name)
 
 
 def _sum(figures: Iterable[int | None]) -> int | None:

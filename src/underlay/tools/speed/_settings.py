@@ -18,7 +18,16 @@ from typing import Final, Literal
 from ...errors import UsageError
 from ._protocol import Json, Refusal
 
-__all__ = ["Direction", "RefusedSettings", "Settings", "Way", "check_interval", "is_interval", "number_of"]
+__all__ = [
+    "MOST_NUMBER",
+    "Direction",
+    "RefusedSettings",
+    "Settings",
+    "Way",
+    "check_interval",
+    "is_interval",
+    "number_of",
+]
 
 # src/iperf.h and src/iperf_api.h: MAX_STREAMS, MAX_TIME, MAX_OMIT_TIME, MAX_BLOCKSIZE, MAX_TCP_BUFFER, MAX_MSS, and
 # MIN_UDP_BLOCKSIZE, MAX_UDP_BLOCKSIZE.
@@ -40,8 +49,8 @@ LEAST_INTERVAL_S: Final = 0.1
 MOST_INTERVAL_S: Final = 60.0
 INTERVALS: Final = f"an interval is 0, or {LEAST_INTERVAL_S:g} to {MOST_INTERVAL_S:g} s"
 
-# Up to here a double, which is what iperf3 makes of each number of JSON, is exact. A terabit/s for a day is less.
-_MOST_NUMBER: Final = 1 << 53
+MOST_NUMBER: Final = 1 << 53
+"""Up to here a double, which is what iperf3 makes of each number of JSON, is exact. A terabit/s for a day is less."""
 
 
 class Way(enum.Enum):
@@ -225,7 +234,7 @@ def number_of(told: Mapping[str, object], name: str, default: int = 0) -> int:
     value = told.get(name, default)
     if isinstance(value, float) and math.isfinite(value):
         value = int(value)
-    if not isinstance(value, int) or not 0 <= value <= _MOST_NUMBER:
+    if not isinstance(value, int) or not 0 <= value <= MOST_NUMBER:
         raise RefusedSettings(Refusal.PARAMETERS, f"its {name} is no number that a test can have")
     return int(value)
 
@@ -254,6 +263,8 @@ def _first_wrong(settings: Settings) -> tuple[Refusal, str, str] | None:
     elif not 0 <= settings.length_bytes <= MOST_BLOCK_BYTES:
         what = f"blocks of {settings.length_bytes} bytes are not possible"
         return Refusal.BLOCK_SIZE, what, f"a block has up to {MOST_BLOCK_BYTES}, 1 MiB"
+    if max(settings.size_bytes, settings.blocks, settings.rate_bits_per_s) > MOST_NUMBER:
+        return Refusal.PARAMETERS, "no test moves so much, or so fast", f"sizes and rates are up to {MOST_NUMBER:,}"
     if settings.rate_bits_per_s < 0:
         return Refusal.PARAMETERS, "a rate is not negative", "0 is no limit"
     if not 0 <= settings.window_bytes <= MOST_WINDOW_BYTES:

@@ -64,6 +64,25 @@ def test_the_live_view_fits_80_columns_and_is_bounded() -> None:
     assert all(line.isascii() for line in lines)
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_the_live_view_shows_the_newest_readings_whatever_the_width(width: int) -> None:
+    history = History()
+    for busy in [0] * 300 + [100]:
+        usage = replace(USAGE, cpu=replace(USAGE.cpu, user=busy))
+        history.add(Reading(Period.INTERVAL, usage))
+    line = history.lines(width)[0]
+    assert len(line) == width
+    assert line.endswith("▁█")
+
+
+def test_the_live_view_keeps_the_processes_that_were_asked_for_where_there_is_little_height() -> None:
+    history = History()
+    history.add(Reading(Period.INTERVAL, USAGE, (PROCESS,) * 5))
+    lines = history.lines(80, 24)
+    assert len(lines) == 24
+    assert lines[-6:] == process_rows((PROCESS,) * 5)
+
+
 def test_the_json_has_the_keys_that_the_page_explains_and_no_other() -> None:
     whole = json.loads(json.dumps(as_json(Reading(Period.BOOT, USAGE, (PROCESS,)))))
     assert next(iter(whole)) == "schema"

@@ -89,7 +89,10 @@ def _show(watch: Watch) -> None:
     console = Console()
     history = History(plain=not is_utf8(console.encoding))
     with Live(console=console, auto_refresh=False) as live:
+        # Hidden, the cursor would be so in the shell too, after a signal that ends or stops this program (Ctrl-Z).
+        console.show_cursor(True)
         for reading in watch.readings():
             if reading.period is not Period.BOOT:  # an average is no point of a line
                 history.add(reading)
-                live.update(Text("\n".join(history.lines()), no_wrap=True), refresh=True)
+                lines = history.lines(console.width, console.height - 1)
+                live.update(Text("\n".join(lines), no_wrap=True), refresh=True)

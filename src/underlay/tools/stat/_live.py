@@ -20,6 +20,10 @@ __all__ = ["History"]
 _WIDTH: Final = 80
 _NAME: Final = 22
 _VALUE: Final = 8
+# So many readings are kept: more than a line of the widest terminal in use has room for.
+_MOST: Final = 1000
+# The processor's and the pressure's, which stay where there is room for little else.
+_FEWEST_LINES: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,11 @@ _LINES: Final[tuple[_Line, ...]] = (
 
 
 class History:
-    """The last readings, as many as a line of 80 columns has room for."""
+    """The last readings, of which a view shows as many as its lines have room for."""
 
     def __init__(self, *, plain: bool = False) -> None:
         self._plain = plain
-        self._usages: deque[Usage] = deque(maxlen=_WIDTH - _NAME - _VALUE - 1)
+        self._usages: deque[Usage] = deque(maxlen=_MOST)
         self._last: Reading | None = None
 
     def add(self, reading: Reading) -> None:
@@ -69,15 +73,21 @@ class History:
         self._usages.append(reading.usage)
         self._last = reading
 
-    def lines(self) -> list[str]:
-        """Give the view."""
+    def lines(self, width: int = _WIDTH, height: int | None = None) -> list[str]:
+        """Give the view: the newest readings of each line, and where there is little height, the processes rather
+        than the last figures."""
         if self._last is None:
             return []
         found = []
+        room = max(width - _NAME - _VALUE - 1, 1)
+        newest = list(self._usages)[-room:]
         for line in _LINES:
-            values = [line.value(usage) for usage in self._usages]
+            values = [line.value(usage) for usage in newest]
             if values[-1] is None:
                 continue
             drawn = sparkline(values, line.top, plain=self._plain)
             found.append(f"{line.name:<{_NAME}}{line.write(values[-1]):>{_VALUE}} {drawn}")
-        return found + process_rows(self._last.processes)
+        processes = process_rows(self._last.processes)
+        if height is not None:
+            found = found[: max(height - len(processes), _FEWEST_LINES)]
+        return found + processes

@@ -583,6 +583,47 @@ def test_a_watch_says_of_no_connection_that_it_is_over_while_its_peer_has_not_cl
         assert json.loads(rest.splitlines()[-1])["summary"]["passed"] == 0
 
 
+CONNECT = """
+import socket, sys
+
+ports = []
+for _ in range(5):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as client:
+        ports.append(client.getsockname()[1])
+print(*ports, flush=True)
+sys.stdin.read()
+"""
+
+
+@needs_root
+def test_a_watch_tells_who_connected_what_was_over_before_it_could_look(here: Place) -> None:
+    with here.server() as server:
+        port = port_of(server)
+        watching = Watching(here, "--json", "proto:tcp", f"peer:{port}", "--interval", "3600")
+        if "no tracepoint: " in watching.sources:
+            watching.end()
+            pytest.skip("no tracepoint; remedy: a kernel with CONFIG_PERF_EVENTS and tracefs")
+        argv = [sys.executable, "-c", CONNECT, str(port)]
+        child = here.do(
+            lambda: subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        )
+        try:
+            assert child.stdout is not None and watching.child.stdout is not None
+            ports = set(map(int, child.stdout.readline().split()))
+            assert len(ports) == 5
+            while ports:
+                told = json.loads(watching.child.stdout.readline())
+                if told["change"] in ("opened", "passed") and told["socket"]["local_port"] in ports:
+                    ports.remove(told["socket"]["local_port"])
+                    # One that a look found before it was over has an owner.
+                    [who] = told["socket"]["owners"] or [told["connected_by"]]
+                    assert (who["pid"], who["user"]) == (child.pid, "root")
+                    assert "import socket, sys" in who["command"]
+        finally:
+            child.communicate("")
+            watching.end()
+
+
 @needs_root
 def test_a_watch_says_what_it_hears(here: Place) -> None:
     watching = Watching(here, "proto:tcp")

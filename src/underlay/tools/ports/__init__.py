@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ._bind_trial import Trial, Want
     from ._close import close_socket
     from ._conflict import Overlap
+    from ._connectors import Connector
     from ._filter import Filter
     from ._list import Snapshot, list_sockets, take_snapshot
     from ._socket import Owner, Socket, State, TcpInfo
@@ -22,6 +23,7 @@ __all__ = [
     "Attempt",
     "Cause",
     "Change",
+    "Connector",
     "Filter",
     "Obstacle",
     "Overlap",
@@ -45,6 +47,7 @@ _FILES: Final = {
     "._bind_trial": ("Trial", "Want"),
     "._close": ("close_socket",),
     "._conflict": ("Overlap",),
+    "._connectors": ("Connector",),
     "._filter": ("Filter",),
     "._list": ("Snapshot", "list_sockets", "take_snapshot"),
     "._socket": ("Owner", "Socket", "State", "TcpInfo"),

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from ...errors import UnderlayError
 from ._socket import Owner
 
-__all__ = ["Owners", "find_owners", "user_name"]
+__all__ = ["Owners", "describe", "find_owners", "user_name"]
 
 # The link of a socket's descriptor is `socket:[INODE]`: fs/proc/fd.c, net/socket.c (sockfs_dname).
 _LINK: Final = "socket:["
@@ -62,7 +62,7 @@ def find_owners() -> Owners:
                 if link[:8] != _LINK:
                     continue
                 if process is None:
-                    process = _describe(entry)
+                    process = describe(entry)
                 inode = int(link[8:-1])
                 # What Owner(…) would make, without a frame of Python for each of ten thousand.
                 owner = new(Owner, (pid, int(number), *process))
@@ -90,7 +90,7 @@ def _processes() -> list[str]:
     return found
 
 
-def _describe(pid: str) -> tuple[str, str, int]:
+def describe(pid: str) -> tuple[str, str, int]:
     """A process's name, its command line and its user."""
     name, command, uid = "", b"", -1
     try:

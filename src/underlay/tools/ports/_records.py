@@ -61,7 +61,7 @@ def count_records(sockets: Iterable[Socket]) -> list[Record]:
 
 def change_record(change: Change) -> Record:
     """One change of a watch."""
-    sock = socket_record(change.socket)
+    sock, by = socket_record(change.socket), change.connected_by
     if change.kind == "passed":
         sock["state"] = None  # nobody saw any
     return {
@@ -69,6 +69,7 @@ def change_record(change: Change) -> Record:
         "change": change.kind,
         "time_s": round(change.time_s, 6),
         "before": None if change.before is None else change.before.value,
+        "connected_by": None if by is None else {**by._asdict(), "user": user_name(by.uid)},
         "socket": sock,
     }
 

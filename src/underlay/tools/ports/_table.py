@@ -258,6 +258,8 @@ def change_line(change: Change, width: int | None) -> Line:
         state = f"{_IN_CAPITALS[change.before]} to {state}"
     local, peer = (f"{end:<{_LONGEST_IPV4_END}}" for end in ends(sock))
     owner = owner_cell(sock) if sock.owners else ""
+    if (by := change.connected_by) is not None:
+        owner = f"by {_whose(by.pid, by.name, by.command, by.uid)}"
     text = f"{stamp} {sign} {sock.protocol:<4} {local} {peer} {state}  {owner}".rstrip()
     return Line(text if width is None else cut(text, width), style)
 

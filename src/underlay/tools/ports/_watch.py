@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from ...link._netlink import HEADER, PART_BYTES, aligned
+from ._connectors import Connector, Connectors
 from ._diag import look_up, read_dead
 from ._filter import Filter
 from ._list import SOCK_DIAG, open_diag, take_snapshot
@@ -57,6 +58,8 @@ class Change(NamedTuple):
     socket: Socket
     before: State | None = None
     """The state that it was in before, of one that changed."""
+    connected_by: Connector | None = None
+    """Who connected it, of a TCP connection that no process holds any more, as far as the tracepoint told."""
 
 
 class Watch:
@@ -85,6 +88,7 @@ class Watch:
         self._stack = ExitStack()
         self._closed: OrderedDict[int, None] = OrderedDict()
         self._poll = select.poll()
+        self._stirred = False
         try:
             self._kernel = self._stack.enter_context(open_diag())
             self._deaths = self._hear_deaths()
@@ -140,6 +144,7 @@ class Watch:
         except TracepointUnavailable as reason:
             self.why_no_tracepoint = str(reason)
             return
+        self._connectors = Connectors()
         for descriptor in self.tracepoint.descriptors:
             self._poll.register(descriptor, select.POLLIN)
 
@@ -147,20 +152,45 @@ class Watch:
         """Wait for changes and give each; it ends never."""
         due = self._looked_at + self.interval_s
         while True:
-            patience_s = max(0.0, due - time.monotonic())
-            ready = {descriptor for descriptor, _ in self._poll.poll(patience_s * 1000)}
-            if self._deaths is not None and self._deaths.fileno() in ready:
-                yield from self._read_deaths(self._deaths)
-            if self.tracepoint is not None and ready.intersection(self.tracepoint.descriptors):
-                self.tracepoint.drain()
+            if self._stirred:
+                self._stirred = False
                 soon = self._looked_at + self._look_took_s * _REST
                 due = min(due, max(time.monotonic() + _SETTLE_S, soon))
+            patience_s = max(0.0, due - time.monotonic())
+            ready = {descriptor for descriptor, _ in self._poll.poll(patience_s * 1000)}
+            dead: list[bytes] = []
+            if self._deaths is not None and self._deaths.fileno() in ready:
+                dead += self._read_deaths(self._deaths)
+            # Behind the messages of ends: who connected what ended was recorded before.
+            self._learn()
+            for message in dead:
+                if (change := self._died(message)) is not None:
+                    yield change
             if time.monotonic() >= due:
                 yield from self._look()
                 due = self._looked_at + self.interval_s
 
+    def _learn(self) -> None:
+        """Take what the tracepoint recorded, which is a reason to look again."""
+        if self.tracepoint is None:
+            return
+        lost, transitions = self.tracepoint.lost, self.tracepoint.read()
+        if self.tracepoint.lost == lost:
+            self._connectors.learn(transitions)
+        else:
+            self._connectors.forget()
+        self._stirred = self._stirred or bool(transitions)
+
+    def _opened(self, sock: Socket, now: float) -> Change:
+        return Change("opened", now, sock, connected_by=self._connected_by(sock))
+
+    def _connected_by(self, sock: Socket) -> Connector | None:
+        return None if sock.owners or self.tracepoint is None else self._connectors.of(sock)
+
     def _look(self) -> Iterator[Change]:
         began = time.monotonic()
+        if self.tracepoint is not None:
+            self._connectors.look_again()
         seen = {sock.cookie: sock for sock in take_snapshot(self.only, owners=False).sockets}
         now = time.time()
         changes: list[Change] = []
@@ -169,10 +199,11 @@ class Watch:
                 changes.append(change)
         fresh = [cookie for cookie in seen if cookie not in self._known]
         held = find_owners().by_inode if any(seen[cookie].inode for cookie in fresh) else {}
+        self._learn()
         for cookie in fresh:
             sock = seen[cookie]
             self._known[cookie] = sock = sock._replace(owners=held.get(sock.inode, ()))
-            changes.append(Change("opened", now, sock))
+            changes.append(self._opened(sock, now))
         for cookie, sock in seen.items():
             before = self._known.get(cookie)
             if before is not None and before.state is not sock.state:
@@ -202,7 +233,7 @@ class Watch:
         if len(self._closed) > _MOST_CLOSED:
             self._closed.popitem(last=False)
 
-    def _read_deaths(self, deaths: socket.socket) -> Iterator[Change]:
+    def _read_deaths(self, deaths: socket.socket) -> Iterator[bytes]:
         for _ in range(_MOST_AT_ONCE):
             try:
                 part = deaths.recv(PART_BYTES)
@@ -218,8 +249,7 @@ class Watch:
                 length = HEADER.unpack_from(part, start)[0]
                 if length < HEADER.size:
                     break
-                if (change := self._died(part[start : start + length])) is not None:
-                    yield change
+                yield part[start : start + length]
                 start += aligned(length)
 
     def _died(self, message: bytes) -> Change | None:
@@ -236,8 +266,8 @@ class Watch:
         # peer's FIN, has got another one.
         left = look_up(self._kernel, dead._replace(cookie=0)) if dead.protocol == "tcp" else None
         if left is None or left.state not in (State.TIME_WAIT, State.FIN_WAIT_2):
-            return Change("passed", now, dead)
+            return Change("passed", now, dead, connected_by=self._connected_by(dead))
         if left.cookie in self._known:
             return None
         self._known[left.cookie] = left
-        return Change("opened", now, left)
+        return self._opened(left, now)

@@ -106,6 +106,13 @@ def test_every_command_has_help_that_fits_80_columns(underlay: Run, name: str) -
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_a_complaint_writes_no_word_to_the_terminal_that_it_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["speed", "a\x1b[31mb"], ["connect", "a\x1b[31mb:1"], ["path", "a\x1b[31mb"]):
+        assert cli.main(words) in (1, 2)
+        said = capsys.readouterr().err
+        assert ("a\\x1b[31mb" in said, "\x1b" in said) == (True, False)
+
+
 def _one_line_of_complaint(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 2
     assert done.stdout == ""

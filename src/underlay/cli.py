@@ -269,8 +269,14 @@ def _help_page() -> str:
 
 
 def _complain(sentence: str) -> None:
-    if sys.stderr is not None:  # None where it was closed; print() would take stdout instead
-        print(f"underlay: {sentence}", file=sys.stderr)
+    if sys.stderr is None:  # it was closed; print() would take stdout instead
+        return
+    if not sentence.isprintable():
+        # It quotes what a stranger wrote, or what was pasted: a terminal would obey that.
+        from .tools._printable import escaped
+
+        sentence = "\n".join(map(escaped, sentence.split("\n")))
+    print(f"underlay: {sentence}", file=sys.stderr)
 
 
 def _flush() -> None:

@@ -27,7 +27,19 @@ from underlay.sim import World
 from underlay.tools.capture import Describer, Note
 from underlay.tools.capture._link_types import RAW_IP
 from underlay.trace import CaptureReader, PacketFile, PcapngWriter, capture
-from underlay.wire import ACK, FIN, PROTOCOL_TCP, RST, SYN, build_ipv4, build_tcp_header
+from underlay.wire import (
+    ACK,
+    ETHERTYPE_IPV4,
+    FIN,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+    RST,
+    SYN,
+    build_ethernet,
+    build_ipv4,
+    build_tcp_header,
+    build_udp,
+)
 
 from ._tshark import STRICT, compare, fields, ours, theirs, words
 
@@ -435,6 +447,44 @@ def test_of_damaged_headers(tmp_path: Path) -> None:
         assert words(one) == words(two) != set() or (name_and_seq[1] == 1 and not one | two), name_and_seq
     said = Counter(word for bits in mine for word in words(bits))
     assert said["syn"] == said["rst"] == said["lost_segment"] == said["retransmission"] == len(options) + len(damages)
+
+
+def test_of_segments_in_tunnels(tmp_path: Path) -> None:
+    file = tmp_path / "tunnels.pcapng"
+    outer = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])
+    macs = bytes.fromhex("020000000002"), bytes.fromhex("020000000001")
+
+    def frame(packet: bytes, kind: int = ETHERTYPE_IPV4) -> bytes:
+        return build_ethernet(*macs, kind, packet)
+
+    def ip(protocol: int, payload: bytes) -> bytes:
+        return frame(build_ipv4(*outer, protocol, len(payload)) + payload)
+
+    def vxlan(packet: bytes) -> bytes:
+        payload = bytes.fromhex("08000000 00000700") + frame(packet)
+        return ip(PROTOCOL_UDP, build_udp(*outer, 5555, 4789, payload) + payload)
+
+    ways: list[Callable[[bytes], bytes]] = [
+        lambda packet: ip(4, packet),
+        lambda packet: ip(47, bytes.fromhex("00000800") + packet),
+        lambda packet: ip(47, bytes.fromhex("20006558 00000007") + frame(packet)),
+        lambda packet: frame(bytes.fromhex("00010040 00020140") + packet, 0x8847),
+        lambda packet: frame(struct.pack("!BBHHH", 0x11, 0, 1, 2 + len(packet), 0x21) + packet, 0x8864),
+        vxlan,
+        lambda packet: frame(bytes.fromhex("0005 0800") + packet, 0x8100),
+    ]
+    now_ns = 10**18
+    with PcapngWriter(file) as writer:
+        writer.add_link("made-up", is_ethernet=True)
+        for port, way in enumerate(ways, 10_000):
+            for flags, seq, size in [(SYN, 0, 0), (ACK, 1, 100), (ACK, 1, 100), (ACK, 201, 100), (RST, 301, 0)]:
+                header = build_tcp_header(*HOSTS, port, 80, 1000 + seq, 9, flags, 500, bytes(size))
+                packet = build_ipv4(*HOSTS, PROTOCOL_TCP, len(header) + size) + header + bytes(size)
+                now_ns += 50_000_000
+                writer.record("made-up", "in", way(packet), now_ns / 1e9, "")
+    said, differences = compare(file)
+    assert differences == []
+    assert said["syn"] == said["rst"] == said["lost_segment"] == said["retransmission"] == len(ways)
 
 
 def test_the_third_step_of_a_handshake_is_there_where_tshark_finds_one_complete(tmp_path: Path) -> None:

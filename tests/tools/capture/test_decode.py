@@ -134,13 +134,74 @@ def test_tags_and_cooked_headers_and_families_are_passed_over() -> None:
     tagged = build_ethernet(*MACS, ETHERTYPE_IPV4, packet, vlan=5)
     twice = tagged[:12] + bytes.fromhex("88a80007") + tagged[12:]
     cooked = struct.pack("!HHH8sH", 4, 1, 6, MACS[1], ETHERTYPE_IPV4) + packet
+    cooked_tagged = struct.pack("!HHH8sHHH", 4, 1, 6, MACS[1], 0x8100, 5, ETHERTYPE_IPV4) + packet
     cooked2 = struct.pack("!HHiHBB8s", ETHERTYPE_IPV4, 0, 2, 1, 4, 6, MACS[1]) + packet
     for link_type, data in [
         (ETHERNET, tagged), (ETHERNET, twice), (SLL, cooked), (SLL2, cooked2), (228, packet), (12, packet),
+        (SLL, cooked_tagged),
         (0, bytes([2, 0, 0, 0]) + packet), (0, bytes([0, 0, 0, 2]) + packet), (108, bytes([0, 0, 0, 2]) + packet),
     ]:  # fmt: skip
         assert said(data, link_type) == "UDP 10.9.0.1:4000 > 10.9.0.2:7  1 byte", link_type
     assert said(packet, 147) == "? link type 147, 29 bytes"
+
+
+INNER = tcp(b"hi")
+INNER6 = build_ipv6(HERE6, THERE6, 17, 9) + build_udp(HERE6, THERE6, 5, 6, b"x") + b"x"
+FRAME = build_ethernet(*MACS, ETHERTYPE_IPV4, INNER)
+VXLAN = bytes.fromhex("08000000 00000700") + FRAME
+CARRIED = {
+    "IP-in-IP 10.9.0.1 > 10.9.0.2": ip(4, INNER),
+    "GRE 10.9.0.1 > 10.9.0.2": ip(47, bytes.fromhex("00000800") + INNER),
+    "VXLAN 7 10.9.0.1 > 10.9.0.2": ip(17, build_udp(HERE, THERE, 5, 4789, VXLAN) + VXLAN),
+}
+LINE = "TCP 10.9.0.1:4000 > 10.9.0.2:80  ACK, seq 1, ack 1, win 500, 2 bytes"
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_what_a_tunnel_carries_is_read(name: str) -> None:
+    packet = CARRIED[name]
+    assert said(packet) == f"{LINE}, in {name}"
+    assert decode(RAW, packet, len(packet)).tunnels == (name.split()[0],)
+    for size in range(len(packet)):  # what is not there to read is what it is outside
+        assert decode(RAW, packet[:size], len(packet)).protocol
+        assert decode(RAW, packet[:size], size).protocol
+
+
+def test_a_tunnel_of_other_kinds() -> None:
+    keyed = bytes.fromhex("a0006558 00000000 00000007") + FRAME  # a checksum and a key, and a whole frame
+    assert said(ip(47, keyed)) == f"{LINE}, in GRE 10.9.0.1 > 10.9.0.2"
+    assert said(ip(41, INNER6)) == "UDP [fd00::1]:5 > [fd00::2]:6  1 byte, in IPv6-in-IP 10.9.0.1 > 10.9.0.2"
+    labels = bytes.fromhex("00010040 00020140")
+    assert said(build_ethernet(*MACS, 0x8847, labels + INNER), ETHERNET) == f"{LINE}, in MPLS 16+32"
+    ppp = struct.pack("!BBHHH", 0x11, 0, 7, 2 + len(INNER), 0x21)
+    assert said(build_ethernet(*MACS, 0x8864, ppp + INNER), ETHERNET) == f"{LINE}, in PPPoE 7"
+    mpls_in_gre = ip(47, bytes.fromhex("00008847 00010140") + INNER)
+    assert said(mpls_in_gre) == f"{LINE}, in MPLS 16, in GRE 10.9.0.1 > 10.9.0.2"
+
+
+def test_what_cannot_be_passed_over_is_what_it_is_outside() -> None:
+    for payload in ("01000800", "40000800", "00000000", "0000880b", ""):  # version, route, no type, PPP, cut
+        data = bytes.fromhex(payload) + bytes(len(payload) and 20)
+        assert said(ip(47, data)) == f"GRE 10.9.0.1 > 10.9.0.2  {len(data)} bytes"
+    for labels in (bytes.fromhex("00010040") * 1000, bytes.fromhex("0001014000"), b""):
+        text = said(build_ethernet(*MACS, 0x8847, labels), ETHERNET)
+        assert text.startswith("MPLS 02:00:00:00:00:01 > ")
+    assert said(ip(17, build_udp(HERE, THERE, 5, 4789, b"no") + b"no")).startswith("UDP 10.9.0.1:5 > 10.9.0.2:4789")
+
+
+def test_tunnels_in_tunnels_without_end_are_not_followed() -> None:
+    packet = INNER
+    for _ in range(1000):
+        packet = ip(4, packet)
+    assert said(packet).count("in IP-in-IP") == module._MOST_TUNNELS < 1000
+
+
+def test_a_segment_in_its_tunnel_and_out_of_it_is_no_retransmission() -> None:
+    describer = Describer()
+    lines = [describer.describe(RAW, data, len(data), 0, "any") for data in (*CARRIED.values(), INNER)]
+    assert [line.notes for line in lines] == [()] * 4
+    again = describer.describe(RAW, INNER, len(INNER), 10**9, "any")
+    assert again.notes == ("retransmission",)
 
 
 def test_padding_is_not_payload() -> None:

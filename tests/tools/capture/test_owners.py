@@ -317,6 +317,7 @@ def test_the_key_of_a_flow_is_there_for_whole_packets_only() -> None:
     assert flow_key(1, ethernet) == flow_key(RAW, whole)
     assert flow_key(1, bytes(12) + b"\x81\x00\x00\x05\x08\x00" + whole) == flow_key(RAW, whole)
     assert flow_key(113, bytes(14) + b"\x08\x00" + whole) == flow_key(RAW, whole)
+    assert flow_key(113, bytes(14) + b"\x81\x00\x00\x05\x08\x00" + whole) == flow_key(RAW, whole)
     for size in range(20):
         flow_key(1, ethernet[:size])
 

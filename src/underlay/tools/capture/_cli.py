@@ -298,7 +298,10 @@ def _tell(args: argparse.Namespace, output: Output, told: LiveStatistics, writte
             f" of {told.undecided_packets} of these an end had no owner that could be found"
         )
     if told.unasked_owners:
-        say(f"of {told.unasked_owners} ends of flows no owner could be asked for: there were too many at once")
+        say(
+            f"of {told.unasked_owners} ends of flows no owner could be asked for:"
+            " they were too many at once, or whoever looks for them had ended"
+        )
     if told.forgotten_flows:
         say(f"{told.forgotten_flows} flows were forgotten on the way, for want of room, and asked about anew")
     if connections.flows_let_go:

@@ -24,6 +24,7 @@ from ...wire import (
     PROTOCOL_UDP,
     TcpSegment,
     WireError,
+    format_ip,
     parse_arp,
     parse_icmp4,
     parse_ipv4,
@@ -34,6 +35,7 @@ from ...wire import (
 from . import _protocol_words as words
 from ._damaged import readable_ipv4, readable_ipv6, readable_tcp
 from ._link_types import ETHERNET, LINUX_SLL, RAW_IP, SLL_BYTES
+from ._tunnels import TRANSPARENT_ETHERNET, VXLAN_PORT, Carried, inside_ip, inside_link, inside_vxlan
 
 __all__ = ["Decoded", "decode"]
 
@@ -54,7 +56,9 @@ class Decoded(NamedTuple):
     segment: TcpSegment | None
     """Of TCP, its header."""
     text: str
-    """What it says; for TCP, about which only its connection knows more, what is wrong with it, or empty."""
+    """What it says; for TCP, about which only its connection knows more, what is wrong or carries it, or empty."""
+    tunnels: tuple[str, ...] = ()
+    """What carries it, the innermost first: "GRE", "VXLAN", "MPLS", …; all the rest is of the packet inside."""
 
 
 # www.tcpdump.org/linktypes.html. 12 and 14 are what BSDs and old files have for raw IP.
@@ -69,6 +73,8 @@ _FAMILY6: Final = frozenset((10, 24, 28, 30))
 # 802.1Q, 802.1ad and what came before it: a tag of 4 bytes. More than a few only an attacker sends.
 _TAGS: Final = frozenset((0x8100, 0x88A8, 0x9100))
 _MOST_TAGS: Final = 4
+# A tunnel in a tunnel in a tunnel is met, as MPLS in GRE; what is deeper is left alone.
+_MOST_TUNNELS: Final = 4
 _FIRST_ETHERTYPE: Final = 0x600  # below, it is an 802.3 length
 
 # What the headers are called that `WireError` names.
@@ -92,7 +98,7 @@ def decode(link_type: int, data: bytes, size_bytes: int) -> Decoded:
     end = max(size_bytes, len(data))
     try:
         if link_type == ETHERNET:
-            return _ethernet(data, end)
+            return _ethernet(data, 0, end)
         if link_type in _RAW:
             return _ip(data, 0, end)
         if link_type == _SLL2:
@@ -120,27 +126,28 @@ def _nothing(protocol: str, text: str, source: bytes = _EMPTY, destination: byte
     return Decoded(protocol, source, destination, -1, -1, 0, None, text)
 
 
-def _ethernet(data: bytes, end: int) -> Decoded:
-    kind = data[12] << 8 | data[13]
+def _ethernet(data: bytes, place: int, end: int, depth: int = 0) -> Decoded:
+    kind = data[place + 12] << 8 | data[place + 13]
     if kind == ETHERTYPE_IPV4:
-        return _ipv4(data, 14, end)
+        return _ipv4(data, place + 14, end, depth)
     if kind == ETHERTYPE_IPV6:
-        return _ipv6(data, 14, end)
-    place = 14
+        return _ipv6(data, place + 14, end, depth)
+    return _typed(data, kind, place + 14, end, data[place + 6 : place + 12], data[place : place + 6], depth)
+
+
+def _typed(
+    data: bytes, kind: int, place: int, end: int, source: bytes, destination: bytes = _EMPTY, depth: int = 0
+) -> Decoded:
+    """Read what an EtherType announces."""
     for _ in range(_MOST_TAGS):
         if kind not in _TAGS:
             break
         (kind,) = _U16.unpack_from(data, place + 2)
         place += 4
-    return _typed(data, kind, place, end, data[6:12], data[:6])
-
-
-def _typed(data: bytes, kind: int, place: int, end: int, source: bytes, destination: bytes = _EMPTY) -> Decoded:
-    """Read what an EtherType announces."""
     if kind == ETHERTYPE_IPV4:
-        return _ipv4(data, place, end)
+        return _ipv4(data, place, end, depth)
     if kind == ETHERTYPE_IPV6:
-        return _ipv6(data, place, end)
+        return _ipv6(data, place, end, depth)
     source = source if len(source) == 6 else _EMPTY
     if kind == ETHERTYPE_ARP:
         packet = parse_arp(data, place, len(data))
@@ -148,7 +155,26 @@ def _typed(data: bytes, kind: int, place: int, end: int, source: bytes, destinat
     if kind < _FIRST_ETHERTYPE:
         return _nothing("LLC", f"{max(end - place, 0)} bytes", source, destination)
     name = words.ETHERTYPES.get(kind, f"0x{kind:04x}")
-    return _nothing(name, f"{max(end - place, 0)} bytes", source, destination)
+    found = _nothing(name, f"{max(end - place, 0)} bytes", source, destination)
+    carried = inside_link(kind, data, place)
+    return found if carried is None else _inner(data, carried, end, depth, found, f"in {carried[2]}")
+
+
+def _inner(data: bytes, carried: Carried, end: int, depth: int, outer: Decoded, said: str) -> Decoded:
+    """Read the packet that another carries; that one, where it cannot be read."""
+    kind, place, name = carried
+    if depth >= _MOST_TUNNELS:
+        return outer
+    try:
+        if kind == TRANSPARENT_ETHERNET:
+            found = _ethernet(data, place, end, depth + 1)
+        else:
+            found = _typed(data, kind, place, end, _EMPTY, _EMPTY, depth + 1)
+    except (WireError, IndexError, struct.error):
+        return outer
+    if not found.source:
+        return outer
+    return _with(found, said)._replace(tunnels=(*found.tunnels, name.partition(" ")[0]))
 
 
 def _ip(data: bytes, place: int, end: int) -> Decoded:
@@ -158,7 +184,7 @@ def _ip(data: bytes, place: int, end: int) -> Decoded:
     return _ipv4(data, place, end)
 
 
-def _ipv4(data: bytes, place: int, end: int) -> Decoded:
+def _ipv4(data: bytes, place: int, end: int, depth: int = 0) -> Decoded:
     said = ""
     try:
         header = parse_ipv4(data, place, end, verify=False)
@@ -181,11 +207,11 @@ def _ipv4(data: bytes, place: int, end: int) -> Decoded:
         found = _nothing("IPv4", text, header.source, header.destination)
     else:
         start = place + header.header_bytes
-        found = _transport(data, start, stop, header.protocol, header.source, header.destination)
+        found = _transport(data, start, stop, header.protocol, header.source, header.destination, depth)
     return _with(found, said) if said else found
 
 
-def _ipv6(data: bytes, place: int, end: int) -> Decoded:
+def _ipv6(data: bytes, place: int, end: int, depth: int = 0) -> Decoded:
     said = ""
     try:
         header = parse_ipv6(data, place, end)
@@ -207,25 +233,27 @@ def _ipv6(data: bytes, place: int, end: int) -> Decoded:
         found = _nothing("IPv6", text, header.source, header.destination)
     else:
         start = place + header.header_bytes
-        found = _transport(data, start, stop, header.transport, header.source, header.destination)
+        found = _transport(data, start, stop, header.transport, header.source, header.destination, depth)
     return _with(found, said) if said else found
 
 
 def _with(found: Decoded, said: str) -> Decoded:
-    """Add what was wrong with the header before."""
+    """Add what is to be said of the header before."""
     return found._replace(text=f"{found.text}, {said}" if found.text else said)
 
 
-def _transport(data: bytes, place: int, end: int, protocol: int, source: bytes, destination: bytes) -> Decoded:
+def _transport(
+    data: bytes, place: int, end: int, protocol: int, source: bytes, destination: bytes, depth: int
+) -> Decoded:
     name = words.PROTOCOLS.get(protocol) or f"IP {protocol}"
     try:
         if protocol == PROTOCOL_TCP:
             segment = parse_tcp(memoryview(data), place, end)
             payload_bytes = end - place - (data[place + 12] >> 4) * 4
             ports = segment[:2]
-            return _new(Decoded, ("TCP", source, destination, *ports, payload_bytes, segment, ""))
+            return _new(Decoded, ("TCP", source, destination, *ports, payload_bytes, segment, "", ()))
         if protocol == PROTOCOL_UDP:
-            return _udp(data, place, end, source, destination)
+            return _udp(data, place, end, source, destination, depth)
         if protocol == PROTOCOL_ICMP:
             return _nothing("ICMP", words.icmp4(parse_icmp4(data, place, end, verify=False)), source, destination)
         if protocol == PROTOCOL_ICMP6:
@@ -239,7 +267,11 @@ def _transport(data: bytes, place: int, end: int, protocol: int, source: bytes, 
         kept = max(len(data) - place, 0)
         text = f"cut after {kept} bytes" if len(data) < end else f"malformed: it has {kept} bytes"
     else:
-        return _nothing(name, f"{end - place} bytes", source, destination)
+        found = _nothing(name, f"{end - place} bytes", source, destination)
+        carried = inside_ip(protocol, data, place)
+        if carried is None:
+            return found
+        return _inner(data, carried, end, depth, found, _between(carried[2], source, destination))
     found = _nothing(name, text, source, destination)
     if protocol not in _WITH_PORTS or len(data) < place + 4 or end < place + 4:
         return found
@@ -251,7 +283,11 @@ def _transport(data: bytes, place: int, end: int, protocol: int, source: bytes, 
     return found
 
 
-def _udp(data: bytes, place: int, end: int, source: bytes, destination: bytes) -> Decoded:
+def _between(name: str, source: bytes, destination: bytes) -> str:
+    return f"in {name} {format_ip(source)} > {format_ip(destination)}"
+
+
+def _udp(data: bytes, place: int, end: int, source: bytes, destination: bytes, depth: int) -> Decoded:
     header = parse_udp(data, place, end)
     ports = (header.source_port, header.destination_port)
     payload_bytes = header.length_bytes - 8
@@ -260,4 +296,9 @@ def _udp(data: bytes, place: int, end: int, source: bytes, destination: bytes) -
         said = words.dns(data, place + 8, min(place + header.length_bytes, len(data)))
         if said is not None:
             protocol, text = "mDNS" if 5353 in ports else "DNS", said
-    return _new(Decoded, (protocol, source, destination, *ports, payload_bytes, None, text))
+    found: Decoded = _new(Decoded, (protocol, source, destination, *ports, payload_bytes, None, text, ()))
+    carried = inside_vxlan(data, place + 8) if ports[1] == VXLAN_PORT else None
+    if carried is None:
+        return found
+    stop = place + header.length_bytes
+    return _inner(data, carried, stop, depth, found, _between(carried[2], source, destination))

@@ -32,6 +32,7 @@ _START_S: Final = 10.0
 _END_S: Final = 1.0
 _TRANSPORTS: Final = frozenset((PROTOCOL_TCP, PROTOCOL_UDP))
 _TAGS: Final = frozenset((b"\x81\x00", b"\x88\xa8"))
+_MOST_TAGS: Final = 3
 _LINK_LOCAL: Final = b"\xfe\x80"
 
 
@@ -98,13 +99,15 @@ def flow_key(link_type: int, data: bytes) -> bytes | None:
         if data[12:15] == b"\x08\x00\x45" and len(data) >= 38 and data[23] in _TRANSPORTS:
             return None if data[20] & 0x3F or data[21] else data[23:24] + data[26:38]
         kind, place = data[12:14], 14
-        while kind in _TAGS and place < 26:
-            kind, place = data[place + 2 : place + 4], place + 4
     elif link_type == LINUX_SLL:
         kind, place = data[14:16], 16
     else:
         place = 0
         kind = b"\x86\xdd" if data[:1] and data[0] >> 4 == 6 else b"\x08\x00"
+    for _ in range(_MOST_TAGS):
+        if kind not in _TAGS:
+            break
+        kind, place = data[place + 2 : place + 4], place + 4
     if kind == b"\x08\x00":
         if len(data) < place + 24 or data[place + 9] not in _TRANSPORTS or data[place + 6] & 0x3F or data[place + 7]:
             return None

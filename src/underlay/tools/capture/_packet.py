@@ -172,8 +172,10 @@ class Describer:
         notes: tuple[str, ...] = ()
         flow = None
         if segment is not None:
+            # The same segment is seen in its tunnel and, on another interface, out of it: no retransmission is that.
+            way = "/".join(decoded.tunnels).encode() if decoded.tunnels else b""
             said = self._tracker.see(
-                (decoded.source, decoded.source_port, decoded.destination, decoded.destination_port),
+                (decoded.source + way, decoded.source_port, decoded.destination + way, decoded.destination_port),
                 time_ns,
                 segment.seq,
                 segment.ack,
@@ -183,7 +185,7 @@ class Describer:
                 segment.window_scale,
             )
             text, notes, flow = _segment_words(decoded, segment, said), _note_words(said), said.flow
-        protocol, source, destination, source_port, destination_port, payload_bytes, _, _ = decoded
+        protocol, source, destination, source_port, destination_port, payload_bytes, _, _, _ = decoded
         names = self._names
         return _new(
             Packet,

@@ -1,0 +1,173 @@
+"""`underlay ports --watch` in namespaces of the tests' own: what it tells while connections come and go for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from tests.tools.ports._place import LIMIT_S, Place, arguments, needs_root, place, port_of
+
+
+@pytest.fixture
+def here() -> Iterator[Place]:
+    with place() as found:
+        yield found
+
+
+class Watching:
+    """A running `underlay ports --watch`, whose lines are read as they come."""
+
+    def __init__(self, where: Place, *words: str, nobody: bool = False) -> None:
+        argv = arguments("--watch", *words, nobody=nobody)
+        self.child: subprocess.Popen[str] = where.do(
+            lambda: subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+        assert self.child.stderr is not None
+        self.sources = self.child.stderr.readline()  # it watches from now on
+
+    def until(self, text: str) -> list[str]:
+        """The lines up to one that has this in it."""
+        assert self.child.stdout is not None
+        lines: list[str] = []
+        while not lines or text not in lines[-1]:
+            line = self.child.stdout.readline()
+            assert line, f"it ended: {lines}"
+            lines.append(line)
+        return lines
+
+    def end(self) -> tuple[int, str]:
+        self.child.send_signal(signal.SIGINT)
+        rest, errors = self.child.communicate(timeout=LIMIT_S)
+        assert errors == ""
+        return self.child.returncode, rest
+
+
+def test_a_watch_tells_what_opens_changes_and_closes(here: Place) -> None:
+    watching = Watching(here, "proto:tcp", "--interval", "0.2")
+    try:
+        with here.server() as server:
+            [line] = watching.until(f"127.0.0.1:{port_of(server)}")
+            assert re.match(r"\d\d:\d\d:\d\d\.\d{3} \+ tcp  127\.0\.0\.1:\d+ +\* +LISTEN  ", line)
+            assert f"({os.getpid()})" in line
+            client, accepted = here.connect(server)
+            with client, accepted:
+                port = port_of(client)
+                watching.until(f"127.0.0.1:{port} ")
+                accepted.close()
+                [*_, line] = watching.until("FIN-WAIT-2")
+                assert re.search(r" ~ tcp .* (ESTABLISHED|FIN-WAIT-1) to FIN-WAIT-2", line)
+            watching.until("TIME-WAIT")
+        [*_, line] = watching.until(" - tcp ")
+    finally:
+        status, rest = watching.end()
+    assert status == 0
+    assert re.search(r"\d+ opened, \d+ changed, \d+ closed, \d+ came and went between two looks\n$", rest)
+
+
+def test_a_watch_misses_no_connection_that_came_and_went_between_two_looks(here: Place) -> None:
+    with here.server() as server:
+        watching = Watching(here, "--json", "proto:tcp", f"local:{port_of(server)}", "--interval", "3600")
+        try:
+            ports = set()
+            for _ in range(50):
+                client, accepted = here.connect(server)
+                ports.add(port_of(client))
+                client.close()
+                accepted.close()
+            seen: set[int] = set()
+            assert watching.child.stdout is not None
+            while seen < ports:
+                told = json.loads(watching.child.stdout.readline())
+                assert told["schema"] == "underlay.ports/1"
+                assert told["socket"]["local_port"] == port_of(server)
+                seen.add(told["socket"]["peer_port"])
+        finally:
+            status, rest = watching.end()
+        assert status == 0
+        assert json.loads(rest.splitlines()[-1])["lost_messages"] == 0
+
+
+def test_a_watch_says_of_no_connection_that_it_is_over_while_its_peer_has_not_closed_it(here: Place) -> None:
+    with here.server() as server, ExitStack() as kept:
+        watching = Watching(here, "--json", "proto:tcp", f"peer:{port_of(server)}", "--interval", "3600")
+        try:
+            ports = set()
+            for _ in range(20):
+                client, accepted = here.connect(server)
+                ports.add(port_of(client))
+                client.close()
+                kept.enter_context(accepted)
+            seen: set[int] = set()
+            assert watching.child.stdout is not None
+            while seen < ports:
+                told = json.loads(watching.child.stdout.readline())
+                if told["socket"]["state"] == "fin-wait-2":
+                    seen.add(told["socket"]["local_port"])
+        finally:
+            _, rest = watching.end()
+        assert json.loads(rest.splitlines()[-1])["summary"]["passed"] == 0
+
+
+CONNECT = """
+import socket, sys
+
+ports = []
+for _ in range(5):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as client:
+        ports.append(client.getsockname()[1])
+print(*ports, flush=True)
+sys.stdin.read()
+"""
+
+
+@needs_root
+def test_a_watch_tells_who_connected_what_was_over_before_it_could_look(here: Place) -> None:
+    with here.server() as server:
+        port = port_of(server)
+        watching = Watching(here, "--json", "proto:tcp", f"peer:{port}", "--interval", "3600")
+        if "no tracepoint: " in watching.sources:
+            watching.end()
+            pytest.skip("no tracepoint; remedy: a kernel with CONFIG_PERF_EVENTS and tracefs")
+        argv = [sys.executable, "-c", CONNECT, str(port)]
+        child = here.do(
+            lambda: subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        )
+        try:
+            assert child.stdout is not None and watching.child.stdout is not None
+            ports = set(map(int, child.stdout.readline().split()))
+            assert len(ports) == 5
+            while ports:
+                told = json.loads(watching.child.stdout.readline())
+                if told["change"] in ("opened", "passed") and told["socket"]["local_port"] in ports:
+                    ports.remove(told["socket"]["local_port"])
+                    # One that a look found before it was over has an owner.
+                    [who] = told["socket"]["owners"] or [told["connected_by"]]
+                    assert (who["pid"], who["user"]) == (child.pid, "root")
+                    assert "import socket, sys" in who["command"]
+        finally:
+            child.communicate("")
+            watching.end()
+
+
+@needs_root
+def test_a_watch_says_what_it_hears(here: Place) -> None:
+    watching = Watching(here, "proto:tcp")
+    watching.end()
+    assert "the ends of TCP and UDP sockets by its messages" in watching.sources
+    assert "TCP's states by the kernel's tracepoint" in watching.sources or "no tracepoint: " in watching.sources
+    watching = Watching(here, "proto:tcp", "--interval", "0.1", nobody=True)
+    with here.server() as server:
+        watching.until(f"127.0.0.1:{port_of(server)}")
+    watching.end()
+    assert "(no tracepoint: only root may hear of it)" in watching.sources
+    assert "the rest by looking every 0.1 s" in watching.sources
+    watching = Watching(here, "proto:unix")
+    watching.end()
+    assert watching.sources == "underlay: watching everything by looking every 1 s; Ctrl-C ends it\n"

@@ -1,14 +1,18 @@
 """Which network namespace this is, and where another one of them is to be found.
 
-This file knows the number by which the kernel tells network namespaces apart, device and inode of /proc/PID/ns/net
-(namespaces(7)), and what may keep one alive: a process, an open descriptor, a name under /run/netns. It refuses to know
-devices and records.
+This file knows the numbers by which the kernel tells network namespaces apart, and what may keep one alive: a process,
+an open descriptor, a name under /run/netns. It refuses to know devices and records.
+
+Device and inode of /proc/PID/ns/net (namespaces(7)) tell those apart that there are. The inode of one that ended is
+given to the next that is made, so that since Linux 6.18 its id is asked for besides, which is never used twice.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +22,9 @@ __all__ = ["Place", "here", "place"]
 
 _NAMED: Final = Path("/run/netns")
 """Where ip-netns(8) keeps the names."""
+# linux/nsfs.h: NS_GET_ID, _IOR(0xb7, 13, __u64). 0x2 is "read" on the machines with asm-generic/ioctl.h.
+_GET_ID: Final = 0x2 << 30 | 8 << 16 | 0xB7 << 8 | 13
+_ID_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,7 @@ class Place:
     """A process that is in it."""
 
     def __str__(self) -> str:
-        return self.name or f"net:[{self.network.partition(':')[2]}]"
+        return self.name or f"net:[{_parts(self.network)[0].partition(':')[2]}]"
 
     @property
     def command(self) -> str:
@@ -43,8 +50,10 @@ class Place:
 
 
 def here() -> str:
-    """This thread's network namespace, as ``device:inode``."""
-    return _number(Path("/proc/thread-self/ns/net")) or ""
+    """This thread's network namespace, as ``device:inode:id``; without the id before Linux 6.18."""
+    file = Path("/proc/thread-self/ns/net")
+    number, unique = _number(file), _id(file)
+    return ":".join(filter(None, (number, unique)))
 
 
 def place(network: str) -> Place | None:
@@ -55,22 +64,22 @@ def place(network: str) -> Place | None:
     sees_all = _sees_all()
     name = None
     with contextlib.suppress(OSError):
-        name = next((each.name for each in sorted(_NAMED.iterdir()) if _number(each) == network), None)
+        name = next((each.name for each in sorted(_NAMED.iterdir()) if _is(each, network)), None)
     hidden = held = False
     for pid in _numbers("/proc"):
-        number = _number(Path(f"/proc/{pid}/ns/net"))
-        if number == network:
+        file = Path(f"/proc/{pid}/ns/net")
+        if _is(file, network):
             return Place(network, name, pid)
-        hidden |= number is None and not sees_all
+        hidden |= not sees_all and _number(file) is None
         held = held or _holds(pid, network)
     return Place(network, name, None) if name is not None or held or hidden else None
 
 
 def _holds(pid: int, network: str) -> bool:
     """Whether a thread of a process is in a network, or a descriptor of it keeps it."""
-    if any(_number(Path(f"/proc/{pid}/task/{task}/ns/net")) == network for task in _numbers(f"/proc/{pid}/task")):
+    if any(_is(Path(f"/proc/{pid}/task/{task}/ns/net"), network) for task in _numbers(f"/proc/{pid}/task")):
         return True
-    return any(_number(Path(f"/proc/{pid}/fd/{fd}")) == network for fd in _numbers(f"/proc/{pid}/fd"))
+    return any(_is(Path(f"/proc/{pid}/fd/{fd}"), network) for fd in _numbers(f"/proc/{pid}/fd"))
 
 
 def _sees_all() -> bool:
@@ -82,6 +91,34 @@ def _sees_all() -> bool:
 def _numbers(directory: str) -> Iterator[int]:
     with contextlib.suppress(OSError):
         yield from sorted(int(entry) for entry in os.listdir(directory) if entry.isdecimal())
+
+
+def _is(file: Path, network: str) -> bool:
+    """Whether a file is this network namespace, and not a later one that has its inode."""
+    number, unique = _parts(network)
+    # Only what is a namespace is opened: to open another file may do something.
+    return _number(file) == number and (not unique or _id(file) in (None, unique))
+
+
+def _parts(network: str) -> tuple[str, str]:
+    """``device:inode``, and the id, empty where there is none."""
+    device, _, rest = network.partition(":")
+    inode, _, unique = rest.partition(":")
+    return f"{device}:{inode}", unique
+
+
+def _id(file: Path) -> str | None:
+    """The id of a namespace; None where this kernel does not tell, and for one that ended or may not be opened."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return str(int.from_bytes(fcntl.ioctl(descriptor, _GET_ID, bytes(_ID_BYTES)), sys.byteorder))
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _number(file: Path) -> str | None:

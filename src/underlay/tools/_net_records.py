@@ -39,7 +39,7 @@ class Record:
     made_namespace: bool
     """The namespace was made for it, and goes with it."""
     network: str | None = None
-    """Where it stands: the network namespace of who made it (``device:inode``); None where ``namespace`` says it."""
+    """Where it stands: the network namespace of who made it (``device:inode:id``); None where ``namespace`` says it."""
 
 
 def folders() -> list[Path]:

@@ -489,6 +489,9 @@ def test_the_interfaces_are_listed() -> None:
     rows = [line.split() for line in capture("-D").stdout.splitlines()]
     assert rows[0] == ["name", "state", "link", "number"]
     assert ["lo", "up", "Ethernet", "1"] in rows and rows[-1][0] == "any"
+    told = json.loads(capture("-D", "--json").stdout)
+    assert (told["schema"], told["type"]) == ("underlay.capture/1", "interfaces")
+    assert {"name": "lo", "state": "up", "link": "Ethernet", "number": 1} in told["interfaces"]
 
 
 def test_a_strange_file_steers_no_terminal_and_is_written_anew(tmp_path: Path) -> None:

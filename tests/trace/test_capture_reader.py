@@ -115,6 +115,15 @@ def test_what_is_broken_is_named(reason: str) -> None:
     assert reason in str(caught.value)
 
 
+def test_a_packet_is_no_shorter_than_what_was_kept_of_it() -> None:
+    """tcpdump calls such a file broken; what we write of it should be none."""
+    (one,) = read(section("<") + interface("<") + packet("<", 0, 1, PING, 5))
+    assert (one.size_bytes, one.data) == (len(PING), PING)
+    head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+    (one,) = read(head + struct.pack("<IIII", 5, 7, len(PING), 5) + PING)
+    assert (one.size_bytes, one.data) == (len(PING), PING)
+
+
 def test_what_stands_before_the_break_is_given() -> None:
     whole = section("<") + interface("<") + packet("<", 0, 1) * 3
     for cut in range(len(whole) - 1, len(whole) - len(packet("<", 0, 1)), -1):

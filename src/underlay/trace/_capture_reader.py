@@ -73,7 +73,7 @@ class ReadPacket(NamedTuple):
     data: bytes
     """As much of it as was kept."""
     size_bytes: int
-    """How long it was on the wire."""
+    """How long it was on the wire, or as long as what was kept, where the file says less."""
     direction: str
     """``"in"``, ``"out"``, or empty where the file does not say."""
     comment: str
@@ -146,7 +146,8 @@ class CaptureReader:
             if kept > _MOST_PACKET_BYTES:
                 raise CaptureFormatError(f"a packet says it has {kept} bytes", self._place - 8)
             data = self._take(kept)
-            yield ReadPacket(interface, seconds * _BILLION + fraction * ns_per_tick, data, size_bytes, "", "")
+            time_ns = seconds * _BILLION + fraction * ns_per_tick
+            yield ReadPacket(interface, time_ns, data, max(size_bytes, kept), "", "")
 
     # --- pcapng ---
 
@@ -241,7 +242,7 @@ class CaptureReader:
         time_ns = ticks * _BILLION // clock.ticks_per_s + clock.offset_s * _BILLION
         direction = blocks.DIRECTIONS.get(flags & 3, "")
         data = body[start : start + kept]
-        return ReadPacket(self.interfaces[number], time_ns, data, size_bytes, direction, comment)
+        return ReadPacket(self.interfaces[number], time_ns, data, max(size_bytes, kept), direction, comment)
 
     def _options(self, body: bytes, start: int) -> dict[int, list[bytes]]:
         found: dict[int, list[bytes]] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import signal
 import stat
@@ -28,6 +29,7 @@ from ._interfaces import interfaces
 from ._link_types import ETHERNET, RAW_IP
 from ._live import MOST_RING_BYTES, RING_BYTES, Live, LiveStatistics
 from ._output import Names, Output, Stopped, Written, file_words
+from ._packet import SCHEMA
 from ._read import read_packets
 
 __all__ = ["INTERMIXED", "configure", "main"]
@@ -50,6 +52,7 @@ exit status: 0 done; 1 ended early: the interface went away, the disk is full,
 the file is not whole; 2 wrong use, or a right that is missing."""
 
 _DAY_S: Final = 86_400.0
+_LINKS: Final = {ETHERNET: "Ethernet", RAW_IP: "IP"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
     _must_make_sense(args)
     _fill_standard_descriptors()
     if args.list:
-        return _list()
+        return _list(args.json)
     if args.read is not None:
         return _read(args)
     return _capture(args)
@@ -153,11 +156,16 @@ def _ended_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _list() -> int:
-    rows = [("name", "state", "link", "number")]
-    for each in interfaces():
-        link = {ETHERNET: "Ethernet", RAW_IP: "IP"}.get(each.link_type, "cooked")
-        rows.append((each.name, "up" if each.is_up else "down", link, str(each.index)))
+def _list(as_json: bool) -> int:
+    found = [
+        (each.name, "up" if each.is_up else "down", _LINKS.get(each.link_type, "cooked"), each.index)
+        for each in interfaces()
+    ]
+    if as_json:
+        named = [dict(zip(("name", "state", "link", "number"), row, strict=True)) for row in found]
+        print(json.dumps({"schema": SCHEMA, "type": "interfaces", "interfaces": named}))
+        return 0
+    rows = [("name", "state", "link", "number"), *((*row[:3], str(row[3])) for row in found)]
     rows.append(("any", "up", "cooked", "-"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

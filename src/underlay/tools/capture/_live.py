@@ -8,6 +8,8 @@ files and the terminal.
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import select
 import socket
@@ -62,7 +64,10 @@ class LiveStatistics:
     captured_packets: int
     """Handed on."""
     dropped_packets: int
-    """Passed the filter, but found no room in the ring: the kernel counted them."""
+    """Passed the filter, but found no room in the ring: the kernel counted them.
+
+    Where the kernel cannot be asked the whole filter, as one with ``vlan``, they may be packets that it does not want.
+    """
     not_followed_packets: int
     """Of nobody in the family that is followed."""
     undecided_packets: int
@@ -116,19 +121,18 @@ class Live:
         self._follow = follow
         self._keep_root = keep_root
         self._wanted = compile_filter(text, self.source.link_type, snap_bytes) if text else None
-        self._program = kernel_program(
-            self._wanted,
-            snap_bytes,
+        make_program = functools.partial(
+            kernel_program,
+            snap_bytes=snap_bytes,
             loopbacks=self.source.loopbacks,
             interfaces=[each.index for each in self.source.interfaces] if len(self.source.interfaces) > 1 else [],
             direction=direction,
         )
-        self._here: CompiledFilter | None = None if self._program[1] else self._wanted
-        if self._here is not None and self._here.asks_the_kernel:
-            raise UsageError(
-                f"the filter {text!r} is more than the kernel can be asked at once",
-                remedy="--direction instead of inbound and outbound leaves the rest to us",
-            )
+        self._everything = make_program(None)[0]
+        self._program, decides = make_program(self._wanted)
+        self._here: CompiledFilter | None = None
+        if not decides:
+            self._look_here()
         self._promiscuous = [each.index for each in self.source.interfaces if promiscuous and not each.is_loopback]
         self._ring_bytes = ring_bytes
         self._owners = owners or follow is not None
@@ -169,7 +173,14 @@ class Live:
         if not self._keep_root:
             give_up_root()
         self._wake, self._wakes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._ring.set_filter(self._program[0])
+        try:
+            self._ring.set_filter(self._program)
+        except OSError as error:
+            if error.errno != errno.ENOMEM or self._program == self._everything:
+                raise
+            self._look_here()
+            self._note("the kernel has no room for this filter (net.core.optmem_max); each packet is looked at here")
+            self._ring.set_filter(self._everything)
         size_bytes = self._ring_bytes or RING_BYTES
         while True:
             try:
@@ -179,6 +190,15 @@ class Live:
                 if self._ring_bytes is not None or size_bytes <= _LEAST_RING_BYTES:
                     raise
             size_bytes //= 2
+
+    def _look_here(self) -> None:
+        """Ask the filter here, for each packet, since the kernel cannot."""
+        if self._wanted is not None and self._wanted.asks_the_kernel:
+            raise UsageError(
+                f"the filter {self.text!r} is more than the kernel can be asked at once",
+                remedy="--direction instead of inbound and outbound leaves the rest to us",
+            )
+        self._here = self._wanted
 
     def begin(self) -> None:
         """Receive from now on."""

@@ -1,7 +1,8 @@
 """What really happens on a bind: tried, and undone at once.
 
 This file knows bind(2) and the two options that let addresses be used twice. It refuses to explain. Nothing listens at
-any time, so that no client of anybody is answered; for some microseconds the address is ours, if it was free.
+any time, so that no client of anybody is answered; for some microseconds the address is ours, if it was free. Who has
+bound a UDP port receives, so that of one that is shared a datagram may be lost to us meanwhile.
 """
 
 from __future__ import annotations

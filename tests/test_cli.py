@@ -316,6 +316,20 @@ def test_a_broken_pipe_that_is_not_our_stdout_is_not_hidden(command: Callable[..
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["nosuch"], 2), (["ports", "nonsense"], 2), (["ports", "inode:1"], 1)]
+)
+def test_a_stderr_that_takes_nothing_does_not_change_the_exit_status(
+    child_environment: dict[str, str], arguments: list[str], status: int
+) -> None:
+    with open("/dev/full", "wb") as full:
+        argv = [sys.executable, "-m", "underlay", *arguments]
+        environment = {**child_environment, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, stderr=full)
+    assert done.returncode == status
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("arguments", [["--help"], ["models"], ["models", "--json"]], ids=" ".join)
 def test_a_full_disk_behind_stdout_is_one_sentence(

@@ -269,14 +269,14 @@ def _help_page() -> str:
 
 
 def _complain(sentence: str) -> None:
-    if sys.stderr is None:  # it was closed; print() would take stdout instead
-        return
+    from .tools._say import say  # only a mistake needs it
+
     if not sentence.isprintable():
         # It quotes what a stranger wrote, or what was pasted: a terminal would obey that.
         from .tools._printable import escaped
 
         sentence = "\n".join(map(escaped, sentence.split("\n")))
-    print(f"underlay: {sentence}", file=sys.stderr)
+    say(sentence)
 
 
 def _flush() -> None:

@@ -6,7 +6,6 @@ what is said.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 
 __all__ = ["say"]
@@ -18,5 +17,10 @@ def say(sentence: str) -> None:
     Where the shell closed stderr, ``sys.stderr`` is None, and print() would write to stdout, among the output.
     """
     if sys.stderr is not None:
-        with contextlib.suppress(OSError):
+        try:
             print(f"underlay: {sentence}", file=sys.stderr, flush=True)
+        except BlockingIOError:
+            pass  # its reader is slow, and may read what comes later
+        except OSError:
+            # What it holds back Python would write once more at exit, and end with status 120 for it.
+            sys.stderr = None

@@ -29,12 +29,8 @@ examples:
 
 The row that ends in `*` is the average since boot; after Ctrl-C one that ends
 in `=` is the average of what was shown. Numbers: 1k is 1000. No right is
-needed; disk figures of other users' processes take root.
-
-exit status:
-  0  done, or ended by Ctrl-C
-  1  /proc does not tell
-  2  wrong use, a process that isn't there among it"""
+needed; disk figures of other users' processes take root. Exit status: 0; 1
+where /proc does not tell; 2 for wrong use."""
 
 # As many as vmstat prints below a heading on a terminal of 24 lines.
 _ROWS_A_HEAD: Final = 20

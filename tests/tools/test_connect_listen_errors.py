@@ -483,8 +483,11 @@ def test_a_source_may_leave_its_port_out() -> None:
     assert parse_source("127.0.0.1") == Place("127.0.0.1", 0)
     assert parse_source("::1") == parse_source("[::1]") == Place("::1", 0)
     assert parse_source("localhost:99") == Place("localhost", 99)
-    with pytest.raises(UsageError):
-        parse_source("127.0.0.1:x")
+    assert parse_source("fe80::1%eth0") == parse_source("[fe80::1%eth0]") == Place("fe80::1%eth0", 0)
+    assert parse_source("[fe80::1%eth0]:99") == Place("fe80::1%eth0", 99)
+    for wrong in ("127.0.0.1:x", "[::1", "[[::1]]", "::1]", "fe80::1%eth0:99", "[fe80::1%eth0"):
+        with pytest.raises(UsageError):
+            parse_source(wrong)
 
 
 def test_an_address_is_written_so_that_it_can_be_read_again() -> None:

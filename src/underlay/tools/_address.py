@@ -92,11 +92,11 @@ def parse(words: Sequence[str], *, unix: bool = False, udp: bool = False, listen
 def parse_source(text: str) -> Place:
     """Read ``ADDRESS`` or ``ADDRESS:PORT`` for ``--source``; without a port the kernel chooses one.
 
-    >>> parse_source("127.0.0.1"), parse_source("[::1]:4000")
-    (Place(host='127.0.0.1', port=0), Place(host='::1', port=4000))
+    >>> parse_source("127.0.0.1"), parse_source("[fe80::1%eth0]:4000")
+    (Place(host='127.0.0.1', port=0), Place(host='fe80::1%eth0', port=4000))
     """
-    if _is_ip(text.strip("[]")):
-        return Place(text.strip("[]"), 0)
+    if _is_ip(bare := _bare_host(text)):
+        return Place(bare, 0)
     host, port = _split(text)
     return Place(_name(host), 0 if port is None else _port(port, udp=False, lowest=0))
 
@@ -152,7 +152,8 @@ def _is_ip(text: str) -> bool:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    return True
+    # Behind % it takes anything for the name of an interface, a bracket and a port too: `%eth0]:80`.
+    return not set("]:") & set(text.partition("%")[2])
 
 
 def _port(text: str, *, udp: bool, lowest: int) -> int:

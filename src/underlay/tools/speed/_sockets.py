@@ -110,7 +110,8 @@ def connect_udp(target: Target, settings: Settings, source: str, control: socket
             until = time.monotonic() + min(left_s, _UDP_AGAIN_S)
             while (left_s := until - time.monotonic()) > 0:
                 ready = dict(waits.poll(-(-left_s * 1000 // 1)))
-                if control.fileno() in ready or (ready and _is_taken(sock)):
+                # A welcome that is there is taken out, or the stream would find it among its data.
+                if (sock.fileno() in ready and _is_taken(sock)) or control.fileno() in ready:
                     return sock
         raise PeerError(f"{peer} did not answer by UDP", remedy="does a packet filter on the way let UDP through?")
     except ConnectionRefusedError:

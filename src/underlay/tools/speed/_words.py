@@ -165,9 +165,9 @@ def _sentences(result: Result) -> list[str]:
             said.append(_unseen(total.way if several else None, total.unseen, (total.packets or 0) + total.unseen))
     overtaken = sum(total.out_of_order or 0 for total in result.totals)
     if overtaken:
-        said.append(f"{overtaken:,} datagrams came out of order.")
+        said.append(f"Datagrams that came out of order: {overtaken:,}.")
     if result.not_ours:
-        said.append(f"{result.not_ours:,} datagrams that came were too short to be of this test.")
+        said.append(f"Datagrams that came and were too short to be of this test: {result.not_ours:,}.")
     if result.intervals_dropped:
         said.append(f"The first {result.intervals_dropped:,} intervals were not kept.")
     said += [_capital(note) + "." for note in result.notes]

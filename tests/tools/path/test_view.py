@@ -55,6 +55,13 @@ def test_hops_at_the_end_that_say_nothing_are_one_line() -> None:
     assert "    hops 2 to 9: no answer to 80 probes" in text(report)
 
 
+def test_one_of_a_kind_is_no_plural() -> None:
+    silent = replace(HOP, ttl=2, address=None, sent=1, answered=0, path_loss=1.0, verdict=Verdict.NO_ANSWER)
+    found = text(replace(REPORT, rounds=1, hops=(replace(HOP, sent=1, answered=1), silent), ending=Ending.SILENT))
+    assert "UDP port 33434 from 192.0.2.9, 1 flow, 1 round, 1 s apart" in found
+    assert "    hop 2: no answer to 1 probe" in found
+
+
 def test_what_is_odd_is_said() -> None:
     hop = replace(HOP, late=2, duplicates=3, note="answers by UDP", others=("192.0.2.2",), mpls=(24001, 100))
     report = replace(REPORT, hops=(hop,), strays=4, unassigned=5, send_errors={"Operation not permitted": 6})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
+import socket
 import time
 
 import pytest
 
 from underlay.cli import main
-from underlay.errors import UsageError
+from underlay.errors import UnderlayError, UsageError
 from underlay.tools.path import Trace, trace
 
 
@@ -21,7 +25,7 @@ from underlay.tools.path import Trace, trace
         ("-i 0 127.0.0.1", "interval_s is 0.0; give 0.01 to 3600"),
         ("-i nan 127.0.0.1", "interval_s is nan"),
         ("--timeout inf 127.0.0.1", "timeout_s is inf"),
-        ("-c 0 127.0.0.1", "rounds is 0"),
+        ("-c 0 127.0.0.1", "rounds is 0; give 1 to 1000000000"),
         ("--max-hops 256 127.0.0.1", "max_hops is 256"),
         ("--silent-hops 0 127.0.0.1", "silent_hops is 0"),
         ("--source-port 65536 127.0.0.1", "source_port is 65536"),
@@ -51,6 +55,34 @@ def test_it_is_one_sentence(words: str, says: str, capsys: pytest.CaptureFixture
     assert output == ""
     assert errors.startswith("underlay: ") and errors.count("\n") == 1
     assert says in errors
+
+
+def test_the_port_that_is_taken_is_named_and_not_that_of_the_first_flow() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port} is taken here"):
+            trace("127.0.0.1", source="127.0.0.1", source_port=port - 1, flows=2)
+
+
+def test_more_flows_than_descriptors_are_one_sentence_and_leave_none_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, before)) + 5, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        for _ in range(3):
+            os.close(held.pop())
+        with pytest.raises(UnderlayError, match="no more sockets for the probes: too many open files"):
+            trace("127.0.0.1", flows=20)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_protocol_that_is_none_is_wrong_use_of_the_library_too() -> None:

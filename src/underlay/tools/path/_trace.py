@@ -122,7 +122,7 @@ class Trace:
                 self._probers.append(makers[protocol](self._target, source_port and source_port + flow))
         except OSError as error:
             self.close()
-            raise _cannot_start(error, self._target, source_port) from error
+            raise _cannot_start(error, self._target, source_port and source_port + len(self._probers)) from error
         except BaseException:
             self.close()
             raise
@@ -292,7 +292,7 @@ class Trace:
 
 def _check(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise UsageError(f"{name} is {value}", remedy=f"give {least:g} to {most:g}")
+        raise UsageError(f"{name} is {value}", remedy=f"give {least:.10g} to {most:.10g}")
 
 
 def _resolve(host: str, port: int, version: Literal[4, 6] | None, source: str | None) -> Target:
@@ -364,6 +364,10 @@ def _cannot_start(error: OSError, target: Target, source_port: int) -> UnderlayE
         case errno.EPERM:
             return UnderlayError(
                 f"a packet filter of this machine forbids probes to {target.address}", remedy="see `nft list ruleset`"
+            )
+        case errno.EMFILE | errno.ENFILE:
+            return UnderlayError(
+                f"no more sockets for the probes: {words.lower()}", remedy="choose fewer --flows, or raise `ulimit -n`"
             )
         case errno.EAFNOSUPPORT:
             return UnderlayError(f"this kernel has no IPv{6 if target.is_ipv6 else 4}", remedy="use the other family")

@@ -139,9 +139,7 @@ def _list(args: argparse.Namespace, words: list[str]) -> int:
 
 
 def _print_list_as_json(args: argparse.Namespace, snapshot: Snapshot) -> None:
-    import json
-
-    from ._records import SCHEMA, count_records, socket_record
+    from ._records import SCHEMA, count_records, list_as_json, socket_record
 
     told: dict[str, object] = {
         "schema": SCHEMA,
@@ -149,10 +147,9 @@ def _print_list_as_json(args: argparse.Namespace, snapshot: Snapshot) -> None:
         "unlisted": snapshot.unlisted,
     }
     if args.count:
-        told["counts"] = count_records(snapshot.sockets)
+        _write(list_as_json(told, "counts", count_records(snapshot.sockets)))
     else:
-        told["sockets"] = [socket_record(sock) for sock in snapshot.sockets]
-    _write(json.dumps(told, indent=2))
+        _write(list_as_json(told, "sockets", map(socket_record, snapshot.sockets)))
 
 
 def _remark(snapshot: Snapshot, *, owners: bool) -> None:

@@ -6,16 +6,19 @@ This file knows keys. It refuses to print.
 from __future__ import annotations
 
 import errno
+import json
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ._owners import user_name
 from ._socket import Socket
-from ._watch import Change
-from ._why import Verdict
 
-__all__ = ["SCHEMA", "change_record", "count_records", "socket_record", "verdict_record"]
+if TYPE_CHECKING:
+    from ._watch import Change
+    from ._why import Verdict
+
+__all__ = ["SCHEMA", "change_record", "count_records", "list_as_json", "socket_record", "verdict_record"]
 
 SCHEMA: Final = "underlay.ports/1"
 
@@ -48,6 +51,27 @@ def socket_record(sock: Socket) -> Record:
         "owners": [{**owner._asdict(), "user": user_name(owner.uid)} for owner in sock.owners],
         "tcp_info": None if sock.tcp_info is None else sock.tcp_info._asdict(),
     }
+
+
+def list_as_json(head: Record, name: str, records: Iterable[Record]) -> str:
+    """One object, in which the last key is a list with a line for each record.
+
+    So a line can be searched for, and the encoder that is compiled does it: `json` indents without it, in thrice the
+    time.
+
+    >>> print(list_as_json({"schema": SCHEMA}, "counts", [{"count": 1}, {"count": 2}]))
+    {
+      "schema": "underlay.ports/1",
+      "counts": [
+        {"count": 1},
+        {"count": 2}
+      ]
+    }
+    """
+    lines = [f"    {json.dumps(record)}" for record in records]
+    begun = json.dumps(head, indent=2).removesuffix("\n}")
+    text = "[\n{}\n  ]".format(",\n".join(lines)) if lines else "[]"
+    return f'{begun},\n  "{name}": {text}\n}}'
 
 
 def count_records(sockets: Iterable[Socket]) -> list[Record]:

@@ -267,6 +267,35 @@ def test_an_interface_that_goes_away_ends_the_capture_and_one_that_goes_down_doe
     assert live.gone == "v0"
 
 
+def test_one_of_several_that_goes_away_is_told_and_the_others_go_on(net: Net) -> None:
+    veth(net)
+    notes: list[str] = []
+    live = live_in(net, "lo", "v0", "v1", note=notes.append)
+
+    def work() -> None:
+        net.ip("link", "delete", "v0")
+        until_s = time.monotonic() + 20
+        while len(notes) < 2 and time.monotonic() < until_s:
+            time.sleep(0.05)
+        send(b"x")
+
+    rows = captured(net, live, work)
+    assert notes == [f"{name} went away; the capture goes on without it" for name in ("v0", "v1")]
+    assert [payload(row, live.source.link_type) for row in rows] == [b"x"] and live.gone == ""
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"snap_bytes": 0}, {"snap_bytes": 1 << 20}, {"direction": "up"}, {"count": 0}, {"count": -1},
+        {"duration_s": 0.0}, {"duration_s": float("nan")}, {"ring_bytes": 0}, {"ring_bytes": 1 << 40},
+    ],
+)  # fmt: skip
+def test_a_number_or_a_direction_that_cannot_be_is_refused(option: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(option))):
+        Live(["lo"], **option)  # type: ignore[arg-type]
+
+
 def test_when_all_of_several_interfaces_are_gone_it_ends(net: Net) -> None:
     veth(net)
     live = live_in(net, "v0", "v1", text="ether proto 0x88b5")

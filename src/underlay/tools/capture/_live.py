@@ -91,8 +91,8 @@ class Live:
     ``names`` are interfaces, none for all; ``text`` a filter of pcap-filter(7); ``follow`` a process whose family's
     packets alone are wanted. ``note`` is told what a person should know meanwhile. Without ``keep_root`` this whole
     process becomes the user who called sudo(8), as soon as it may, for good. A ring of no given size is made smaller
-    where the kernel lacks memory. Raises ``UsageError`` where something is not there or not allowed; then nothing stays
-    behind.
+    where the kernel lacks memory. Raises ``UsageError`` where something is not there or not allowed, and ``ValueError``
+    for a number or a direction that cannot be; then nothing stays behind.
     """
 
     def __init__(
@@ -111,6 +111,16 @@ class Live:
         note: Callable[[str], None] = lambda _: None,
         keep_root: bool = True,
     ) -> None:
+        if not 1 <= snap_bytes <= SNAP_BYTES:
+            raise ValueError(f"snap_bytes is 1 to {SNAP_BYTES}, not {snap_bytes}")
+        if direction not in ("", "in", "out"):
+            raise ValueError(f"a direction is 'in', 'out' or empty, not {direction!r}")
+        if count is not None and count < 1:
+            raise ValueError(f"count is at least 1, not {count}")
+        if duration_s is not None and not duration_s > 0:  # NaN is not greater than 0
+            raise ValueError(f"duration_s is more than 0, not {duration_s}")
+        if ring_bytes is not None and not 1 <= ring_bytes <= MOST_RING_BYTES:
+            raise ValueError(f"ring_bytes is 1 to {MOST_RING_BYTES}, not {ring_bytes}")
         self.source: Source = choose(names)
         """What is captured on: ``interfaces``, and the ``link_type`` of each packet."""
         self.snap_bytes = snap_bytes
@@ -130,6 +140,7 @@ class Live:
         )
         self._everything = make_program(None)[0]
         self._program, decides = make_program(self._wanted)
+        self._lost: set[str] = set()
         self._here: CompiledFilter | None = None
         if not decides:
             self._look_here()
@@ -346,9 +357,13 @@ class Live:
         """Once a second: let no counter run over, and see whether there is still anything to capture on."""
         ring.statistics()
         chosen = self.source.interfaces
-        if chosen and not any(self._exists(each.index) for each in chosen):
+        lost = {each.name for each in chosen if not self._exists(each.index)}
+        if chosen and len(lost) == len(chosen):
             self.gone = self.source.name
             return False
+        for name in sorted(lost - self._lost):
+            self._note(f"{name} went away; the capture goes on without it")
+        self._lost = lost
         return True
 
     @staticmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -483,6 +484,46 @@ def test_ctrl_c_ends_it_while_an_enormous_filter_is_compiled(tmp_path: Path) -> 
         finally:
             child.kill()
     assert (child.returncode, output, errors) == (-signal.SIGINT, "", "")
+
+
+def test_what_comes_through_a_pipe_is_shown_as_it_comes(tmp_path: Path) -> None:
+    """At its other end may be a running capture: of another machine, by ssh."""
+    path = tmp_path / "two.pcapng"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file = PacketFile(fd)
+    file.add_interface("far0", 1)
+    file.add(0, 1, bytes(60), 60)
+    file.flush()
+    os.close(fd)
+    argv = [sys.executable, "-m", "underlay", "capture", "-r", "-"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdin is not None and child.stdout is not None
+            child.stdin.write(path.read_bytes())
+            child.stdin.flush()
+            assert select.select([child.stdout], [], [], LIMIT_S)[0]  # and no end is in sight
+            assert b" far0 LLC " in child.stdout.readline()
+            output, _ = child.communicate(timeout=LIMIT_S)
+            assert (child.returncode, output) == (0, b"")
+        finally:
+            child.kill()
+
+
+def test_a_file_that_is_not_whole_on_a_disk_that_is_full_is_told_of_both(tmp_path: Path) -> None:
+    path = tmp_path / "cut.pcapng"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file = PacketFile(fd)
+    file.add_interface("lo", 1)
+    file.add(0, 1, bytes(60), 60)
+    file.flush()
+    os.write(fd, b"x")
+    os.close(fd)
+    done = capture("-r", path, "-w", "/dev/full", expect=1)
+    assert "/dev/full takes no more: no space left on device" in done.stderr and "Traceback" not in done.stderr
+    assert "is not whole: it ends in the middle of a block" in done.stderr
+    assert "/dev/full: 0 packets, 0 bytes; 1 are not in it" in done.stderr
+    done = capture("-r", path, expect=1)
+    assert done.stdout.count("\n") == 1 and "is not whole: it ends in the middle of a block" in done.stderr
 
 
 def test_the_interfaces_are_listed() -> None:

@@ -30,7 +30,7 @@ from ._link_types import ETHERNET, RAW_IP
 from ._live import MOST_RING_BYTES, RING_BYTES, Live, LiveStatistics
 from ._output import Names, Output, Stopped, Written, file_words
 from ._packet import SCHEMA
-from ._read import read_packets
+from ._read import patient, read_packets
 
 __all__ = ["INTERMIXED", "configure", "main"]
 
@@ -359,8 +359,14 @@ def _read(args: argparse.Namespace) -> int:
         if text:
             with _ended_at_once():
                 compile_filter(text, ETHERNET, SNAP_BYTES)
+        outputs: list[Output] = []
+
+        def show() -> None:
+            for each in outputs:
+                each.flush()
+
         # A file that stands where -w points is lost only to one that can be read.
-        found: Iterator[ReadPacket] = read_packets(file, text)
+        found: Iterator[ReadPacket] = read_packets(patient(file, show), text)
         nothing: CaptureFormatError | None = None
         try:
             found = itertools.chain([next(found)], found)
@@ -369,7 +375,9 @@ def _read(args: argparse.Namespace) -> int:
         except CaptureFormatError as error:
             nothing = error
         output = _output(args, None if nothing else args.write)
+        outputs.append(output)
         written = None
+        failures: list[str] = []
         try:
             try:
                 if nothing is not None:
@@ -387,17 +395,18 @@ def _read(args: argparse.Namespace) -> int:
                         packet.comment,
                     )
                     packets += 1
-                    if packets % 256 == 0:
-                        output.flush()
                     if packets == args.count:
                         break
-                output.flush()
             except CaptureFormatError as error:
-                output.flush()
-                say(_broken(args.read, error))
-                status = 1
+                failures.append(_broken(args.read, error))
             except Stopped as stopped:
-                say(str(stopped))
+                failures.append(str(stopped))
+            try:
+                output.flush()
+            except Stopped as stopped:
+                failures.append(str(stopped))
+            for each in dict.fromkeys(failures):
+                say(each)
                 status = 1
             written = output.finish(packets, 0)
         finally:

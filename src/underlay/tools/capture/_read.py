@@ -6,18 +6,46 @@ packet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import BinaryIO
+import io
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 from ...errors import UsageError
 from ...trace import SNAP_BYTES, CaptureReader, ReadPacket
 from ._filter import CompiledFilter, compile_filter
 from ._link_types import ETHERNET
 
-__all__ = ["read_packets"]
+__all__ = ["patient", "read_packets"]
 
 # A file may have as many link types as it likes; each gets a filter of its own.
 _MOST_LINK_TYPES = 64
+# What is read at once; a pipe gives what there is.
+_READ_BYTES = 1 << 18
+
+
+class _Patient(io.RawIOBase):
+    def __init__(self, fd: int, before: Callable[[], None]) -> None:
+        self._fd = fd
+        self._before = before
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        self._before()
+        return os.readv(self._fd, [buffer])
+
+
+def patient(file: BinaryIO, before: Callable[[], None]) -> BinaryIO:
+    """Read an open file so that ``before`` is called each time that more may have to be waited for.
+
+    At the other end of a pipe may be a running capture: what has come by then is shown by then.
+    """
+    return io.BufferedReader(_Patient(file.fileno(), before), _READ_BYTES)
 
 
 def read_packets(file: BinaryIO, text: str = "") -> Iterator[ReadPacket]:

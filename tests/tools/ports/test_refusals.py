@@ -47,6 +47,22 @@ def test_a_socket_that_may_not_or_cannot_be_ended(monkeypatch: pytest.MonkeyPatc
     assert caught.value.exit_status == 2
 
 
+@pytest.mark.parametrize(
+    ("number", "told", "status"),
+    [
+        (errno.EPERM, "this program may not open netlink", 2),
+        (errno.EPROTONOSUPPORT, "this kernel does not tell of its sockets by sock_diag", 1),
+    ],
+)
+def test_a_netlink_that_cannot_be_opened_is_told(
+    monkeypatch: pytest.MonkeyPatch, number: int, told: str, status: int
+) -> None:
+    monkeypatch.setattr(list_module, "Netlink", refusing(number))
+    with pytest.raises(UnderlayError, match=told) as caught:
+        list_sockets()
+    assert caught.value.exit_status == status
+
+
 def test_a_socket_that_is_gone_is_not_closed_and_no_error(place: Place) -> None:
     assert place.do(lambda: close_socket(REST)) is False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -136,6 +137,15 @@ def process(proc: Path, pid: int, name: str, *, ticks: int = 100, started: int =
     (folder / "stat").write_bytes(f"{pid} ({name}) {' '.join(fields)} 0 0\n".encode())
     if io is not None:
         (folder / "io").write_text(io)
+
+
+def test_too_many_open_files_are_not_said_of_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(watch_module, "read_sample", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        next(Watch().readings())
 
 
 def test_a_process_is_read_whatever_it_calls_itself(tmp_path: Path) -> None:

@@ -113,12 +113,23 @@ def open_diag() -> Netlink:
     except AttributeError:  # no AF_NETLINK
         raise UnderlayError("this system has no netlink", remedy="underlay ports needs Linux") from None
     except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise _Forbidden(
+                "this program may not open netlink, by which the kernel tells of its sockets",
+                remedy="a container's seccomp profile, or a security module, has to allow it",
+            ) from error
         if error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
             raise
         raise UnderlayError(
             "this kernel does not tell of its sockets by sock_diag",
             remedy="a Linux with CONFIG_INET_DIAG does; in a gVisor container there is none",
         ) from error
+
+
+class _Forbidden(UnderlayError):
+    """A right is missing."""
+
+    exit_status = 2
 
 
 @contextmanager

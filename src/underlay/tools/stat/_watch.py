@@ -6,6 +6,7 @@ This file knows the order of things and the clock. It refuses to know files and 
 from __future__ import annotations
 
 import enum
+import errno
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ __all__ = ["Period", "Reading", "Watch"]
 
 # Processors' time is told in ticks of 10 ms (_SC_CLK_TCK, proc_stat(5)): more often there is nothing new to tell.
 _LEAST_INTERVAL_S: Final = 0.01
+# What the command line tells by itself.
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # Eleven days: whoever asks for more has made a mistake.
 _MOST_INTERVAL_S: Final = 1e6
 
@@ -122,6 +125,8 @@ class Watch:
         try:
             sample = read_sample()
         except (OSError, LookupError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _SHORTAGES:
+                raise  # this machine has too little, and /proc is not at fault
             raise UnderlayError(
                 f"/proc does not tell what this machine does: {error}", remedy="is it mounted, and is this Linux?"
             ) from error

@@ -516,14 +516,14 @@ def test_a_file_that_is_not_whole_on_a_disk_that_is_full_is_told_of_both(tmp_pat
     file.add_interface("lo", 1)
     file.add(0, 1, bytes(60), 60)
     file.flush()
-    os.write(fd, b"x")
+    os.write(fd, struct.pack("<II", 6, 8))
     os.close(fd)
     done = capture("-r", path, "-w", "/dev/full", expect=1)
     assert "/dev/full takes no more: no space left on device" in done.stderr and "Traceback" not in done.stderr
-    assert "is not whole: it ends in the middle of a block" in done.stderr
+    assert "is not whole: a block says it has 8 bytes" in done.stderr
     assert "/dev/full: 0 packets, 0 bytes; 1 are not in it" in done.stderr
     done = capture("-r", path, expect=1)
-    assert done.stdout.count("\n") == 1 and "is not whole: it ends in the middle of a block" in done.stderr
+    assert done.stdout.count("\n") == 1 and "is not whole: a block says it has 8 bytes" in done.stderr
 
 
 def test_the_interfaces_are_listed() -> None:

@@ -215,7 +215,7 @@ _UNITS: Final = "KMGT"
 
 
 def _scaled(text: str, base: int, what: str) -> int:
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)([KMGTkmgt]?)", text)
+    found = re.fullmatch(r"(\d{1,20}(?:\.\d{1,9})?)([KMGTkmgt]?)", text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no {what}; write it like 1000, 10M or 1.5G")
     power = _UNITS.index(found[2].upper()) + 1 if found[2] else 0

@@ -18,7 +18,7 @@ from ._movers import close_all
 from ._protocol import PORT, Control, PeerError, State, new_cookie
 from ._results import PeerResults, Result
 from ._run import REASON_S, Run
-from ._settings import Settings, check_interval
+from ._settings import MOST_TIME_S, Settings, check_interval
 from ._sockets import Target, connect, connect_udp, mss_of, resolve
 from ._streams import Stream, make_stream, stream_number
 from ._watcher import Watcher
@@ -76,6 +76,10 @@ class Client:
         watcher: Watcher,
     ) -> None:
         check_interval(interval_s)
+        if not 0 < connect_timeout_s <= MOST_TIME_S:
+            raise UsageError(
+                f"nobody is connected to within {connect_timeout_s:g} s", remedy=f"give up to {MOST_TIME_S} s"
+            )
         self._place = place
         self._settings = settings
         self._family = family

@@ -64,6 +64,8 @@ def resolve(place: Place, family: int) -> list[Target]:
     """Give each address of a host, in the order in which they are to be tried (RFC 6724)."""
     try:
         found = socket.getaddrinfo(place.host, place.port, family, socket.SOCK_STREAM)
+    except UnicodeError:
+        raise UsageError(f"{place.host!r} is no name of a host", remedy="between dots it has 1 to 63 letters") from None
     except OSError as error:
         raise cannot_connect(place, error) from error
     return [Target(each_family, address) for each_family, _, _, _, address in found]
@@ -254,6 +256,8 @@ def _bind(sock: socket.socket, source: str) -> None:
         if error.errno in (socket.EAI_ADDRFAMILY, socket.EAI_NODATA, socket.EAI_NONAME):
             raise OSError(errno.EADDRNOTAVAIL, f"{source} is no address of this family") from None
         raise
+    except UnicodeError:
+        raise UsageError(f"{source!r} is no address", remedy="--bind takes an address of this machine") from None
     except OSError as error:
         raise UsageError(
             f"cannot send from {source}: {reason(error)}",

@@ -114,6 +114,11 @@ def test_a_comma_may_be_part_of_a_path() -> None:
     assert Filter(["unix:/run/a,b"]).matches(UNIX._replace(local_address="/run/a,b"))
 
 
+def test_a_word_in_place_of_a_list_of_words_is_not_taken_letter_by_letter() -> None:
+    with pytest.raises(TypeError, match=r"words are a list of words: \['80'\]"):
+        Filter("80")
+
+
 @given(st.text(max_size=60))
 def test_any_text_is_a_filter_or_a_sentence(word: str) -> None:
     try:

@@ -118,6 +118,28 @@ def test_a_tracepoint_leaves_no_descriptor_and_no_mount(place: Place) -> None:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_watch_that_is_closed_gives_nothing_more(place: Place) -> None:
+    watch = place.do(lambda: Watch(Filter(["proto:tcp"]), interval_s=3600))
+    watch.close()
+    assert list(watch) == []
+
+
+def test_a_watch_may_be_closed_while_it_is_iterated_over(place: Place) -> None:
+    def work() -> list[Change]:
+        found = []
+        with Watch(Filter(["proto:tcp"]), interval_s=3600) as watch, place.server() as server:
+            for _ in range(5):
+                client, accepted = place.connect(server)
+                client.close()
+                accepted.close()
+            for change in watch:
+                found.append(change)
+                watch.close()
+        return found
+
+    assert len(place.do(work)) == 1
+
+
 def test_a_watch_that_the_kernel_had_no_room_for_says_so_and_finds_what_ended(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,8 @@ class Filter:
     """
 
     def __init__(self, words: Iterable[str] = ()) -> None:
+        if isinstance(words, str):
+            raise TypeError(f"words are a list of words: [{words!r}]")  # its letters would be: 8 and 0 of "80"
         self.states: set[State] | None = None
         self.protocols: set[str] | None = None
         self._ends: list[End] = []

@@ -86,6 +86,7 @@ class Watch:
         self.why_no_tracepoint = ""
         """Why the tracepoint is not heard; empty where it is."""
         self._stack = ExitStack()
+        self._is_open = True
         self._closed: OrderedDict[int, None] = OrderedDict()
         self._poll = select.poll()
         self._stirred = False
@@ -107,7 +108,8 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """Hear no more."""
+        """Hear no more; an iteration ends."""
+        self._is_open = False
         self._stack.close()
 
     @property
@@ -149,9 +151,9 @@ class Watch:
             self._poll.register(descriptor, select.POLLIN)
 
     def __iter__(self) -> Iterator[Change]:
-        """Wait for changes and give each; it ends never."""
+        """Wait for changes and give each, until it is closed."""
         due = self._looked_at + self.interval_s
-        while True:
+        while self._is_open:
             if self._stirred:
                 self._stirred = False
                 soon = self._looked_at + self._look_took_s * _REST
@@ -188,6 +190,8 @@ class Watch:
         return None if sock.owners or self.tracepoint is None else self._connectors.of(sock)
 
     def _look(self) -> Iterator[Change]:
+        if not self._is_open:
+            return  # whoever was given the last change has closed it
         began = time.monotonic()
         if self.tracepoint is not None:
             self._connectors.look_again()
@@ -254,7 +258,7 @@ class Watch:
 
     def _died(self, message: bytes) -> Change | None:
         dead = read_dead(message)
-        if dead is None:
+        if dead is None or not self._is_open:
             return None
         now = time.time()
         if (known := self._known.get(dead.cookie)) is not None:

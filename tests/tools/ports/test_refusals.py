@@ -118,6 +118,13 @@ def test_a_tracepoint_leaves_no_descriptor_and_no_mount(place: Place) -> None:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.parametrize(("interval_s", "took_s", "pause_s"), [(1.0, 0.01, 1.0), (0.01, 0.5, 2.0), (1.0, 30.0, 120.0)])
+def test_a_watch_rests_four_times_as_long_as_a_look_took(interval_s: float, took_s: float, pause_s: float) -> None:
+    with Watch(Filter(["proto:udp"]), interval_s=interval_s) as watch:
+        watch._looked_at, watch._look_took_s = 1000.0, took_s
+        assert watch._next_look(interval_s) == 1000.0 + pause_s
+
+
 def test_a_watch_that_is_closed_gives_nothing_more(place: Place) -> None:
     watch = place.do(lambda: Watch(Filter(["proto:tcp"]), interval_s=3600))
     watch.close()

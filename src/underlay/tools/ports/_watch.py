@@ -36,7 +36,7 @@ _DEATHS: Final = 0b1111
 _DEATHS_BYTES: Final = 4 << 20
 # After an event others follow at once (a handshake has three); a look in so long sees them all.
 _SETTLE_S: Final = 0.05
-# A look of ten thousand sockets takes 30 ms; events may take a fifth of a processor, and no more.
+# A look of ten thousand sockets takes 30 ms; all looks may take a fifth of a processor, and no more.
 _REST: Final = 4
 # asm-generic/socket.h: beyond net.core.rmem_max, for root.
 _SO_RCVBUFFORCE: Final = 33
@@ -152,12 +152,11 @@ class Watch:
 
     def __iter__(self) -> Iterator[Change]:
         """Wait for changes and give each, until it is closed."""
-        due = self._looked_at + self.interval_s
+        due = self._next_look(self.interval_s)
         while self._is_open:
             if self._stirred:
                 self._stirred = False
-                soon = self._looked_at + self._look_took_s * _REST
-                due = min(due, max(time.monotonic() + _SETTLE_S, soon))
+                due = min(due, max(time.monotonic() + _SETTLE_S, self._next_look()))
             patience_s = max(0.0, due - time.monotonic())
             ready = {descriptor for descriptor, _ in self._poll.poll(patience_s * 1000)}
             dead: list[bytes] = []
@@ -170,7 +169,11 @@ class Watch:
                     yield change
             if time.monotonic() >= due:
                 yield from self._look()
-                due = self._looked_at + self.interval_s
+                due = self._next_look(self.interval_s)
+
+    def _next_look(self, patience_s: float = 0.0) -> float:
+        """When to look again: after so long, and not before the last look has been rested from."""
+        return self._looked_at + max(patience_s, self._look_took_s * _REST)
 
     def _learn(self) -> None:
         """Take what the tracepoint recorded, which is a reason to look again."""

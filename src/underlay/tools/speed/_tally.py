@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from .._tcp_info import TcpInfo
 from ._results import Cpu, Interval, PeerResults, Result, StreamResult
 from ._settings import Settings, Way
 from ._sockets import congestion_of, tcp_info, window_note
@@ -57,6 +58,8 @@ class _Path:
     largest_window_bytes: int = 0
     window_limited: float | None = None
     buffer_limited: float | None = None
+    clocks_before: tuple[int, int, int] = (0, 0, 0)
+    """The kernel's clocks of the connection when this began: they go on from its first byte."""
 
 
 class _Account:
@@ -95,7 +98,7 @@ class Tally:
             stream.jitter_s = 0.0
             # The next interval begins here too, so that those that count add up to the whole.
             account.omitted = account.reported = _Counters.of(stream)
-            account.path = _Path()
+            account.path = _Path(clocks_before=self._clocks(stream))
 
     def report(self, start_s: float, end_s: float, *, is_omitted: bool) -> list[Interval]:
         """Give the interval since the last report, one for each way; after `finish` the last."""
@@ -184,10 +187,16 @@ class Tally:
         path.samples += 1
         path.least_rtt_us = info.min_rtt_us
         path.largest_window_bytes = max(path.largest_window_bytes, info.window_bytes)
-        if info.busy_us:
-            path.window_limited = (info.window_limited_us or 0) / info.busy_us
-            path.buffer_limited = (info.buffer_limited_us or 0) / info.busy_us
+        busy, by_window, by_buffer = (
+            now - before for now, before in zip(_clocks(info), path.clocks_before, strict=True)
+        )
+        if busy > 0:
+            path.window_limited, path.buffer_limited = by_window / busy, by_buffer / busy
         return info.rtt_us, info.window_bytes
+
+    def _clocks(self, stream: Stream) -> tuple[int, int, int]:
+        info = tcp_info(stream.sock) if stream.is_sender and not self._settings.is_udp else None
+        return (0, 0, 0) if info is None else _clocks(info)
 
     def _way(self, stream: Stream) -> Way:
         return Way.UP if stream.is_sender == self._at_client else Way.DOWN
@@ -251,3 +260,8 @@ class Tally:
             jitter_us=jitter_us,
             unseen=unseen,
         )
+
+
+def _clocks(info: TcpInfo) -> tuple[int, int, int]:
+    """How long there was something to send, and how much of it the peer's window and our own buffer held it."""
+    return info.busy_us or 0, info.window_limited_us or 0, info.buffer_limited_us or 0

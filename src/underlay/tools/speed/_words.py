@@ -199,7 +199,8 @@ def _path(streams: Sequence[StreamResult]) -> str:
     window = max(stream.largest_window_bytes or 0 for stream in streams)
     text = f"Round trip {sum(rtts) / len(rtts):,.0f} µs"
     text += f" (least {least:,} µs)" if least is not None else ""
-    return text + f", congestion window up to {window / 1024:,.0f} KiB."
+    whose = "" if len(streams) == 1 else " of one stream"
+    return text + f", congestion window{whose} up to {window / 1024:,.0f} KiB."
 
 
 def _capital(text: str) -> str:

@@ -6,9 +6,36 @@ import os
 
 import pytest
 
-from underlay.tools.ports import Attempt, Cause, Obstacle, Overlap, Socket, State, Trial, Verdict, Want
+from underlay.tools.ports import Attempt, Cause, Obstacle, Overlap, Owner, Socket, State, Trial, Verdict, Want
 
 UNSEEN_HOLDER = Socket("tcp", 4, State.LISTEN, "127.0.0.1", 80, "0.0.0.0", 0, 0, 128, uid=33, inode=7)
+
+
+def told_of(holder: Socket, *, hidden_processes: int = 0) -> list[str]:
+    cause = Cause(Obstacle.LISTENER, (holder,), (Overlap.SAME,))
+    attempt = Attempt(Want("tcp", 4, "127.0.0.1", 80), Trial(98, 98, 98), (cause,))
+    return Verdict("tcp", "127.0.0.1", 80, (attempt,), hidden_processes).sentences
+
+
+@pytest.mark.parametrize(
+    ("names", "advised"),
+    [
+        ({7: "nginx", 8: "nginx"}, ["- end it: kill 7 8"]),
+        ({1: "systemd"}, ["- stop the unit for which systemd (pid 1) listens: systemctl list-sockets names it"]),
+        (
+            {1: "httpd", 7: "httpd"},
+            [
+                "- end httpd, which is process 1: all of its container or machine ends with it",
+                "- end it: kill 7",
+            ],
+        ),
+    ],
+)
+def test_nobody_is_told_to_kill_the_first_process_as_any_other(names: dict[int, str], advised: list[str]) -> None:
+    owners = tuple(Owner(pid, 3, name, name, 0) for pid, name in names.items())
+    sentences = told_of(UNSEEN_HOLDER._replace(owners=owners))
+    start = sentences.index("What would mend it:") + 1
+    assert sentences[start : sentences.index("- choose another port")] == advised
 
 
 @pytest.mark.parametrize(
@@ -19,8 +46,6 @@ def test_a_process_that_is_not_seen_is_looked_for_by_who_may_see_it(
     monkeypatch: pytest.MonkeyPatch, uid: int, advised: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
-    cause = Cause(Obstacle.LISTENER, (UNSEEN_HOLDER,), (Overlap.SAME,))
-    attempt = Attempt(Want("tcp", 4, "127.0.0.1", 80), Trial(98, 98, 98), (cause,))
-    sentences = Verdict("tcp", "127.0.0.1", 80, (attempt,), hidden_processes=1).sentences
+    sentences = told_of(UNSEEN_HOLDER, hidden_processes=1)
     assert [line for line in sentences if advised in line] != []
     assert [line for line in sentences if "sudo" in line] == [] or uid

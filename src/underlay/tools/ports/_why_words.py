@@ -12,7 +12,7 @@ from typing import Final
 from .._printable import escaped
 from ._conflict import Overlap
 from ._owners import user_name
-from ._socket import WILDCARDS, Socket, endpoint
+from ._socket import WILDCARDS, Owner, Socket, endpoint
 from ._text import cut
 from ._why import Attempt, Cause, Obstacle, Verdict, first_unprivileged_port, lent_ports
 
@@ -231,10 +231,9 @@ def _remedies(attempt: Attempt, verdict: Verdict) -> list[str]:
 
 def _ends(attempt: Attempt, verdict: Verdict) -> list[str]:
     owners = [owner for cause in attempt.causes for sock in cause.sockets[:_MOST_TOLD] for owner in sock.owners]
-    found = []
+    found: list[str] = []
     if owners:
-        pids = " ".join(map(str, sorted({owner.pid for owner in owners})))
-        found.append(f"end it: kill {pids}")
+        found += _kills(owners, "end it")
     elif verdict.hidden_processes and os.geteuid() != 0:
         found.append(f"let root see which process it is: sudo underlay ports {verdict.port}")
     elif verdict.hidden_processes:
@@ -251,6 +250,17 @@ def _ends(attempt: Attempt, verdict: Verdict) -> list[str]:
     return found
 
 
+def _kills(owners: Iterable[Owner], what: str) -> Iterator[str]:
+    """How to end these processes; the first of all is not just killed."""
+    names = {owner.pid: owner.name for owner in owners}
+    if (first := names.pop(1, None)) == "systemd":
+        yield "stop the unit for which systemd (pid 1) listens: systemctl list-sockets names it"
+    elif first is not None:
+        yield f"end {escaped(first)}, which is process 1: all of its container or machine ends with it"
+    if names:
+        yield f"{what}: kill {' '.join(map(str, sorted(names)))}"
+
+
 def _waits(attempt: Attempt, verdict: Verdict) -> list[str]:
     found = []
     for cause in attempt.causes:
@@ -262,9 +272,8 @@ def _waits(attempt: Attempt, verdict: Verdict) -> list[str]:
             ends = (endpoint(sock.local_address, sock.local_port), endpoint(sock.peer_address, sock.peer_port))
             found.append(f"end {which} as root: underlay ports close local:{ends[0]} peer:{ends[1]}")
         if cause.obstacle is Obstacle.CONNECTION:
-            owners = sorted({owner.pid for sock in cause.sockets for owner in sock.owners})
-            if owners:
-                found.append(f"end who holds them: kill {' '.join(map(str, owners[:_MOST_TOLD]))}")
+            holders = {owner.pid: owner for sock in cause.sockets for owner in sock.owners}
+            found += _kills([holders[pid] for pid in sorted(holders)[:_MOST_TOLD]], "end who holds them")
             first, last = lent_ports()
             if first <= verdict.port <= last:
                 found.append(

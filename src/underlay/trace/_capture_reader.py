@@ -110,6 +110,7 @@ class CaptureReader:
         self._order = "<"
         self.interfaces: list[ReadInterface] = []
         self.counts: dict[int, ReadCounts] = {}
+        self._earlier_dropped: int | None = None  # in the sections before
         self._clocks: list[_Clock] = []
         self._magic = self._take(4, "it is empty")
 
@@ -119,6 +120,14 @@ class CaptureReader:
         if self._magic in _PCAP:
             return self._records(*_PCAP[self._magic])
         raise CaptureFormatError("it is neither pcapng nor pcap", 0)
+
+    @property
+    def dropped_packets(self) -> int | None:
+        """How many packets the file, as far as it was read, says were dropped; None where it does not say."""
+        told = [counts.dropped for counts in self.counts.values() if counts.dropped is not None]
+        if self._earlier_dropped is not None:
+            told.append(self._earlier_dropped)
+        return sum(told) if told else None
 
     def _take(self, size: int, complaint: str = "it ends in the middle of a packet") -> bytes:
         data = self._file.read(size)
@@ -163,6 +172,7 @@ class CaptureReader:
                 if lead not in _ORDERS:
                     raise CaptureFormatError("a section has no byte order", start + 8)
                 self._order = _ORDERS[lead]
+                self._earlier_dropped = self.dropped_packets
                 self.interfaces, self._clocks, self.counts = [], [], {}
             (size,) = struct.unpack(self._order + "I", size_field)
             if size < 12 + len(lead) or size % 4 or size > _MOST_BLOCK_BYTES:

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import BinaryIO, Final
 
 from ...errors import UnderlayError, UsageError
-from ...trace import SNAP_BYTES, CaptureFormatError, ReadPacket
+from ...trace import SNAP_BYTES, CaptureFormatError, CaptureReader, ReadPacket
 from .._privileges import give_up_root
 from .._say import say
 from ._filter import compile_filter
@@ -366,9 +366,12 @@ def _read(args: argparse.Namespace) -> int:
                 each.flush()
 
         # A file that stands where -w points is lost only to one that can be read.
-        found: Iterator[ReadPacket] = read_packets(patient(file, show), text)
+        reader: CaptureReader | None = None
+        found: Iterator[ReadPacket] = iter(())
         nothing: CaptureFormatError | None = None
         try:
+            reader = CaptureReader(patient(file, show))
+            found = read_packets(reader, text)
             found = itertools.chain([next(found)], found)
         except StopIteration:
             found = iter(())
@@ -408,15 +411,19 @@ def _read(args: argparse.Namespace) -> int:
             for each in dict.fromkeys(failures):
                 say(each)
                 status = 1
-            written = output.finish(packets, 0)
+            dropped = None if reader is None else reader.dropped_packets
+            written = output.finish(packets + (dropped or 0), dropped)
         finally:
             output.close()
+    if dropped:
+        say(f"{file_words(args.read, 'stdin')}: {dropped} packets more were dropped when it was captured, as it says")
     if args.json:
         connections = output.describer.tracker_statistics()
         output.print_json(
             {
                 "type": "summary",
                 "captured_packets": packets,
+                "dropped_packets": dropped,
                 "connections": connections.flows,
                 "connections_let_go": connections.flows_let_go,
                 "written_packets": written.packets if written else None,

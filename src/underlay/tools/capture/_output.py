@@ -133,14 +133,16 @@ class Output:
         """Write one more object."""
         self._print(json.dumps({"schema": SCHEMA, **found}) + "\n")
 
-    def finish(self, received: int, dropped: int) -> Written | None:
-        """Write the kernel's counts at the end of the file, and tell what is in it."""
+    def finish(self, received: int, dropped: int | None) -> Written | None:
+        """Write the kernel's counts at the end of the file, if they are known, and tell what is in it."""
         if self._file is None:
             return None
         if not self._interfaces and not self._file.unwritten_packets:
             # A file without an interface is whole, but tools ask what it would have held.
             self._interfaces[("any", ETHERNET)] = self._file.add_interface("any", ETHERNET, self._filter_text)
-        counts = {min(self._interfaces.values()): (received, dropped)} if self._interfaces else {}
+        counts: dict[int, tuple[int, int]] = {}
+        if self._interfaces and dropped is not None:
+            counts = {min(self._interfaces.values()): (received, dropped)}
         with contextlib.suppress(OSError):  # it is full, which was told
             self._file.close(counts)
         return Written(self._file.written_packets, self._file.written_bytes, self._file.unwritten_packets)

@@ -48,8 +48,8 @@ def patient(file: BinaryIO, before: Callable[[], None]) -> BinaryIO:
     return io.BufferedReader(_Patient(file.fileno(), before), _READ_BYTES)
 
 
-def read_packets(file: BinaryIO, text: str = "") -> Iterator[ReadPacket]:
-    """Give the packets of an open pcapng or pcap file that pass the filter ``text``.
+def read_packets(file: BinaryIO | CaptureReader, text: str = "") -> Iterator[ReadPacket]:
+    """Give the packets of an open pcapng or pcap file, or of a reader of one, that pass the filter ``text``.
 
     Raises `CaptureFormatError` where the file is not whole, after all the packets before that place, and
     ``UsageError`` for a filter that is none.
@@ -57,7 +57,7 @@ def read_packets(file: BinaryIO, text: str = "") -> Iterator[ReadPacket]:
     filters: dict[int, CompiledFilter] = {}
     if text:
         compile_filter(text, ETHERNET, SNAP_BYTES)  # that it is wrong is told also where there is no packet
-    for packet in CaptureReader(file):
+    for packet in file if isinstance(file, CaptureReader) else CaptureReader(file):
         if text:
             link_type = packet.interface.link_type
             chosen = filters.get(link_type)

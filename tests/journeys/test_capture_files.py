@@ -1,0 +1,155 @@
+"""What a person does with the files of `underlay capture`: reads, filters and writes them anew; bad ones, too."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.tools.capture._net import LIMIT_S
+
+from underlay.cli import main
+from underlay.trace import CaptureReader, PacketFile
+
+from ._capture import capture, packets
+
+
+def test_a_file_that_stands_there_is_lost_only_to_one_that_can_be_read(tmp_path: Path) -> None:
+    """Neither a filter that is none nor a file that is no capture costs what was written before."""
+    empty, before, new = tmp_path / "empty.pcapng", tmp_path / "before.pcapng", tmp_path / "new.pcapng"
+    fd = os.open(empty, os.O_WRONLY | os.O_CREAT)
+    PacketFile(fd).flush()
+    os.close(fd)
+    before.write_text("precious")
+    for path in (before, new):
+        capture("-r", empty, "-w", path, "tcp prot 80", expect=2)
+        capture("-r", os.devnull, "-w", path, expect=1)
+    assert before.read_text() == "precious" and not new.exists()
+    assert capture("-r", empty, "-w", before).stderr.startswith(f"underlay: {before}: 0 packets")
+    assert packets(before) == []
+    size_bytes = before.stat().st_size
+    with open(before, "rb") as stdin:
+        argv = [sys.executable, "-m", "underlay", "capture", "-r", "-", "-w", str(before)]
+        done = subprocess.run(argv, stdin=stdin, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    assert done.returncode == 2 and "cannot be read and written at once" in done.stderr
+    assert before.stat().st_size == size_bytes
+
+
+def test_ctrl_c_ends_it_while_an_enormous_filter_is_compiled(tmp_path: Path) -> None:
+    """libpcap takes minutes for thousands of hosts, in which no handler of Python's runs."""
+    text = " or ".join(f"host 10.{number // 250}.{number % 250}.1" for number in range(3000))
+    words = [sys.executable, "-m", "underlay", "capture", "-r", os.devnull, text]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            until_s = time.monotonic() + LIMIT_S
+            while "libpcap" not in Path(f"/proc/{child.pid}/maps").read_text():
+                assert child.poll() is None and time.monotonic() < until_s
+                time.sleep(0.02)
+            time.sleep(0.3)
+            child.send_signal(signal.SIGINT)
+            output, errors = child.communicate(timeout=LIMIT_S)
+        finally:
+            child.kill()
+    assert (child.returncode, output, errors) == (-signal.SIGINT, "", "")
+
+
+def test_what_was_dropped_stands_in_a_file_of_a_file_too(tmp_path: Path) -> None:
+    path, anew = tmp_path / "dropped.pcapng", tmp_path / "anew.pcapng"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    for dropped in (500, 40):  # two sections, as one behind the other with `cat`
+        file = PacketFile(fd)
+        file.add_interface("lo", 1)
+        file.add(0, 1, bytes(60), 60)
+        file.close({0: (1 + dropped, dropped)})
+    os.close(fd)
+    done = capture("-r", path, "-w", anew, "--json")
+    assert f"{path}: 540 packets more were dropped when it was captured, as it says" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["dropped_packets"] == 540
+    with open(anew, "rb") as opened:
+        reader = CaptureReader(opened)
+        assert len(list(reader)) == 2 and tuple(reader.counts[0]) == (542, 540) and reader.dropped_packets == 540
+    capture("-r", path, "-w", anew, "-c", "1")  # it was not read to where it says so
+    with open(anew, "rb") as opened:
+        reader = CaptureReader(opened)
+        assert len(list(reader)) == 1 and reader.counts == {} and reader.dropped_packets is None
+
+
+def test_what_comes_through_a_pipe_is_shown_as_it_comes(tmp_path: Path) -> None:
+    """At its other end may be a running capture: of another machine, by ssh."""
+    path = tmp_path / "two.pcapng"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file = PacketFile(fd)
+    file.add_interface("far0", 1)
+    file.add(0, 1, bytes(60), 60)
+    file.flush()
+    os.close(fd)
+    argv = [sys.executable, "-m", "underlay", "capture", "-r", "-"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdin is not None and child.stdout is not None
+            child.stdin.write(path.read_bytes())
+            child.stdin.flush()
+            assert select.select([child.stdout], [], [], LIMIT_S)[0]  # and no end is in sight
+            assert b" far0 LLC " in child.stdout.readline()
+            output, _ = child.communicate(timeout=LIMIT_S)
+            assert (child.returncode, output) == (0, b"")
+        finally:
+            child.kill()
+
+
+def test_a_file_that_is_not_whole_on_a_disk_that_is_full_is_told_of_both(tmp_path: Path) -> None:
+    path = tmp_path / "cut.pcapng"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file = PacketFile(fd)
+    file.add_interface("lo", 1)
+    file.add(0, 1, bytes(60), 60)
+    file.flush()
+    os.write(fd, struct.pack("<II", 6, 8))
+    os.close(fd)
+    done = capture("-r", path, "-w", "/dev/full", expect=1)
+    assert "/dev/full takes no more: no space left on device" in done.stderr and "Traceback" not in done.stderr
+    assert "is not whole: a block says it has 8 bytes" in done.stderr
+    assert "/dev/full: 0 packets, 0 bytes; 1 are not in it" in done.stderr
+    done = capture("-r", path, expect=1)
+    assert done.stdout.count("\n") == 1 and "is not whole: a block says it has 8 bytes" in done.stderr
+
+
+def test_a_strange_file_steers_no_terminal_and_is_written_anew(tmp_path: Path) -> None:
+    """An interface, a comment and times such as no program writes."""
+    path, anew = tmp_path / "strange.pcapng", tmp_path / "anew.pcapng"
+    ping = bytes.fromhex("4500002100010000400126ca0a0900010a09000208008f340007000168656c6c6f")
+
+    def block(kind: int, body: bytes) -> bytes:
+        body += bytes(-len(body) % 4)
+        return struct.pack("<II", kind, len(body) + 12) + body + struct.pack("<I", len(body) + 12)
+
+    def option(code: int, value: bytes) -> bytes:
+        return struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+    data = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    for number, (resolution, offset_s) in enumerate([(0, 2**62), (6, -(2**62)), (0xFF, 0)]):
+        options = option(2, b"ev\x1b[2Jil\n") + option(9, bytes([resolution])) + option(14, struct.pack("<q", offset_s))
+        data += block(1, struct.pack("<HHI", 101, 0, 65535) + options)
+        head = struct.pack("<5I", number, 0xFFFF_FFFF, 0xFFFF_FFFF, len(ping), 0xFFFF_FFFF)
+        data += block(6, head + ping + bytes(-len(ping) % 4) + option(1, b"\x1b]0;x\x07"))
+    path.write_bytes(data)
+    lines = capture("-r", path).stdout.splitlines()
+    assert len(lines) == 3 and all(line.isprintable() for line in lines)
+    assert all("ev?[2Jil?" in line for line in lines)
+    for row in map(json.loads, capture("-r", path, "--json").stdout.splitlines()[:3]):
+        assert row["size_bytes"] == 0xFFFF_FFFF
+    capture("-r", path, "-w", anew)
+    assert [packet.data for packet in packets(anew)] == [ping] * 3
+
+
+def test_a_wild_filter_costs_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("(" * 500, "tcp and " * 300, "\udcff", "ether host zz", "port 99999", "len >", "not " * 5000 + "tcp"):
+        assert main(["capture", "-r", os.devnull, text]) in (1, 2)  # 1: it is a filter, and that file no capture
+        assert capsys.readouterr().err.startswith("underlay: ")

@@ -509,6 +509,10 @@ def test_a_program_that_ends_does_first_what_it_submitted(kind: Subject, tmp_pat
     done = subprocess.run(
         _program(kind, text), env=_environment(mark), capture_output=True, text=True, timeout=100, check=False
     )
+    if (3, 12) <= sys.version_info < (3, 12, 3) and kind.name in ("celery", "dask"):
+        # These refuse each thread that is started when the program ends: python/cpython#113964.
+        assert "6 calls have no result, and the program ends: no worker could be started" in done.stderr
+        return
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "log").read_text() == "x\n" * 6
     until(lambda: not _marked(mark), "all its processes are gone")

@@ -90,8 +90,9 @@ class _CeleryEngine:
     def open_lane(self) -> _CeleryLane:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._bring_answers, name="underlay-celery-answers", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._bring_answers, name="underlay-celery-answers", daemon=True)
+                thread.start()
+                self._thread = thread
             if self._worker_words is not None:  # one lane, one worker
                 self._workers.append(WorkerProcess("_celery_worker", self._worker_words, ended=self._worker_ended))
         return _CeleryLane(self)

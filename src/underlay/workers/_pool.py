@@ -11,6 +11,11 @@ This file knows futures, order and the end. It refuses to know where workers are
 from __future__ import annotations
 
 import collections
+
+# Imported for the order in which the interpreter's end is told, from the last who registered to the first: it is to be
+# told to pools of threads after `_finish_all`. Dask's client has one, and a call would wait for it for ever.
+import concurrent.futures.thread  # noqa: F401
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -74,6 +79,8 @@ class _Pool:
         self._closing = False
         self._broken = ""
         self._engine_closed = False
+        self._ends = False
+        self._lost = 0
 
     def put(self, call: _Call) -> None:
         with self._lock:
@@ -122,6 +129,18 @@ class _Pool:
         if nobody:
             self._close_engine()
 
+    def finish(self) -> None:
+        """The program ends: as `close`, and from now on what has no result is counted, as nobody may ask for it."""
+        self._ends = True
+        self.close()
+
+    def what_was_lost(self) -> str:
+        """After `finish` and `join`: how many calls have no result, and why; empty where all have."""
+        if not self._lost:
+            return ""
+        calls = "1 call has" if self._lost == 1 else f"{self._lost} calls have"
+        return f"{calls} no result, and the program ends: {self._broken}"
+
     def join(self) -> None:
         for thread in list(self._threads):
             if thread is not threading.current_thread():  # a done callback may shut down
@@ -169,6 +188,8 @@ class _Pool:
             self._closing = True
             waiting = list(self._waiting)
             self._waiting.clear()
+            if self._ends:
+                self._lost += 1 + len(waiting)
             self._changed.notify_all()
         _fail(call.future, f"while it ran, {how}", cause)
         for each in waiting:
@@ -206,12 +227,17 @@ def _finish_all() -> None:
     """What was submitted is done before the interpreter ends, as with the standard library's executors."""
     pools = list(_pools)
     for pool in pools:
-        pool.close()
+        pool.finish()
     for pool in pools:
         pool.join()
+        lost = pool.what_was_lost()
+        if lost and sys.stderr is not None:
+            remedy = "end the executor before the program, by `with` or shutdown()"
+            print(f"underlay: {lost}; remedy: {remedy}", file=sys.stderr, flush=True)
 
 
-# The way that concurrent.futures itself takes: atexit comes too late, threads can't be started there any more.
+# The way that concurrent.futures itself takes: atexit comes too late, threads can't be started there any more. CPython
+# 3.12.0 to 3.12.2 refuse them here as well (python/cpython#113964), so that workers which were not there yet never are.
 threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
 
 

@@ -374,6 +374,15 @@ RARE: dict[str, tuple[int, list[Step], set[str]]] = {
         ],
         {"keep_alive", "keep_alive_ack"},
     ),
+    "a clock that is put back meanwhile": (
+        1000,
+        [
+            *OPEN, ("> A", 1, 1, 100, 1000, 1), ("> A", 101, 1, 100, 1000, 1), ("> A", 1, 1, 100, 1000, -2000),
+            ("> A", 201, 1, 100, 1000, 1), ("< A", 1, 101, 0, 1000, 1), ("< A", 1, 101, 0, 1000, 1),
+            ("< A", 1, 101, 0, 1000, 1), ("> A", 101, 1, 100, 1000, -2000),
+        ],
+        {"retransmission", "duplicate_ack"},
+    ),
     "resets with and without ACK, and one that comes again": (
         1000,
         [*OPEN, ("< A", 1, 1, 50, 1000, 1), ("> R", 1, 0, 0, 0, 1), ("> R", 1, 0, 0, 0, 1), ("< RA", 51, 1, 0, 0, 1)],

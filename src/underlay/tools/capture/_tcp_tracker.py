@@ -394,10 +394,11 @@ def _repeated(flow: _Flow, forth: _Side, back: _Side, time_ns: int, seq: int, si
         return Note.SPURIOUS_RETRANSMISSION
     if not is_old:
         return 0
-    if back.duplicate_acks >= 2 and back.last_ack == seq and time_ns - back.last_ack_ns < _FAST_NS:
+    # Of a clock that was put back nothing follows but that the segment came again.
+    if back.duplicate_acks >= 2 and back.last_ack == seq and 0 <= time_ns - back.last_ack_ns < _FAST_NS:
         return Note.FAST_RETRANSMISSION
     late_ns = time_ns - forth.next_ns
     limit_ns = flow.first_rtt_ns or _OVERTAKEN_NS
-    if late_ns < limit_ns and next_seq != seq + size + bool(flags & (SYN | FIN)) & _WRAP:
+    if 0 <= late_ns < limit_ns and next_seq != seq + size + bool(flags & (SYN | FIN)) & _WRAP:
         return Note.OUT_OF_ORDER
     return Note.RETRANSMISSION

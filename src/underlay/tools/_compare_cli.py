@@ -30,6 +30,7 @@ from ._compare_server import Program
 from ._leftovers import Guard
 from ._load import KINDS
 from ._load_dialogue import MAX_DATAGRAM_BYTES
+from ._port_ranges import lent_ports
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -194,7 +195,8 @@ def _must_be_possible(kind: str, connections: int, size_bytes: int, duration_s: 
             f"{connections} connections need more open files than a process may have here",
             remedy=f"choose at most {files}, or raise the hard limit (`ulimit -Hn`)",
         )
-    if connections > (ports := _local_ports()):
+    first, last = lent_ports()  # as many connections can a client have to one server
+    if connections > (ports := last - first + 1):
         raise UsageError(
             f"{connections} connections to one server need as many ports, and net.ipv4.ip_local_port_range has {ports}",
             remedy="choose fewer, or widen it with sysctl",
@@ -211,15 +213,6 @@ def _must_be_possible(kind: str, connections: int, size_bytes: int, duration_s: 
 def _open_files_allowed() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - OWN_DESCRIPTORS)
-
-
-def _local_ports() -> int:
-    """Give how many ports a client may use: as many connections can it have to one server. Source: ip(7)."""
-    try:
-        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    except (OSError, ValueError):
-        return sys.maxsize
-    return last - first + 1
 
 
 def read_models(text: str) -> tuple[tuple[str, ...], dict[str, str]]:

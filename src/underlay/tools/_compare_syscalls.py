@@ -8,31 +8,19 @@ measured. It does not know what the calls are for, nor which they are.
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
-import platform
 import shutil
 import signal
-import struct
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from ._load_process import end_group, spawn
+from ._tracepoints import INHERIT, contents, open_event, open_folder
 
-# perf_event_open's number: <asm/unistd_64.h> of x86-64, <asm-generic/unistd.h> of the others.
-_SYSCALL_NUMBERS = {"x86_64": 298, "aarch64": 241, "riscv64": 241}
-
-# <linux/perf_event.h>
-_PERF_TYPE_TRACEPOINT = 2
-_PERF_ATTR_SIZE_VER0 = 64
-_INHERIT = 1 << 1  # also count the threads and children that begin later
-_PERF_FLAG_FD_CLOEXEC = 1 << 3
-
-_TRACEPOINT_ID = "events/raw_syscalls/sys_enter/id"
-_TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+_TRACEPOINT = "raw_syscalls/sys_enter"
 
 # strace writes its summary when it is interrupted; a server of 1,000 threads takes it a while.
 _SUMMARY_S = 5.0
@@ -53,27 +41,15 @@ class PerfCounter:
     """Counts by the kernel's own counters, one for each thread that lives now, inherited by later ones."""
 
     def __init__(self, pids: Iterable[int]) -> None:
-        number = _SYSCALL_NUMBERS.get(platform.machine())
-        if number is None:
-            raise CannotCount(f"the number of perf_event_open on {platform.machine()} is not known")
-        attribute = struct.pack(
-            "=IIQQQQQIIQ",
-            _PERF_TYPE_TRACEPOINT,
-            _PERF_ATTR_SIZE_VER0,
-            _tracepoint_id(),
-            *(0, 0, 0),
-            _INHERIT,
-            *(0, 0, 0),
-        )
-        libc = ctypes.CDLL(None, use_errno=True)
         self._counters: list[int] = []
-        for tid in _threads(pids):
-            fd = libc.syscall(number, attribute, tid, -1, -1, _PERF_FLAG_FD_CLOEXEC)
-            if fd >= 0:
-                self._counters.append(fd)
-            elif (errno := ctypes.get_errno()) != 3:  # ESRCH: that thread has just ended
-                self.stop()
-                raise CannotCount(f"perf_event_open: {os.strerror(errno)}")
+        try:
+            number = _tracepoint_number()
+            for thread in _threads(pids):
+                with contextlib.suppress(ProcessLookupError):  # that thread has just ended
+                    self._counters.append(open_event(number, pid=thread, flags=INHERIT))
+        except OSError as error:
+            self.stop()
+            raise CannotCount(f"perf_event_open: {error.strerror}") from error
 
     def stop(self) -> int:
         """Read and close the counters."""
@@ -133,17 +109,16 @@ def count_system_calls(pids: Sequence[int]) -> Counter:
     """Begin to count the system calls of these processes; CannotCount tells why that isn't possible."""
     try:
         return PerfCounter(pids)
-    except (CannotCount, OSError):
+    except CannotCount:
         return StraceCounter(pids)
 
 
-def _tracepoint_id() -> int:
-    for root in _TRACEFS:
-        try:
-            return int(Path(root, _TRACEPOINT_ID).read_text())
-        except (OSError, ValueError):
-            continue
-    raise CannotCount("tracefs can't be read")
+def _tracepoint_number() -> int:
+    folder = open_folder(_TRACEPOINT)
+    try:
+        return int(contents("id", folder))
+    finally:
+        os.close(folder)
 
 
 def _threads(pids: Iterable[int]) -> list[int]:

@@ -98,7 +98,7 @@ def test_a_protocol_that_this_kernel_cannot_list_is_named(monkeypatch: pytest.Mo
     ],
 )
 def test_a_tracepoint_that_cannot_be_heard_says_why(monkeypatch: pytest.MonkeyPatch, number: int, told: str) -> None:
-    monkeypatch.setattr(tracepoint_module, "_folder", refusing(number))
+    monkeypatch.setattr(tracepoint_module, "open_folder", refusing(number))
     with pytest.raises(TracepointUnavailable, match=told):
         Tracepoint()
     with Watch(Filter(["proto:tcp"])) as watch:

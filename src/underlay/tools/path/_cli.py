@@ -11,6 +11,7 @@ import sys
 from typing import Final, Literal
 
 from ...errors import UsageError
+from .._port_ranges import first_unprivileged_port
 from .._privileges import give_up_root
 from ._model import Report
 from ._trace import DEFAULT_PORTS, ProbeKind, Trace
@@ -33,8 +34,6 @@ missing; 130 a report was ended by Ctrl-C, and printed what was known."""
 
 _ROUNDS: Final = 10
 _REFRESH_S: Final = 0.5
-# Ports below take root (ip(7), ip_unprivileged_port_start); a flow of TCP binds to its own for each probe.
-_FIRST_FREE_PORT: Final = 1024
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +87,8 @@ def main(args: argparse.Namespace) -> int:
         source_port=args.source_port,
         names=not args.numeric,
     ) as measurement:
-        if protocol != "tcp" or not 0 < args.source_port < _FIRST_FREE_PORT:
+        # A flow of TCP binds to its port for each probe.
+        if protocol != "tcp" or not 0 < args.source_port < first_unprivileged_port():
             give_up_root()  # its sockets are open; what strangers answer is read by the user who called sudo
         interrupted = False
         try:

@@ -1,20 +1,15 @@
 """Wakes a waiter when a TCP socket of this machine changes its state: the tracepoint ``sock:inet_sock_set_state``.
 
-This file knows perf_event_open(2), where a tracepoint has its number and its fields, and how its records lie in a
-buffer. It refuses to know what they are good for: the tracepoint does not say in which network namespace a socket is,
-so whoever is woken asks sock_diag, which answers for its own.
-
-Nothing stays behind: the events are descriptors, and end with the process. A tracefs that is not mounted is mounted
-for these descriptors alone (fsmount(2)) and shows nowhere.
+This file knows the tracepoint's fields, and how its records lie in a buffer. It refuses to know what they are good for:
+the tracepoint does not say in which network namespace a socket is, so whoever is woken asks sock_diag, which answers
+for its own.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
-import platform
 import re
 import struct
 import sys
@@ -22,24 +17,12 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+from .._tracepoints import contents, open_event, open_folder
+
 __all__ = ["Tracepoint", "TracepointUnavailable", "Transition"]
 
-_FOLDER: Final = "events/sock/inet_sock_set_state"  # since Linux 4.16
-_MOUNTED: Final = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+_NAME: Final = "sock/inet_sock_set_state"  # since Linux 4.16
 
-# asm/unistd_64.h, and asm-generic/unistd.h for the younger machines.
-_PERF_EVENT_OPEN: Final = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "loongarch64": 241}
-# The same on every machine since they have one table: asm-generic/unistd.h, Linux 5.2.
-_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
-# linux/mount.h
-_CLOEXEC: Final = 1  # FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC
-_CONFIG_CREATE: Final = 6
-
-# struct perf_event_attr of its first version (linux/perf_event.h): type, size, config, sample_period, sample_type,
-# read_format, flags, wakeup_events, and 12 bytes more.
-_ATTRIBUTES: Final = struct.Struct("=IIQQQQQI12x")
-_TYPE_TRACEPOINT: Final = 2
-_FLAG_FD_CLOEXEC: Final = 8
 # PERF_SAMPLE_TID, PERF_SAMPLE_TIME and PERF_SAMPLE_RAW: the order in which a record has them.
 _SAMPLE: Final = 1 << 1 | 1 << 2 | 1 << 10
 _RECORD: Final = struct.Struct("=IHH")  # struct perf_event_header: type, misc, size
@@ -58,8 +41,6 @@ _FULL_BYTES: Final = 256
 _FIELD: Final = re.compile(r"field:[^;]*?(\w+)(?:\[\d+\])?;\s*offset:(\d+);\s*size:(\d+);")
 _NUMBERS: Final = ("skaddr", "oldstate", "newstate", "protocol", "family", "sport", "dport")
 _ADDRESSES: Final = ("saddr", "daddr", "saddr_v6", "daddr_v6")
-# A file of tracefs is at most some kilobytes.
-_FORMAT_BYTES: Final = 1 << 16
 
 
 class TracepointUnavailable(Exception):
@@ -113,10 +94,9 @@ class Tracepoint:
             raise
 
     def _listen(self, number: int, processor: int) -> None:
-        wake_each_event = 1
-        attributes = _ATTRIBUTES.pack(_TYPE_TRACEPOINT, _ATTRIBUTES.size, number, 1, _SAMPLE, 0, 0, wake_each_event)
         try:
-            descriptor = _perf_event_open(attributes, processor)
+            # Each event is recorded, and wakes.
+            descriptor = open_event(number, processor=processor, sample_period=1, sample_type=_SAMPLE, wakeup_events=1)
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return  # this processor is offline
@@ -196,71 +176,18 @@ def _transition(time_ns: int, pid: int, thread: int, raw: bytes, fields: dict[st
 
 def _declaration() -> tuple[int, dict[str, slice]]:
     """The tracepoint's number on this kernel, and where its fields are."""
-    folder = _folder()
+    folder = open_folder(_NAME)
     try:
-        number = int(_contents("id", folder))
+        number = int(contents("id", folder))
         fields = {
             name: slice(int(offset), int(offset) + int(size))
-            for name, offset, size in _FIELD.findall(_contents("format", folder).decode(errors="replace"))
+            for name, offset, size in _FIELD.findall(contents("format", folder).decode(errors="replace"))
         }
     finally:
         os.close(folder)
     if not fields.keys() >= {*_NUMBERS, *_ADDRESSES}:
         raise TracepointUnavailable("this kernel's has other fields")
     return number, fields
-
-
-def _contents(name: str, folder: int) -> bytes:
-    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        return os.read(descriptor, _FORMAT_BYTES)
-    finally:
-        os.close(descriptor)
-
-
-def _folder() -> int:
-    """Open the tracepoint's folder in tracefs."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    for mounted in _MOUNTED:
-        try:
-            return os.open(f"{mounted}/{_FOLDER}", flags)
-        except FileNotFoundError:
-            continue
-    unseen = _mount_unseen()
-    try:
-        return os.open(_FOLDER, flags, dir_fd=unseen)
-    finally:
-        os.close(unseen)
-
-
-def _mount_unseen() -> int:
-    """Mount tracefs where no path leads to, and give the descriptor of its root."""
-    context = _call(_FSOPEN, ctypes.c_char_p(b"tracefs"), _CLOEXEC)
-    try:
-        _call(_FSCONFIG, context, _CONFIG_CREATE, None, None, 0)
-        return _call(_FSMOUNT, context, _CLOEXEC, 0)
-    finally:
-        os.close(context)
-
-
-def _perf_event_open(attributes: bytes, processor: int) -> int:
-    number = _PERF_EVENT_OPEN.get(platform.machine())
-    if number is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    every_process = no_group = -1
-    return _call(number, ctypes.c_char_p(attributes), every_process, processor, no_group, _FLAG_FD_CLOEXEC)
-
-
-def _call(number: int, *arguments: int | ctypes.c_char_p | None) -> int:
-    """syscall(2): each argument takes a register of 64 bits."""
-    words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    result: int = libc.syscall(ctypes.c_long(number), *words)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
 
 
 def _reason(error: OSError) -> str:

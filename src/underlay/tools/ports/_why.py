@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...errors import UsageError
+from .._port_ranges import first_unprivileged_port
 from ._bind_trial import Trial, Want, try_bind
 from ._conflict import Overlap, conflicts
 from ._filter import Filter
 from ._list import Snapshot, take_snapshot
 from ._socket import Socket, State
 
-__all__ = ["Attempt", "Cause", "Obstacle", "Verdict", "explain_bind", "first_unprivileged_port", "lent_ports"]
+__all__ = ["Attempt", "Cause", "Obstacle", "Verdict", "explain_bind"]
 
 
 class Obstacle(enum.Enum):
@@ -186,23 +187,3 @@ def _in_the_way(want: Want, snapshot: Snapshot) -> Iterator[Cause]:
     for obstacle, found in groups.items():
         if found:
             yield Cause(obstacle, tuple(sock for sock, _ in found), tuple(how for _, how in found))
-
-
-def first_unprivileged_port() -> int:
-    """The first port that needs no right: net.ipv4.ip_unprivileged_port_start, which IPv6 obeys as well (ip(7))."""
-    return _sysctl("ip_unprivileged_port_start", (1024,))[0]
-
-
-def lent_ports() -> tuple[int, int]:
-    """The first and last port that the kernel lends to outgoing connections: net.ipv4.ip_local_port_range (ip(7))."""
-    first, last = _sysctl("ip_local_port_range", (32768, 60999))
-    return first, last
-
-
-def _sysctl(name: str, usual: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        with open(f"/proc/sys/net/ipv4/{name}") as file:
-            found = tuple(int(word) for word in file.read().split())
-    except (OSError, ValueError):
-        return usual
-    return found if len(found) == len(usual) else usual

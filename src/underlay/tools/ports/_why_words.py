@@ -9,12 +9,13 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from .._port_ranges import first_unprivileged_port, lent_ports
 from .._printable import escaped
 from ._conflict import Overlap
 from ._owners import user_name
 from ._socket import WILDCARDS, Owner, Socket, endpoint
 from ._text import cut
-from ._why import Attempt, Cause, Obstacle, Verdict, first_unprivileged_port, lent_ports
+from ._why import Attempt, Cause, Obstacle, Verdict
 
 __all__ = ["sentences", "who"]
 

@@ -355,6 +355,8 @@ _ASCII: Final = str.maketrans({"…": "~", "×": "x", "±": "+", "µ": "u"})
 
 def _encodable(text: str) -> str:
     """The text as stdout can take it, whatever its encoding: what that lacks is replaced or escaped."""
+    if text.isascii():
+        return text
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)

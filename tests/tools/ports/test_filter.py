@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,8 @@ CONNECTION = Socket("tcp", 4, State.ESTABLISHED, "10.1.2.3", 8080, "192.0.2.9", 
 MAPPED = Socket("tcp", 6, State.TIME_WAIT, "::ffff:10.1.2.3", 80, "::ffff:10.9.9.9", 5000, 0, 0)
 UNIX = Socket("unix", 0, State.LISTEN, "/run/app.sock", 0, "", 0, 0, 0, inode=9)
 OWNED = CONNECTION._replace(owners=(Owner(4711, 3, "nginx", "nginx: worker", 33), Owner(4712, 3, "nginx", "", 33)))
-ALL = (LISTENER, CONNECTION, MAPPED, UNIX, OWNED)
+ON_LO = Socket("udp", 4, State.UNCONNECTED, "127.0.0.53", 53, "0.0.0.0", 0, 0, 0, interface=socket.if_nametoindex("lo"))
+ALL = (LISTENER, CONNECTION, MAPPED, UNIX, OWNED, ON_LO)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,11 @@ ALL = (LISTENER, CONNECTION, MAPPED, UNIX, OWNED)
         (("peer:10.0.0.0/8",), (MAPPED,)),
         (("peer:192.0.2.9:443",), (CONNECTION, OWNED)),
         (("peer:192.0.2.9:44",), ()),
+        (("127.0.0.53%lo:53",), (ON_LO,)),  # as it is written in a list
+        (("local:127.0.0.0/8%lo",), (ON_LO,)),
+        (("127.0.0.53",), (ON_LO,)),
+        (("127.0.0.53%eth7",), ()),
+        (("10.1.2.3%lo",), ()),
         (("[::ffff:10.1.2.3]:80",), (MAPPED,)),
         (("::/0",), (MAPPED,)),
         (("state:listen",), (LISTENER, UNIX)),
@@ -78,6 +86,7 @@ def test_a_filter_means_just_these(words: tuple[str, ...], wanted: tuple[Socket,
         ("80,", "'80,' leaves out what to look for"),
         ("nonesuch", "'nonesuch' is no port, no address and no service that /etc/services knows"),
         ("a\0b", "is no port, no address"),
+        ("fe80::1%", "'fe80::1%' has a percent sign and no interface"),
         ("stat:listen", "no filter is called 'stat'; did you mean 'state'?"),
         ("localhost:80", "a host is written as its address here, since no name is looked up"),
         ("state:listne", "no state is called 'listne'; did you mean 'listen'?"),

@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ...errors import UsageError
-from ._socket import WILDCARDS
+from ._socket import WILDCARDS, interface_name
 
 if TYPE_CHECKING:
     import ipaddress
@@ -28,9 +28,11 @@ class End(NamedTuple):
     last_port: int = _HIGHEST_PORT
     network: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
     is_wildcard: bool = False
+    interface: str = ""
+    """The name of the only interface that the socket is bound to; empty for any or none."""
 
-    def matches(self, address: str, port: int) -> bool:
-        """Tell whether this is the end that is meant.
+    def matches(self, address: str, port: int, interface: int = 0) -> bool:
+        """Tell whether this is the end that is meant, of a socket that is bound to this interface.
 
         An IPv4 peer of an IPv6 socket (``::ffff:10.1.2.3``) is in the IPv4 networks that it is in.
 
@@ -38,6 +40,8 @@ class End(NamedTuple):
         (True, False)
         """
         if not self.first_port <= port <= self.last_port:
+            return False
+        if self.interface and (not interface or interface_name(interface) != self.interface):
             return False
         if self.is_wildcard:
             return address in WILDCARDS
@@ -72,6 +76,9 @@ def parse_end(text: str) -> End:
 def _with_network(host: str, port: str | None, text: str) -> End:
     if port == "":
         raise UsageError(f"{text!r} has a colon and no port", remedy=_LIKE)
+    host, percent, interface = host.partition("%")  # as in fe80::1%eth0 (RFC 4007, 11) and in 127.0.0.53%lo
+    if percent and not interface:
+        raise UsageError(f"{text!r} has a percent sign and no interface", remedy="write it like fe80::1%eth0")
     if host in ("*", ""):
         end = End(is_wildcard=host == "*")
     else:
@@ -84,6 +91,7 @@ def _with_network(host: str, port: str | None, text: str) -> End:
                 "has bits set beyond its prefix" if "host bits" in str(error) else "is no IP address and no network"
             )
             raise UsageError(f"{host!r} {reason}", remedy=_LIKE) from None
+    end = end._replace(interface=interface)
     return end if port is None else _with_ports(port, end)
 
 
@@ -95,7 +103,7 @@ def _with_ports(text: str, end: End) -> End:
             raise UsageError(f"{text!r} ends before it begins", remedy=f"{last}-{first} is the range")
     else:
         lowest = highest = parse_port(text)
-    return End(lowest, highest, end.network, end.is_wildcard)
+    return end._replace(first_port=lowest, last_port=highest)
 
 
 def parse_port(text: str, protocol: str = "tcp") -> int:

@@ -116,7 +116,8 @@ class Filter:
         return self.wants(sock.protocol, sock.family) and (not self._by_end or self._matches_ends(sock))
 
     def _matches_ends(self, sock: Socket) -> bool:
-        local, peer = (sock.local_address, sock.local_port), (sock.peer_address, sock.peer_port)
+        local = (sock.local_address, sock.local_port, sock.interface)
+        peer = (sock.peer_address, sock.peer_port, sock.interface)
         # A socket without a peer has no other end, though it is written 0.0.0.0:0.
         has_peer = sock.peer != "*"
         if self._ends and not any(end.matches(*local) or (has_peer and end.matches(*peer)) for end in self._ends):

@@ -300,7 +300,7 @@ def test_of_made_up_segments(tmp_path: Path) -> None:
         if (one ^ two) & STRICT
     ]
     assert len(different) * 1000 <= len(mine), different
-    assert sum(one != two for one, two in zip(mine, other, strict=True)) * 200 <= len(mine)  # of all notes
+    assert sum(one != two for one, two in zip(mine, other, strict=True)) * 1000 <= len(mine)  # of all notes
     assert sum(bool(bits & STRICT & ~opening) for bits in other) > 500
 
 
@@ -365,6 +365,15 @@ RARE: dict[str, tuple[int, list[Step], set[str]]] = {
             ("> A", 1002, 31, 100, 1000, 1),
         ],
         {"window_full", "zero_window", "zero_window_probe", "zero_window_probe_ack"},
+    ),
+    "a probe whose byte is taken, while the window stays shut and when it was opened before": (
+        1000,
+        [
+            *OPEN, ("> A", 1, 1, 1000, 1000, 1), ("< A", 1, 1001, 0, 0, 1), ("> A", 1001, 1, 1, 1000, 200),
+            ("< A", 1, 1002, 0, 0, 1), ("> A", 1002, 1, 1, 1000, 200), ("< A", 1, 1002, 0, 500, 1),
+            ("< A", 1, 1003, 0, 500, 1), ("> A", 1003, 1, 100, 1000, 1),
+        ],
+        {"zero_window_probe", "ack_lost_segment", "window_update"},
     ),
     "keep-alives of no byte and of one": (
         1000,

@@ -315,12 +315,11 @@ def _analyse(
     if ack != forth.last_ack:
         forth.duplicate_acks = 0
     if flags & ACK and back.beyond_acked is not None and 0 < (ack - back.beyond_acked & _WRAP) < _HALF:
-        is_bare = not size and seq == next_seq
-        if is_bare and back.last_bits & Note.ZERO_WINDOW_PROBE and ack == (forth.last_ack or 0) + 1 & _WRAP:
+        opens = plain and not size and window and window != forth.window and seq == next_seq
+        if opens and back.last_bits & Note.ZERO_WINDOW_PROBE and ack == (forth.last_ack or 0) + 1 & _WRAP:
             # The receiver took the byte of the probe, which until now did not count.
             back.beyond_acked = back.next_seq = ack
-            if window:
-                bits |= Note.WINDOW_UPDATE
+            bits |= Note.WINDOW_UPDATE
         elif (back.beyond_acked - (back.next_seq or 0) & _WRAP) & _HALF:
             # Behind a gap there was more, up to which it may be: said once.
             back.beyond_acked = back.next_seq

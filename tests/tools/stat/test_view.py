@@ -50,6 +50,12 @@ def test_the_table_fits_80_columns_with_its_mark() -> None:
     assert all(len(line) <= 80 for line in process_rows([PROCESS]))
 
 
+def test_hundreds_of_threads_that_wait_stay_apart() -> None:
+    many = replace(USAGE, running=150, blocked=1234)
+    assert row(Reading(Period.BOOT, many), COLUMNS).split()[:2] == ["150", "1234"]
+    assert len(row(Reading(Period.BOOT, many), COLUMNS)) <= 80
+
+
 def test_what_is_unknown_is_a_dash() -> None:
     bare = replace(USAGE, pressure_percent=None, received_bytes_per_s=None, sockets=None)
     assert row(Reading(Period.INTERVAL, bare), COLUMNS).split()[-1] == "-"

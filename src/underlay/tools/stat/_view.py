@@ -44,7 +44,7 @@ def short(value: float | None) -> str:
         return f"{value:.1f}" if value else "0"
     if value < 999.5:
         return f"{value:.0f}"
-    for letter in "kMGTPE":
+    for letter in "kMGTPEZ":
         value /= 1000
         if value < 9.95:
             return f"{value:.1f}{letter}"
@@ -158,10 +158,12 @@ def heads(columns: Sequence[Column]) -> list[str]:
 
 
 def row(reading: Reading, columns: Sequence[Column]) -> str:
-    """Give the line of one reading; ``*`` marks that since boot, ``=`` the average of all."""
-    return "".join(f"{column.write(column.value(reading.usage)):>{column.width}}" for column in columns) + _MARKS[
-        reading.period
-    ]  # fmt: skip
+    """Give the line of one reading; ``*`` marks that since boot, ``=`` the average of all.
+
+    What is too long for its column moves the next ones, and still has a space before it, as in vmstat.
+    """
+    cells = [f" {column.write(column.value(reading.usage)):>{column.width - 1}}" for column in columns]
+    return "".join(cells) + _MARKS[reading.period]
 
 
 def process_rows(processes: Sequence[ProcessUsage]) -> list[str]:

@@ -173,9 +173,10 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_the_live_view_ends_by_ctrl_c_with_its_table_on_the_screen() -> None:
+@pytest.mark.parametrize("rows", [24, 6])
+def test_the_live_view_ends_by_ctrl_c_with_its_table_on_the_screen(rows: int) -> None:
     words = [sys.executable, "-m", "underlay", "path", "-n", "-i", "0.05", "127.0.0.1"]
-    with Terminal(words, None, os.environ) as terminal:
+    with Terminal(words, None, os.environ, rows=rows) as terminal:
         terminal.read(lambda seen: "is 1 hop away" in seen)
         terminal.child.send_signal(signal.SIGINT)
         assert terminal.end() == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from underlay.tools.path import Ending, Hop, Report, Verdict
-from underlay.tools.path._view import as_json, lines, milliseconds
+from underlay.tools.path._view import as_json, fitting, lines, milliseconds
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -53,6 +53,18 @@ def test_hops_at_the_end_that_say_nothing_are_one_line() -> None:
     silent = replace(HOP, address=None, answered=0, path_loss=1.0, verdict=Verdict.NO_ANSWER)
     report = replace(REPORT, hops=(HOP, *(replace(silent, ttl=ttl) for ttl in range(2, 10))), ending=Ending.SILENT)
     assert "    hops 2 to 9: no answer to 80 probes" in text(report)
+
+
+def test_a_screen_that_is_too_small_shows_the_heading_and_the_end() -> None:
+    report = replace(REPORT, hops=tuple(replace(HOP, ttl=ttl) for ttl in range(1, 31)))
+    found = lines(report)
+    assert fitting(found, 80, len(found)) is found
+    for columns, rows in ((80, 24), (80, 12), (60, 24), (80, 6), (80, 1)):
+        shown = fitting(found, columns, rows)
+        assert sum(-(-max(len("".join(part for part, _ in line)), 1) // columns) for line in shown) <= rows
+        heading = ["path to example.org (198.51.100.7)"] if rows > 8 else []
+        assert ["".join(part for part, _ in line) for line in shown][: len(heading)] == heading
+        assert (shown[-1] == found[-1]) == (rows > 1)
 
 
 def test_one_of_a_kind_is_no_plural() -> None:

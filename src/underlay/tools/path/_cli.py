@@ -15,7 +15,7 @@ from .._port_ranges import first_unprivileged_port
 from .._privileges import give_up_root
 from ._model import Report
 from ._trace import DEFAULT_PORTS, ProbeKind, Trace
-from ._view import Line, as_json, lines
+from ._view import Line, as_json, fitting, lines
 
 __all__ = ["configure", "main"]
 
@@ -128,7 +128,9 @@ def _watch(measurement: Trace) -> Report:
     report = measurement.report()
     with Live(auto_refresh=False, transient=True) as live:
         for report in measurement.run(_REFRESH_S):
-            live.update(Text("\n").join(Text.assemble(*line, no_wrap=True) for line in lines(report)), refresh=True)
+            size = live.console.size
+            shown = fitting(lines(report), size.width, size.height - 1)  # the cursor has the last row
+            live.update(Text("\n").join(Text.assemble(*line) for line in shown), refresh=True)
     return report
 
 

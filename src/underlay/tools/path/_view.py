@@ -12,7 +12,7 @@ from typing import Final
 
 from ._model import Ending, Hop, Report, Verdict
 
-__all__ = ["SCHEMA", "Line", "as_json", "lines"]
+__all__ = ["SCHEMA", "Line", "as_json", "fitting", "lines"]
 
 SCHEMA: Final = "underlay.path/1"
 
@@ -25,6 +25,8 @@ _TIME_WIDTH: Final = 7
 _HEAD: Final = f"{'hop':>3} {'loss %':>6} {'sent':>5} {'got':>5}"
 _WHO: Final = len(_HEAD) + _TIME_WIDTH * len(_TIMES) + 2
 _INDENT: Final = " " * 4
+# Where fewer rows than these are left for the hops and the end, the heading makes room: an empty line, and a sentence.
+_LEAST_BELOW: Final = 4
 
 _COLOURS: Final = {
     Verdict.LOSS: "bold red",
@@ -62,6 +64,28 @@ def lines(report: Report, *, interrupted: bool = False) -> list[Line]:
     if interrupted:
         found += _sentence("Interrupted: this is what was measured so far.")
     return found
+
+
+def fitting(found: list[Line], columns: int, rows: int) -> list[Line]:
+    """Leave lines out where all take more than so many rows: what stands above the hops stays, and the end.
+
+    >>> ["".join(text for text, _ in line) for line in fitting([[(name, "")] for name in "abcdefgh"], 80, 6)]
+    ['…', 'd', 'e', 'f', 'g', 'h']
+    """
+    if sum(_height(line, columns) for line in found) <= rows:
+        return found
+    above = next((at + 2 for at, line in enumerate(found) if any(part.startswith(_HEAD) for part, _ in line)), 0)
+    left = rows - 1 - sum(_height(line, columns) for line in found[:above])
+    if left < _LEAST_BELOW:
+        above, left = 0, rows - 1
+    below = len(found)
+    while below > above and (left := left - _height(found[below - 1], columns)) >= 0:
+        below -= 1
+    return [*found[:above], [("…", "")], *found[below:]]
+
+
+def _height(line: Line, columns: int) -> int:
+    return max(1, -(-sum(len(part) for part, _ in line) // max(columns, 1)))
 
 
 def _silent_tail(rows: list[Hop]) -> list[Hop]:

@@ -135,7 +135,12 @@ class Filter:
                 if value.isdecimal():  # as in localhost:80
                     remedy += "; a host is written as its address here, since no name is looked up"
                 raise UsageError(f"no filter is called {key!r}", remedy=remedy)
-            self._ends += [parse_end(each) for each in _parts(word, word)]
+            try:
+                self._ends += [parse_end(each) for each in _parts(word, word)]
+            except UsageError as error:
+                if (meant := _meant(word)) is None:
+                    raise
+                raise UsageError(error.what, remedy=f"did you mean {meant}?") from None
             return
         match key:
             case "local" | "peer":
@@ -167,8 +172,28 @@ def _parts(word: str, value: str) -> list[str]:
     return parts
 
 
+def _meant(word: str) -> str | None:
+    """What a word without its kind most likely is; None where that is an address or a port, mistyped."""
+    if not word.isprintable():
+        return None
+    if word == "localhost":
+        return "127.0.0.1"
+    if word.startswith(("/", "@")):
+        return f"unix:{word}"
+    if word.lower() in PROTOCOLS:
+        return f"proto:{word}"
+    if _state_named(word) is not None:
+        return f"state:{word}"
+    # No digit comes first in a mistyped port's name, and few programs have a dot or a colon in theirs.
+    return f"program:{word}" if word[:1].isalpha() and not set(word) & set(".:,/%") else None
+
+
+def _state_named(text: str) -> State | None:
+    return _BY_NAME.get(text.lower().replace("-", "").replace("_", ""))
+
+
 def _state(text: str) -> State:
-    state = _BY_NAME.get(text.lower().replace("-", "").replace("_", ""))
+    state = _state_named(text)
     if state is None:
         raise UsageError(f"no state is called {text!r}", remedy=nearest(text.lower(), [each.value for each in State]))
     return state

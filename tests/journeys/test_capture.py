@@ -385,14 +385,33 @@ def test_a_full_disk_ends_it_with_a_whole_file_and_the_count(net: Net, tmp_path:
         assert done.stderr == "underlay: stdout takes no more: no space left on device; make room, or write elsewhere\n"
 
 
-def test_a_reader_that_leaves_ends_it_without_a_word(net: Net) -> None:
-    for words in (["-w", "-"], ["udp"], ["--json"]):
+def test_a_reader_that_leaves_ends_it_and_the_counts_are_told(net: Net, tmp_path: Path) -> None:
+    """As `| head` does."""
+    beside = tmp_path / "beside.pcapng"
+    for words in (["-w", "-"], ["udp"], ["--json"], ["-w", beside, "--print"]):
         child = net.capture("-i", "lo", *words)
         assert child.stdout is not None
         child.stdout.close()
         net.burst(2000)
         assert child.wait(LIMIT_S) == 141
-        assert child.stderr is not None and "Traceback" not in child.stderr.read()
+        assert child.stderr is not None
+        errors = child.stderr.read()
+        assert "Traceback" not in errors and " 0 dropped by the kernel" in errors
+    with open(beside, "rb") as file:  # what it took is in it, and the counts
+        reader = CaptureReader(file)
+        assert 0 < len(list(reader)) <= 2000 and reader.dropped_packets == 0
+
+
+def test_the_reader_of_a_named_pipe_that_leaves_is_told(net: Net, tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    child = net.capture("-i", "lo", "-w", path, "udp")
+    os.close(reader)
+    net.burst(10)
+    _, errors = child.communicate(timeout=LIMIT_S)
+    assert child.returncode == 1 and "Traceback" not in errors
+    assert f"{path} takes no more: broken pipe" in errors and " 0 dropped by the kernel" in errors
 
 
 @pytest.mark.long

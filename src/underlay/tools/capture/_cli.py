@@ -205,14 +205,21 @@ def _capture(args: argparse.Namespace) -> int:
         )
     with live:
         output = _output(args, args.write)
+        failure: UnderlayError | None = None
+        left: BrokenPipeError | None = None
         try:
-            with _ended_by_signals(live):
-                failure = _run(live, output)
+            try:
+                with _ended_by_signals(live):
+                    failure = _run(live, output)
+            except BrokenPipeError as error:  # as `| head` does; stderr is still there, and perhaps a file
+                left = error
             statistics = live.statistics()
             written = output.finish(live.received_packets(), statistics.dropped_packets)
         finally:
             output.close()
-    _tell(args, output, statistics, written)
+    _tell(args, output, statistics, written, as_json=args.json and left is None)
+    if left is not None:
+        raise left
     if failure is None and live.gone:
         failure = UnderlayError(f"{live.gone} went away, and with it the capture")
     if failure is not None:
@@ -277,9 +284,11 @@ def _ended_by_signals(live: Live) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _tell(args: argparse.Namespace, output: Output, told: LiveStatistics, written: Written | None) -> None:
+def _tell(
+    args: argparse.Namespace, output: Output, told: LiveStatistics, written: Written | None, *, as_json: bool
+) -> None:
     connections = output.describer.tracker_statistics()
-    if args.json:
+    if as_json:
         output.print_json(
             {
                 "type": "summary",

@@ -109,8 +109,8 @@ class Output:
                 self._print(text)
 
     def _stopped(self, error: OSError, path: str | None = None) -> BaseException:
-        if isinstance(error, BrokenPipeError):
-            return error
+        if isinstance(error, BrokenPipeError) and (path is not None or self._path == "-"):
+            return error  # whoever read stdout has left, which is told by an exit status of its own
         reason = os.strerror(error.errno or 0).lower()
         remedy = "make room, or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         return Stopped(f"{path or file_words(self._path or '-')} takes no more: {reason}", remedy=remedy)

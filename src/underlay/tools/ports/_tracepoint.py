@@ -32,8 +32,8 @@ _TID_TIME_RAW: Final = struct.Struct("=IIQI")
 # data_head and data_tail in the first page of the buffer, whose size is in the pages behind it.
 _HEADS: Final = struct.Struct("=QQ")
 _HEADS_AT: Final = 1024
-# A power of two, as perf_event_open(2) asks: room for some 600 records of a processor between two readings.
-_PAGES: Final = 16
+# A power of two, as perf_event_open(2) asks: room for some 1200 records of a processor between two readings.
+_PAGES: Final = 32
 # Where less is free, a record may have found no room: one has 112 bytes.
 _FULL_BYTES: Final = 256
 

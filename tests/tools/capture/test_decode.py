@@ -321,6 +321,11 @@ def test_what_a_stranger_wrote_steers_no_terminal() -> None:
     assert "\x1b" not in packet.line and "\n" not in packet.line
 
 
+def test_what_a_stranger_wrote_is_no_longer_than_what_a_person_reads() -> None:
+    packet = Describer().describe(RAW, udp(b""), 28, 0, "n" * 60_000, "in", "c" * 1_000_000)
+    assert packet.owner == "c" * 1000 + "…" and packet.interface == "n" * 1000 + "…"
+
+
 ICMP6_KINDS = (1, 2, 128, 130, 133, 134, 135, 136, 137, 143)
 WHOLE = [
     tcp(b"hello", SYN, mss=1, window_scale=2),

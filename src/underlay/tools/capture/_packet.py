@@ -25,6 +25,9 @@ _FLAG_WORDS: Final = tuple(
     " ".join(name for bit, name in _FLAG_NAMES.items() if flags & bit) or "none" for flags in range(256)
 )
 _MOST_NAMES: Final = 10_000
+# A file may have a comment of megabytes on each packet, and names of 64 KiB; as much is written of one
+# (trace/_pcapng_blocks.py).
+_MOST_LETTERS: Final = 1000
 # A file may claim any time; strftime(3) takes years up to some ten thousands.
 _MOST_SECONDS: Final = 1 << 35
 
@@ -190,11 +193,11 @@ class Describer:
         return _new(
             Packet,
             (
-                self._number, time_ns, masked(interface), direction, data, size_bytes, protocol,
+                self._number, time_ns, _shown(interface), direction, data, size_bytes, protocol,
                 names.get(source) or self._address(source), source_port if source_port >= 0 else None,
                 names.get(destination) or self._address(destination),
                 destination_port if destination_port >= 0 else None,
-                payload_bytes, text, notes, flow, segment, masked(owner) if owner else "",
+                payload_bytes, text, notes, flow, segment, _shown(owner) if owner else "",
             ),
         )  # fmt: skip
 
@@ -204,6 +207,10 @@ class Describer:
         name = format_mac(address) if len(address) == 6 else format_ip(address) if address else ""
         self._names[address] = name
         return name
+
+
+def _shown(text: str) -> str:
+    return masked(text if len(text) <= _MOST_LETTERS else text[:_MOST_LETTERS] + "…")
 
 
 _words_of_bits: dict[int, tuple[str, ...]] = {}

@@ -83,6 +83,28 @@ def test_a_token_bucket_has_one(every: int, burst: int) -> None:
     assert beat == pytest.approx(every, rel=0.05)
 
 
+def limited(probes: int, *, per_probe: float, lost: float = 0.0, seed: int = 0) -> list[tuple[float, bool]]:
+    """Probes, ten a second, of which some are lost before a bucket that begins with six tokens, as Linux's does."""
+    chance, tokens, answers = random.Random(seed), 6.0, []
+    for _ in range(probes):
+        tokens = min(tokens + per_probe, 6.0)
+        answers.append(tokens >= 1 and chance.random() >= lost)
+        tokens -= answers[-1]
+    return [(at * 0.1, answered) for at, answered in enumerate(answers)]
+
+
+def test_a_limit_of_one_a_second_is_seen_in_the_first_six_seconds_of_ten_probes_each() -> None:
+    # The clocks are never quite equal: an answer comes a little more often than each tenth probe.
+    probes = limited(60, per_probe=0.1004)
+    assert sum(answered for _, answered in probes) == 11
+    assert even_beat(probes) == pytest.approx(1.0, rel=0.05)
+
+
+def test_loss_before_a_limit_hides_its_beat_not_even_in_its_first_burst() -> None:
+    found = [even_beat(limited(150, per_probe=0.1, lost=0.3, seed=seed)) for seed in range(20)]
+    assert all(beat is not None and 0.9 < beat < 1.2 for beat in found)
+
+
 def test_a_machine_that_sends_unevenly_sees_the_limit_all_the_same() -> None:
     # One answer each tenth of a second; probes each hundredth, but now and then the machine has other things to do.
     chance, now, token, probes = random.Random(3), 0.0, 0.0, []

@@ -31,11 +31,11 @@ CHANCE: Final = 1e-3
 # least mean distance, in probes. Of random sequences with shares of answers from 0.005 to 0.5, less than one in 2,000
 # lies below (tests/tools/path/test_verdict.py draws some); a token bucket's are near 0. Of few, only long ones tell:
 # short ones are often equal by chance. And 2 is the distance of every second packet, which a dead one of two links
-# makes.
+# makes. 9 and not 10: ten probes a second are usual, and so is a limit of one answer.
 _EVEN: Final = (
     (3, 0.0003, 10.0),
-    (4, 0.004, 10.0),
-    (5, 0.014, 10.0),
+    (4, 0.004, 9.0),
+    (5, 0.014, 9.0),
     (6, 0.025, 2.5),
     (8, 0.06, 2.5),
     (12, 0.12, 2.5),
@@ -95,7 +95,8 @@ def even_beat(probes: Sequence[tuple[float, bool]]) -> float | None:
     """Give the mean time between answers where they come evenly, as a limit lets them through; else None.
 
     A probe is when it was sent, and whether it was answered. What was answered before the first loss is left out: a
-    limit lets a burst through at first. Times and not numbers of probes are compared, since a limit knows no other,
+    limit lets a burst through at first. Where probes were lost within that burst, it goes on behind the first loss, and
+    is over in the last three quarters. Times and not numbers of probes are compared, since a limit knows no other,
     and since a busy machine doesn't send evenly.
 
     >>> even_beat(list(enumerate([True] * 6 + ([False] * 9 + [True]) * 12)))
@@ -103,13 +104,20 @@ def even_beat(probes: Sequence[tuple[float, bool]]) -> float | None:
     >>> even_beat(list(enumerate([True, False, True, True, False, True, True, False, False, True, True, False] * 4)))
     """
     first_loss = next((place for place, (_, answered) in enumerate(probes) if not answered), len(probes))
-    times = [sent for sent, answered in probes[first_loss:] if answered]
+    for begin in (first_loss, max(first_loss, len(probes) // 4)):
+        if (mean := _beat(probes[begin:])) is not None:
+            return mean
+    return None
+
+
+def _beat(probes: Sequence[tuple[float, bool]]) -> float | None:
+    times = [sent for sent, answered in probes if answered]
     distances = [after - before for before, after in itertools.pairwise(times)]
     count = len(distances)
     if count < _EVEN[0][0]:
         return None
     _, share, least_mean = max(row for row in _EVEN if row[0] <= count)
-    step = (probes[-1][0] - probes[first_loss][0]) / (len(probes) - first_loss - 1)
+    step = (probes[-1][0] - probes[0][0]) / (len(probes) - 1)
     mean = sum(distances) / count
     by_chance = mean * (mean - step)
     variance = sum((distance - mean) ** 2 for distance in distances) / (count - 1)

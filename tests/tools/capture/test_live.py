@@ -267,6 +267,34 @@ def test_an_interface_that_goes_away_ends_the_capture_and_one_that_goes_down_doe
     assert live.gone == "v0"
 
 
+@pytest.mark.parametrize("owners", [False, True])
+@pytest.mark.parametrize("is_open", [False, True])
+def test_an_interface_that_goes_away_before_the_beginning_ends_it_as_one_that_goes_after(
+    net: Net, owners: bool, is_open: bool
+) -> None:
+    veth(net)
+    live = live_in(net, "v0", text="udp", owners=owners)
+
+    def work() -> list[list[Row]]:
+        if not is_open:
+            net.ip("link", "delete", "v0")
+        with live:
+            if is_open:
+                net.ip("link", "delete", "v0")
+            return list(live.batches())
+
+    assert net.do(work) == []
+    assert live.gone == "v0"
+
+
+def test_of_several_one_that_goes_away_before_the_beginning_does_not_end_it(net: Net) -> None:
+    veth(net)
+    live = live_in(net, "lo", "v0")
+    net.ip("link", "delete", "v0")
+    rows = captured(net, live, lambda: send(b"x"))
+    assert [payload(row, 1) for row in rows] == [b"x"] and live.gone == ""
+
+
 def test_one_of_several_that_goes_away_is_told_and_the_others_go_on(net: Net) -> None:
     veth(net)
     notes: list[str] = []

@@ -215,7 +215,12 @@ class Live:
         """Receive from now on."""
         assert self._ring is not None, "it is not open"
         alone = self.source.interfaces[0].index if len(self.source.interfaces) == 1 else 0
-        self._ring.start(alone, promiscuous=self._promiscuous)
+        try:
+            self._ring.start(alone, promiscuous=self._promiscuous)
+        except OSError as error:
+            if error.errno not in (errno.ENODEV, errno.ENXIO):
+                raise
+            self.gone = self.source.name  # since it was chosen
         self._begun_s = time.monotonic()
 
     def stop(self) -> None:
@@ -257,7 +262,7 @@ class Live:
         held: deque[_Batch] = deque()
         end_s = None if self._duration_s is None else self._begun_s + self._duration_s
         tick_s = self._begun_s + _TICK_S
-        while not self._stopped:
+        while not self._stopped and not self.gone:
             now_s = time.monotonic()
             if end_s is not None and now_s >= end_s:
                 break

@@ -391,7 +391,7 @@ class _Server:
         self._processes = _Processes(self._family)
         try:
             self._beginnings: _Beginnings | None = _Beginnings(interface)
-        except PermissionError:  # the right to capture was handed to the other process alone
+        except OSError:  # the right to capture was handed to the other process alone; or the interface is gone
             self._beginnings = None
         self._waiting: list[tuple[int, int, int]] = []  # number, inode, user
         self._wanted: set[int] = set()  # the inodes of beginnings whose processes are to be found

@@ -154,7 +154,13 @@ class PacketRing:
     def start(self, index: int = 0, *, promiscuous: Sequence[int] = ()) -> None:
         """Receive from the interface with this number, 0 for all; and let some receive what is for others, too."""
         for each in promiscuous:
-            self._socket.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, _MEMBERSHIP.pack(each, _PROMISCUOUS, 0))
+            try:
+                self._socket.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, _MEMBERSHIP.pack(each, _PROMISCUOUS, 0))
+            except OSError as error:
+                if (
+                    error.errno != errno.ENODEV
+                ):  # it went away since it was chosen; if it is the only one, bind() says so
+                    raise
         # Python's bind() takes a name, and before 3.12 none for all of them.
         address = _ADDRESS.pack(socket.AF_PACKET, socket.htons(_ETH_P_ALL), index)
         if ctypes.CDLL(None, use_errno=True).bind(self._socket.fileno(), address, len(address)) != 0:

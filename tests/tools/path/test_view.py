@@ -67,6 +67,14 @@ def test_a_screen_that_is_too_small_shows_the_heading_and_the_end() -> None:
         assert (shown[-1] == found[-1]) == (rows > 1)
 
 
+@pytest.mark.parametrize(("ttl", "interval_s", "may_be"), [(1, 0.2, True), (1, 1.0, False), (2, 0.2, False)])
+def test_loss_from_the_first_hop_on_of_quick_probes_may_be_a_limit(ttl: int, interval_s: float, may_be: bool) -> None:
+    lossy = replace(HOP, ttl=ttl, answered=5, path_loss=0.5, verdict=Verdict.LOSS)
+    found = " ".join(text(replace(REPORT, interval_s=interval_s, hops=(lossy,))))
+    assert f"Packets are lost from hop {ttl} on: 50.0 %" in found
+    assert ("Or every hop limits its answers" in found) == may_be
+
+
 def test_one_of_a_kind_is_no_plural() -> None:
     silent = replace(HOP, ttl=2, address=None, sent=1, answered=0, path_loss=1.0, verdict=Verdict.NO_ANSWER)
     found = text(replace(REPORT, rounds=1, hops=(replace(HOP, sent=1, answered=1), silent), ending=Ending.SILENT))

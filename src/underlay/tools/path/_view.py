@@ -25,6 +25,8 @@ _TIME_WIDTH: Final = 7
 _HEAD: Final = f"{'hop':>3} {'loss %':>6} {'sent':>5} {'got':>5}"
 _WHO: Final = len(_HEAD) + _TIME_WIDTH * len(_TIMES) + 2
 _INDENT: Final = " " * 4
+# One answer a second to each host is what Linux gives (icmp(7), icmp_ratelimit; ip-sysctl.rst, icmp/ratelimit).
+_USUAL_LIMIT_S: Final = 1.0
 # Where fewer rows than these are left for the hops and the end, the heading makes room: an empty line, and a sentence.
 _LEAST_BELOW: Final = 4
 
@@ -136,6 +138,8 @@ def _remarks(report: Report) -> list[Line]:
         found += _sentence(
             f"Packets are lost from hop {worst.ttl} on: {worst.path_loss * 100:.1f} % there, on the way or back."
         )
+        if worst.ttl == 1 and report.interval_s < _USUAL_LIMIT_S:
+            found += _sentence("Or every hop limits its answers: a longer --interval would tell, of 1 s for instance.")
     if report.unassigned:
         found += _sentence(f"{report.unassigned} answers quote too little to say which probe they are for.")
     if report.strays:

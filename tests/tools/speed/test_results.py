@@ -147,8 +147,8 @@ def test_datagrams_are_lossy_from_one_in_a_hundred_and_clean_without_any() -> No
 
 def test_datagrams_after_the_last_that_came_are_in_no_gap_and_yet_not_clean() -> None:
     udp = Settings(protocol="udp", rate_bits_per_s=8000)
-    assert one_word(result(settings=udp, streams=stream(packets=990, lost=0, unseen=9))) == ["clean"]
-    assert one_word(result(settings=udp, streams=stream(packets=990, lost=0, unseen=10))) == []
+    assert one_word(result(settings=udp, streams=stream(packets=990, lost=0, unseen=10))) == ["clean"]
+    assert one_word(result(settings=udp, streams=stream(packets=989, lost=0, unseen=11))) == []
     assert one_word(result(settings=udp, streams=stream(packets=990, lost=0, unseen=None))) == []
     assert one_word(result(settings=udp, streams=stream(packets=0, lost=0, unseen=1000))) == []
 

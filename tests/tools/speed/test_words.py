@@ -65,8 +65,8 @@ def test_what_no_end_knows_is_a_dash_and_not_a_zero() -> None:
 @pytest.mark.parametrize(
     ("packets", "unseen", "sentence"),
     [
-        (990, 9, ""),
-        (990, 10, "The last 10 of the 1,000 datagrams sent did not come before the test's end."),
+        (990, 10, ""),
+        (989, 11, "The last 11 of the 1,000 datagrams sent did not come before the test's end."),
         (0, 1000, "None of the 1,000 datagrams sent came."),
     ],
 )

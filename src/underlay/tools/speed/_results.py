@@ -137,13 +137,6 @@ class Total:
     unseen: int | None
 
     @property
-    def unseen_share(self) -> float | None:
-        """The share of the datagrams sent that were sent after the last that came, from 0 to 1."""
-        if self.packets is None or self.unseen is None or not self.packets + self.unseen:
-            return None
-        return self.unseen / (self.packets + self.unseen)
-
-    @property
     def lost_share(self) -> float | None:
         """The share of datagrams that did not arrive, from 0 to 1."""
         return self.lost / self.packets if self.packets and self.lost is not None else None
@@ -223,6 +216,16 @@ class Result:
     def total(self, way: Way) -> Total:
         """Add up the streams of one way."""
         return _total(way, [stream for stream in self.streams if stream.way is way])
+
+    def unseen_share(self, way: Way) -> float | None:
+        """The share of one way's datagrams that were sent after the last that came, from 0 to 1.
+
+        One of each stream is left out: a sender goes on until it hears of the end.
+        """
+        total = self.total(way)
+        if total.packets is None or total.unseen is None or not total.packets + total.unseen:
+            return None
+        return max(0, total.unseen - self.settings.parallel) / (total.packets + total.unseen)
 
     def total_of(self, stream: StreamResult) -> Total:
         """Give the same figures of one stream alone."""

@@ -60,7 +60,7 @@ def _udp(result: Result, way: Way) -> Verdict | None:
     if (busy := _cpu(result, way)) is not None and not _is_paced(result, way):
         return busy
     # What was sent after the last that came may all be lost, and is in no gap.
-    unseen = total.unseen_share
+    unseen = result.unseen_share(way)
     if total.lost == 0 and (total.packets or 0) >= _ENOUGH_DATAGRAMS and unseen is not None and unseen < _LOSSY:
         return Verdict(way, "clean", f"none of {total.packets:,} datagrams was lost")
     return None

@@ -161,7 +161,7 @@ def _sentences(result: Result) -> list[str]:
     for verdict in verdicts(result):
         said.append(f"Verdict{f' {verdict.way.value}' if several else ''}: {verdict.word}. {_capital(verdict.reason)}.")
     for total in result.totals:
-        if (share := total.unseen_share) is not None and total.unseen and share >= _WORTH_A_SENTENCE:
+        if (share := result.unseen_share(total.way)) is not None and total.unseen and share >= _WORTH_A_SENTENCE:
             said.append(_unseen(total.way if several else None, total.unseen, (total.packets or 0) + total.unseen))
     overtaken = sum(total.out_of_order or 0 for total in result.totals)
     if overtaken:

@@ -224,6 +224,29 @@ def test_what_cannot_be_is_one_sentence_and_status_2(tmp_path: Path, capsys: pyt
         assert said in errors
 
 
+def test_an_interface_of_a_name_of_any_bytes_is_one_like_others(net: Net, tmp_path: Path) -> None:
+    """The kernel forbids only white space, "/" and ":" (dev_valid_name() in net/core/dev.c)."""
+    ip, odd = needs_program("ip"), b"\xff\x1b[2J"
+    made = [ip.encode(), b"link", b"add", b"name", odd, b"type", b"veth", b"peer", b"name", b"p0"]
+    net.do(lambda: subprocess.run(made, check=True))
+    net.do(lambda: subprocess.run([ip.encode(), b"link", b"set", odd, b"up"], check=True))
+    path = tmp_path / "a.pcapng"
+    program = [sys.executable, "-m", "underlay", "capture"]
+    for words in (["-D"], ["-i", os.fsdecode(odd), "--duration", "0.1"], ["-i", "lo", "--duration", "0.1", "-w", path]):
+        child = net.start(*program, *words)
+        output, errors = child.communicate(timeout=LIMIT_S)
+        assert child.returncode == 0, errors
+        assert all(line.isprintable() for line in (output + errors).splitlines())
+        assert "\\xff\\x1b[2J" in output + errors or "lo" in words
+    net.ip("link", "set", "p0", "up")
+    child = net.capture("-i", os.fsdecode(odd), "-w", path, "ether proto 0x88b5")
+    with net.do(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as sock:
+        sock.bind(("p0", 0))
+        sock.send(bytes(12) + b"\x88\xb5" + bytes(46))
+    end(child)
+    assert [packet.interface.name for packet in packets(path)] == ["?\x1b[2J"]
+
+
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_captured(net: Net, tmp_path: Path) -> None:
     for path, said in (
         (Path("/nowhere/a.pcapng"), "make its directory first"),

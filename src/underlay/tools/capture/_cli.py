@@ -22,6 +22,7 @@ from typing import BinaryIO, Final
 
 from ...errors import UnderlayError, UsageError
 from ...trace import SNAP_BYTES, CaptureFormatError, CaptureReader, ReadPacket
+from .._printable import escaped
 from .._privileges import give_up_root
 from .._say import say
 from ._filter import compile_filter
@@ -165,7 +166,7 @@ def _list(as_json: bool) -> int:
         named = [dict(zip(("name", "state", "link", "number"), row, strict=True)) for row in found]
         print(json.dumps({"schema": SCHEMA, "type": "interfaces", "interfaces": named}))
         return 0
-    rows = [("name", "state", "link", "number"), *((*row[:3], str(row[3])) for row in found)]
+    rows = [("name", "state", "link", "number"), *((escaped(row[0]), *row[1:3], str(row[3])) for row in found)]
     rows.append(("any", "up", "cooked", "-"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -200,7 +201,7 @@ def _capture(args: argparse.Namespace) -> int:
             follow=args.follow,
             count=args.count,
             duration_s=args.duration,
-            note=say,
+            note=lambda sentence: say(escaped(sentence)),
             keep_root=False,
         )
     with live:
@@ -221,16 +222,16 @@ def _capture(args: argparse.Namespace) -> int:
     if left is not None:
         raise left
     if failure is None and live.gone:
-        failure = UnderlayError(f"{live.gone} went away, and with it the capture")
+        failure = UnderlayError(f"{escaped(live.gone)} went away, and with it the capture")
     if failure is not None:
-        say(str(failure))
+        say(escaped(str(failure)))
         return 1
     return 0
 
 
 def _run(live: Live, output: Output) -> UnderlayError | None:
     live.begin()
-    say(f"capturing on {live.source.name}; Ctrl-C ends it")
+    say(f"capturing on {escaped(live.source.name)}; Ctrl-C ends it")
     progress = _Progress(live)
     link_type, names, take = live.source.link_type, Names(), output.take
     try:
@@ -331,7 +332,7 @@ def _tell(
 def _tell_file(path: str | None, written: Written | None) -> None:
     if written is not None:
         missing = f"; {written.unwritten_packets} are not in it" if written.unwritten_packets else ""
-        say(f"{file_words(path or '-')}: {written.packets} packets, {written.bytes} bytes{missing}")
+        say(f"{escaped(file_words(path or '-'))}: {written.packets} packets, {written.bytes} bytes{missing}")
 
 
 # --- a file -------------------------------------------------------------------------------------------
@@ -418,14 +419,15 @@ def _read(args: argparse.Namespace) -> int:
             except Stopped as stopped:
                 failures.append(str(stopped))
             for each in dict.fromkeys(failures):
-                say(each)
+                say(escaped(each))
                 status = 1
             dropped = None if reader is None else reader.dropped_packets
             written = output.finish(packets + (dropped or 0), dropped)
         finally:
             output.close()
     if dropped:
-        say(f"{file_words(args.read, 'stdin')}: {dropped} packets more were dropped when it was captured, as it says")
+        name = escaped(file_words(args.read, "stdin"))
+        say(f"{name}: {dropped} packets more were dropped when it was captured, as it says")
     if args.json:
         connections = output.describer.tracker_statistics()
         output.print_json(

@@ -7,6 +7,7 @@ refuses to know packets.
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def interfaces() -> list[Interface]:
         for index, name in socket.if_nameindex():
             try:
                 flags, kind = (
-                    _REQUEST.unpack(fcntl.ioctl(sock, request, _REQUEST.pack(name.encode(), 0)))[1]
+                    _REQUEST.unpack(fcntl.ioctl(sock, request, _REQUEST.pack(os.fsencode(name), 0)))[1]
                     for request in (_SIOCGIFFLAGS, _SIOCGIFHWADDR)
                 )
             except OSError:

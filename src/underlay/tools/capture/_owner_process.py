@@ -334,7 +334,10 @@ class _Beginnings:
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_BEGINNINGS), ctypes.addressof(buffer))
         )
         if interface:
-            self.socket.bind((interface, _ETH_P_ALL))
+            try:
+                self.socket.bind((interface, _ETH_P_ALL))
+            except UnicodeEncodeError:  # its name is no UTF-8, which Python's bind() wants: those of all are seen
+                pass
         self.found: OrderedDict[Ends, tuple[int, int]] = OrderedDict()
         """The inode and the user of a socket at its beginning."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import signal
 import socket
 import struct
@@ -370,6 +371,22 @@ def test_a_welcome_that_was_lost_comes_again_when_its_client_asks_again() -> Non
         client.hear_states(1, 2)
         client.sock.sendall(b"\x0c")
         assert "broke its test off" in ours.failure()
+
+
+def test_a_server_without_a_descriptor_for_the_test_says_so_and_serves_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: int) -> int:
+        raise OSError(errno.EMFILE, "")
+
+    with our_server() as ours:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "eventfd", refuse)
+            with raw(ours) as client:
+                told = client.hear(9)
+        assert struct.unpack("!bii", told) == (-2, 200, errno.EMFILE)
+        assert "no streams for 127.0.0.1:" in ours.failure()
+        serves(ours)
 
 
 @pytest.mark.parametrize("name", ["speed test", "speed stream 1"])

@@ -83,6 +83,10 @@ class Refusal(enum.IntEnum):
     PARAMETERS = 114
     STREAM = 200
 
+    def wire(self, error: int = 0) -> bytes:
+        """What says it: SERVER_ERROR, the number, and an errno."""
+        return struct.pack("!bii", State.SERVER_ERROR, self, error)
+
 
 # In our words, for the sentence that a client shows; the numbers are iperf_api.h's.
 _REASONS: Final[Mapping[int, str]] = {
@@ -173,7 +177,7 @@ class Control:
 
     def send_refusal(self, refusal: Refusal, error: int = 0) -> None:
         """Break off as a server does: SERVER_ERROR, its reason, and an errno."""
-        self.send_bytes(struct.pack("!bii", State.SERVER_ERROR, refusal, error))
+        self.send_bytes(refusal.wire(error))
 
     def send_json(self, value: Json) -> None:
         """Send a JSON text with its length."""

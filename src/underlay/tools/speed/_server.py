@@ -24,8 +24,8 @@ from ...errors import UsageError
 from .._address import Place, written
 from .._complaints import cannot_listen
 from ._movers import no_further_thread
-from ._protocol import COOKIE_BYTES, PORT, State
-from ._session import SHORTAGES, Phase, Session
+from ._protocol import COOKIE_BYTES, PORT, Refusal, State
+from ._session import SHORTAGES, Phase, Session, no_descriptors
 from ._settings import check_interval
 from ._sockets import set_mss
 from ._watcher import Watcher
@@ -227,7 +227,11 @@ class Server:
                 interval_s=self._interval_s,
                 watcher=self._watcher,
             )
-        except OSError:  # it went away
+        except OSError as error:  # it went away, or we are out of descriptors
+            if error.errno in SHORTAGES:
+                with contextlib.suppress(OSError):
+                    newcomer.sock.send(Refusal.STREAM.wire(error.errno))
+                self._watcher.broken(no_descriptors(newcomer.peer, error), None)
             newcomer.sock.close()
             return
         self._thread = threading.Thread(target=self._run_session, args=(self._session,), name="speed test", daemon=True)

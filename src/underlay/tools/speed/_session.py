@@ -33,7 +33,7 @@ from ._sockets import set_up, udp_stream, udp_welcome, welcome_again
 from ._streams import Stream, make_stream, stream_number
 from ._watcher import Watcher
 
-__all__ = ["SHORTAGES", "Phase", "Session"]
+__all__ = ["SHORTAGES", "Phase", "Session", "no_descriptors"]
 
 SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """What the kernel says where this machine has no more of something: no client's fault."""
@@ -46,6 +46,11 @@ _GRACE_S: Final = 10.0
 # The client has all it wants then. Others wait for it, so this is short.
 _GOODBYE_PATIENCE_S: Final = 1.0
 _LOOK_S: Final = 0.05
+
+
+def no_descriptors(peer: str, error: OSError) -> UnderlayError:
+    """Say which of `SHORTAGES` a client's test ended by."""
+    return UnderlayError(f"no streams for {peer}: {reason(error)}", remedy="`ulimit -n` tells how many")
 
 
 class Phase(enum.Enum):
@@ -180,9 +185,7 @@ class Session:
                 self._gather_tcp(settings)
         except OSError as error:
             if error.errno in SHORTAGES:
-                raise UnderlayError(
-                    f"no streams for {self.control.peer}: {reason(error)}", remedy="`ulimit -n` tells how many"
-                ) from error
+                raise no_descriptors(self.control.peer, error) from error
             raise PeerError(f"{self.control.peer} could not make its streams: {reason(error)}") from error
 
     def _gather_tcp(self, settings: Settings) -> None:

@@ -1,7 +1,7 @@
-"""Commands that run beside the tests, on the processor that tests which run one after another leave idle.
+"""Commands that run beside the tests, on the processors that tests which run one after another leave idle.
 
-A worker process takes them from the end of a list, and who asks for a result that nobody has begun with runs the
-command itself: so nothing waits longer than it would without the worker, and they meet in the middle. It knows
+Worker processes take them from the end of a list, and who asks for a result that nobody has begun with runs the
+command itself: so nothing waits longer than it would without the workers, and they meet in the middle. It knows
 processes and a folder of files, in which whoever creates the claim of a command is the one that runs it. It does not
 know what a command shows.
 """
@@ -23,10 +23,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# How often who waits for the worker looks; a tenth of what the shortest command takes.
+# The tests and what runs beside them wait half of their time, for each other, for a time to pass or a process to start:
+# with one worker, `time make test` showed a load of one on two processors.
+WORKERS = 2
+
+# How often who waits for a worker looks; a tenth of what the shortest command takes.
 LOOK_EVERY_S = 0.02
 
-# How often the worker looks whether the tests have died, which would leave it to itself.
+# How often a worker looks whether the tests have died, which would leave it to itself.
 LOOK_FOR_TESTS_EVERY_S = 1.0
 
 # What an interrupted command may take to end its own children before it is killed.
@@ -51,33 +55,35 @@ class Done:
 
 
 class Background:
-    """A list of commands by name, their worker, and a folder of their own for what they read and write."""
+    """A list of commands by name, their workers, and a folder of their own for what they read and write."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="underlay-background-"))
         self._commands: dict[str, Command] = {}
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._workers: list[subprocess.Popen[bytes]] = []
 
     def add(self, name: str, command: Command) -> None:
         """Put a command at the end of the list. Of one name, the first is kept; after `begin`, who asks runs it."""
         self._commands.setdefault(name, command)
 
     def begin(self) -> None:
-        """Start the worker, if there is something to do."""
+        """Start the workers, if there is something to do."""
         if not self._commands:
             return
         listed = [{"name": name, **asdict(command)} for name, command in self._commands.items()]
         (self.folder / "commands").write_text(json.dumps(listed))
-        # A session of its own: Ctrl-C reaches it through `end`, once, which also waits for it.
-        self._worker = subprocess.Popen(
-            [sys.executable, "-m", "tests._background", str(self.folder), str(os.getpid())],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        for _ in range(WORKERS):
+            # A session of its own: Ctrl-C reaches it through `end`, once, which also waits for it.
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "tests._background", str(self.folder), str(os.getpid())],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            self._workers.append(worker)
 
     def result(self, name: str) -> Done:
-        """How the command ended: at once if it has, else when the worker is through with it, else by running it.
+        """How the command ended: at once if it has, else when a worker is through with it, else by running it.
 
         Raises KeyError if no command has that name.
         """
@@ -86,22 +92,24 @@ class Background:
         if _claim(self.folder, name):
             _run(self.folder, name, command)
         while not told.exists():
-            # It was killed, or failed itself, with the claim in its hand.
-            if (self._worker is None or self._worker.poll() is not None) and not told.exists():
+            # One was killed, or failed itself, with the claim in its hand.
+            if all(worker.poll() is not None for worker in self._workers) and not told.exists():
                 _run(self.folder, name, command)
                 break
             time.sleep(LOOK_EVERY_S)
         return Done(**json.loads(told.read_text()))
 
     def end(self) -> None:
-        """End the worker and what it runs, and remove the folder."""
-        if self._worker is not None and self._worker.poll() is None:
-            self._worker.send_signal(signal.SIGINT)
+        """End the workers and what they run, and remove the folder."""
+        running = [worker for worker in self._workers if worker.poll() is None]
+        for worker in running:
+            worker.send_signal(signal.SIGINT)
+        for worker in running:
             try:
-                self._worker.wait(2 * ENDS_WITHIN_S)
+                worker.wait(2 * ENDS_WITHIN_S)
             except subprocess.TimeoutExpired:
-                self._worker.kill()
-                self._worker.wait()
+                worker.kill()
+                worker.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests._background import Background, Command
+from tests._background import WORKERS, Background, Command
 
 # A command that has not begun by then never will; nothing is measured by it.
 BEGINS_WITHIN_S = 60.0
@@ -47,17 +47,19 @@ def test_a_result_is_the_status_and_what_was_printed(background: Background) -> 
     assert (done.returncode, done.stdout, done.stderr) == (3, "yes\n", "no\n")
 
 
-def test_the_worker_begins_at_the_end_while_the_asker_runs_the_first_itself(background: Background) -> None:
-    # The last waits for the first, so they end only if they run at once; and each tells whose child it is.
-    first, last = background.folder / "first", background.folder / "last"
+def test_the_workers_begin_at_the_end_while_the_asker_runs_the_first_itself(background: Background) -> None:
+    # The others wait for the first, so they end only if all run at once; and each tells whose child it is.
+    first, others = background.folder / "first", [f"other-{number}" for number in range(WORKERS)]
     tells = "import os, pathlib, sys, time; print(os.getppid()); "
     waits = f"[time.sleep(0.01) for _ in iter(pathlib.Path({str(first)!r}).exists, True)]"
     background.add("first", python(f"{tells}pathlib.Path({str(first)!r}).touch()"))
-    background.add("last", python(f"{tells}pathlib.Path({str(last)!r}).touch(); {waits}"))
+    for other in others:
+        background.add(other, python(f"{tells}pathlib.Path({str(background.folder / other)!r}).touch(); {waits}"))
     background.begin()
-    appears(last)
+    for other in others:
+        appears(background.folder / other)
     assert int(background.result("first").stdout) == os.getpid()
-    assert int(background.result("last").stdout) != os.getpid()
+    assert len({int(background.result(other).stdout) for other in others} - {os.getpid()}) == WORKERS
 
 
 def test_a_command_runs_once_though_it_is_asked_for_twice(background: Background) -> None:

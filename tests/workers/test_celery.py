@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -274,3 +275,17 @@ def test_many_processes_take_each_message_once(tmp_path: Path) -> None:
         taken = [executor.submit(take, str(messages), 300) for _ in range(3)]
         numbers = [int(each) for one in taken for each in one.result(PATIENCE_S).split()]
     assert sorted(numbers) == list(range(300))
+
+
+def test_an_executor_that_can_start_no_thread_says_so_and_is_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "underlay-celery-answers":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    why = "no worker could be started: can't start new thread"
+    with workers.executor("celery") as executor, pytest.raises(BrokenExecutor, match=why):
+        executor.submit(work.echo, 1).result(PATIENCE_S)

@@ -26,6 +26,7 @@ from ._bounded import BoundedExecutor
 from ._context import InContext, parted
 from ._inline import InlineExecutor
 from ._kinds import check_options, executor, options_of, require
+from ._say import say
 
 __all__ = ["install", "install_words", "parse", "redirect_uvloop"]
 
@@ -214,5 +215,5 @@ class _Lazy:
     def _print_sentence(self, kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
         if error not in self._errors:
             sys.__excepthook__(kind, error, at)
-        elif sys.stderr is not None:
-            print(f"underlay: {error}", file=sys.stderr, flush=True)
+        else:
+            say(str(error))

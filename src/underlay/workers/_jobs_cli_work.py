@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError, plural
+from ._say import say
 
 if TYPE_CHECKING:
     from ._jobs import Jobs
@@ -47,9 +48,9 @@ def work(args: argparse.Namespace) -> int:
                 drain_s=args.drain,
                 now=jobs.now,
                 chance=jobs.chance,
-                say=_say,
+                say=say,
             )
-            ends = Ends(jobs.store, processes.name, dead=_say, done=_print if args.verbose else None)
+            ends = Ends(jobs.store, processes.name, dead=say, done=_print if args.verbose else None)
             _print(f"{plural(count, 'worker')} for {jobs.path}: {', '.join(sorted(jobs.tasks))}")
             status = processes.run(stop, until_idle=args.until_idle, look=ends.look)
             ends.last_look()
@@ -73,10 +74,6 @@ def work(args: argparse.Namespace) -> int:
         sys.stderr.flush()
         os._exit(0)
     return 0
-
-
-def _say(text: str) -> None:
-    print(f"underlay: {text}", file=sys.stderr, flush=True)
 
 
 def _print(line: str) -> None:

@@ -15,7 +15,6 @@ import collections
 # Imported for the order in which the interpreter's end is told, from the last who registered to the first: it is to be
 # told to pools of threads after `_finish_all`. Dask's client has one, and a call would wait for it for ever.
 import concurrent.futures.thread  # noqa: F401
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from typing import ParamSpec, Protocol, TypeVar, cast
 
 from ._contract import NotPicklable
 from ._pickling import open_answer, pack_call
+from ._say import say
 
 __all__ = ["Engine", "Lane", "PoolExecutor", "WorkerDied"]
 
@@ -231,9 +231,8 @@ def _finish_all() -> None:
     for pool in pools:
         pool.join()
         lost = pool.what_was_lost()
-        if lost and sys.stderr is not None:
-            remedy = "end the executor before the program, by `with` or shutdown()"
-            print(f"underlay: {lost}; remedy: {remedy}", file=sys.stderr, flush=True)
+        if lost:
+            say(f"{lost}; remedy: end the executor before the program, by `with` or shutdown()")
 
 
 # The way that concurrent.futures itself takes: atexit comes too late, threads can't be started there any more. CPython

@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from .._say import say
 from ._channel import Call, Reply, is_call, receive, send
 from ._child import Child
 from ._control import Control
 from ._listeners import Listeners
-from ._news import News, say
+from ._news import News
 from ._proc import connections, usage
 from ._program import Program
 from ._status import SCHEMA, Row, Status

@@ -6,14 +6,14 @@ asked to end and did.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import plural
+from .._say import say
 from ._supervisor import Cause, Policy
 
-__all__ = ["Loss", "News", "say"]
+__all__ = ["Loss", "News"]
 
 # A program that fails in more ways than that fails in a new way each time, which is shown each time.
 _MOST_SHOWN = 64
@@ -117,12 +117,6 @@ class News:
         """A worker is killed: too slow to stop, or by a further signal."""
         why = "was told to stop once more" if at_once else f"did not stop in {self._policy.kill_after_s:g} s"
         say(f"worker {pid} {why} and is killed")
-
-
-def say(sentence: str) -> None:
-    """Print a line of ours, where there is somewhere to print."""
-    if sys.stderr is not None:
-        print(f"underlay: {sentence}", file=sys.stderr, flush=True)
 
 
 def _in_brackets(sentence: str) -> str:

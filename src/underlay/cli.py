@@ -271,11 +271,6 @@ def _help_page() -> str:
 def _complain(sentence: str) -> None:
     from .tools._say import say  # only a mistake needs it
 
-    if not sentence.isprintable():
-        # It quotes what a stranger wrote, or what was pasted: a terminal would obey that.
-        from .tools._printable import escaped
-
-        sentence = "\n".join(map(escaped, sentence.split("\n")))
     say(sentence)
 
 

@@ -17,6 +17,11 @@ def test_a_sentence_is_a_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr() == ("", "underlay: it rains\n")
 
 
+def test_what_a_terminal_would_obey_is_escaped_and_lines_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    say("it\x1b[31m rains\nand \r\udcff snows")
+    assert capsys.readouterr() == ("", "underlay: it\\x1b[31m rains\nand \\r\\xff snows\n")
+
+
 def test_a_closed_stderr_sends_nothing_to_stdout(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

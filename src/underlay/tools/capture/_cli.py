@@ -201,7 +201,7 @@ def _capture(args: argparse.Namespace) -> int:
             follow=args.follow,
             count=args.count,
             duration_s=args.duration,
-            note=lambda sentence: say(escaped(sentence)),
+            note=say,
             keep_root=False,
         )
     with live:
@@ -222,7 +222,7 @@ def _capture(args: argparse.Namespace) -> int:
     if left is not None:
         raise left
     if failure is None and live.gone:
-        failure = UnderlayError(f"{escaped(live.gone)} went away, and with it the capture")
+        failure = UnderlayError(f"{live.gone} went away, and with it the capture")
     if failure is not None:
         say(escaped(str(failure)))
         return 1
@@ -231,7 +231,7 @@ def _capture(args: argparse.Namespace) -> int:
 
 def _run(live: Live, output: Output) -> UnderlayError | None:
     live.begin()
-    say(f"capturing on {escaped(live.source.name)}; Ctrl-C ends it")
+    say(f"capturing on {live.source.name}; Ctrl-C ends it")
     progress = _Progress(live)
     link_type, names, take = live.source.link_type, Names(), output.take
     try:

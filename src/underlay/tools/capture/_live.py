@@ -153,7 +153,7 @@ class Live:
         self._ring: PacketRing | None = None
         self._wake, self._wakes = -1, -1
         self._stopped = False
-        self._captured = self._not_followed = self._undecided = self._unasked = self._forgotten = 0
+        self._captured = self._not_followed = self._undecided = 0
         self._begun_s = self._ended_s = 0.0
         self.gone = ""
         """The interface that went away, which ended the capture; empty otherwise."""
@@ -382,20 +382,16 @@ class Live:
         """What was counted by now."""
         dropped = 0 if self._ring is None else self._ring.statistics().dropped
         duration_s = (self._ended_s or time.monotonic()) - self._begun_s if self._begun_s else 0.0
-        self._count_owners()
+        flows = self._flows
         return LiveStatistics(
             self._captured,
             dropped,
             self._not_followed,
             self._undecided,
-            self._unasked,
-            self._forgotten,
+            0 if flows is None else flows.asked_in_vain,
+            0 if flows is None else flows.forgotten,
             duration_s,
         )
-
-    def _count_owners(self) -> None:
-        if self._flows is not None:
-            self._unasked, self._forgotten = self._flows.asked_in_vain, self._flows.forgotten
 
     def received_packets(self) -> int:
         """How many packets the kernel let pass, dropped ones included."""
@@ -403,12 +399,10 @@ class Live:
 
     def close(self) -> None:
         """Let go of everything. A second time does nothing; `statistics` still answers."""
-        self._count_owners()
         if self._ring is not None:
             self._ring.close()
         if self._flows is not None:
             self._flows.close()
-            self._flows = None
         for fd in (self._wake, self._wakes):
             if fd >= 0:
                 os.close(fd)

@@ -267,7 +267,9 @@ class Flows:
         return self._process.poll() is not None
 
     def close(self) -> None:
-        """End the process that answers."""
+        """End the process that answers. A second time does nothing; what was counted stays."""
+        if self._channel.fileno() < 0:
+            return
         self._channel.close()
         try:
             self._process.wait(_END_S)

@@ -157,9 +157,8 @@ class PacketRing:
             try:
                 self._socket.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, _MEMBERSHIP.pack(each, _PROMISCUOUS, 0))
             except OSError as error:
-                if (
-                    error.errno != errno.ENODEV
-                ):  # it went away since it was chosen; if it is the only one, bind() says so
+                # It went away since it was chosen; if it is the only one, bind() says so.
+                if error.errno != errno.ENODEV:
                     raise
         # Python's bind() takes a name, and before 3.12 none for all of them.
         address = _ADDRESS.pack(socket.AF_PACKET, socket.htons(_ETH_P_ALL), index)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from html import escape
 
+from ..errors import plural
 from ._chart import Bar, Ridge, draw_bars, draw_ridges
 from ._compare_report import OTHERS, Outcome, Report, condensed
 
@@ -54,7 +55,7 @@ def write_page(report: Report) -> str:
     load = report.load
     connections = f"{load.connections:,} connection" + "s" * (load.connections != 1)
     what = f"GET {load.path}" if load.kind.startswith("http") else f"{load.size_bytes:,} bytes"
-    rounds = f"{load.rounds} round" + "s" * (load.rounds != 1)
+    rounds = plural(load.rounds, "round")
     facts = {
         "Load": f"{load.kind}, {connections}, one request in flight on each, {what} per request",
         "Rounds": f"{rounds} of {load.duration_s:g} s, the models in turn, a fresh process each time",

@@ -10,6 +10,7 @@ import textwrap
 from dataclasses import asdict
 from typing import Final
 
+from ...errors import plural
 from ._model import Ending, Hop, Report, Verdict
 
 __all__ = ["SCHEMA", "Line", "as_json", "fitting", "lines"]
@@ -42,7 +43,7 @@ _COLOURS: Final = {
 def lines(report: Report, *, interrupted: bool = False) -> list[Line]:
     """Give the lines of a report: what was asked, a row for each hop, and what there is to say."""
     how = report.protocol.upper() + (f" port {report.port}" if report.port is not None else " echo")
-    flows, rounds = _many(len(report.flow_ids), "flow"), _many(report.rounds, "round")
+    flows, rounds = plural(len(report.flow_ids), "flow"), plural(report.rounds, "round")
     title = f"path to {report.host}" + (f" ({report.address})" if report.address != report.host else "")
     found: list[Line] = [[(title, "bold")]]
     found += _sentence(f"{how} from {report.source}, {flows}, {rounds}, {report.interval_s:g} s apart")
@@ -57,7 +58,7 @@ def lines(report: Report, *, interrupted: bool = False) -> list[Line]:
         first, last = tail[0].ttl, tail[-1].ttl
         sent = sum(hop.sent for hop in tail)
         span = f"hop {first}" if first == last else f"hops {first} to {last}"
-        found.append([(f"{_INDENT}{span}: no answer to {_many(sent, 'probe')}", "bright_black")])
+        found.append([(f"{_INDENT}{span}: no answer to {plural(sent, 'probe')}", "bright_black")])
     found.append([])
     found += _sentence(
         report.ending_says + ".", "" if report.reached or report.ending is Ending.UNKNOWN else "bold red"
@@ -165,10 +166,6 @@ def milliseconds(value_us: float | None) -> str:
         return "-"
     value = value_us / 1000
     return f"{value:.{3 if value < 1 else 2 if value < 10 else 1 if value < 1000 else 0}f}"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" + "s" * (count != 1)
 
 
 def _spans(numbers: tuple[int, ...]) -> str:

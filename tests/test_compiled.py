@@ -130,15 +130,16 @@ def test_a_group_that_is_not_there_is_refused_before_anything_is_compiled(root: 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_world_on_compiled_rooms_is_the_one_on_their_source(root: Path, tmp_path: Path) -> None:
-    plain, compiled = both_ways(root, tmp_path, "underlay", WORLD)
-    assert plain.startswith("[False, False] (b'by machine code")
-    assert compiled == plain.replace("[False, False]", "[True, True]")
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_compiled_channels_carry_and_say_what_their_source_does(root: Path, tmp_path: Path) -> None:
-    plain, compiled = both_ways(root, tmp_path, "underlay_channels", CHANNELS)
-    assert plain.startswith("[False, False]\n")
+@pytest.mark.parametrize(
+    ("group", "program", "begins"),
+    [
+        pytest.param("underlay", WORLD, " (b'by machine code", id="a world"),
+        pytest.param("underlay_channels", CHANNELS, "\n", id="channels"),
+    ],
+)
+def test_what_is_compiled_does_and_says_what_its_source_does(
+    root: Path, tmp_path: Path, group: str, program: str, begins: str
+) -> None:
+    plain, compiled = both_ways(root, tmp_path, group, program)
+    assert plain.startswith("[False, False]" + begins)
     assert compiled == plain.replace("[False, False]", "[True, True]")

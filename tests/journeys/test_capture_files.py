@@ -81,15 +81,21 @@ def test_what_was_dropped_stands_in_a_file_of_a_file_too(tmp_path: Path) -> None
         assert len(list(reader)) == 1 and reader.counts == {} and reader.dropped_packets is None
 
 
-def test_what_comes_through_a_pipe_is_shown_as_it_comes(tmp_path: Path) -> None:
-    """At its other end may be a running capture: of another machine, by ssh."""
-    path = tmp_path / "two.pcapng"
+def write_packet(path: Path, interface: str, then: bytes = b"") -> None:
+    """Make a file of one packet that came by an interface, with something behind it."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     file = PacketFile(fd)
-    file.add_interface("far0", 1)
+    file.add_interface(interface, 1)
     file.add(0, 1, bytes(60), 60)
     file.flush()
+    os.write(fd, then)
     os.close(fd)
+
+
+def test_what_comes_through_a_pipe_is_shown_as_it_comes(tmp_path: Path) -> None:
+    """At its other end may be a running capture: of another machine, by ssh."""
+    path = tmp_path / "one.pcapng"
+    write_packet(path, "far0")
     argv = [sys.executable, "-m", "underlay", "capture", "-r", "-"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         try:
@@ -106,13 +112,7 @@ def test_what_comes_through_a_pipe_is_shown_as_it_comes(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_whole_on_a_disk_that_is_full_is_told_of_both(tmp_path: Path) -> None:
     path = tmp_path / "cut.pcapng"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    file = PacketFile(fd)
-    file.add_interface("lo", 1)
-    file.add(0, 1, bytes(60), 60)
-    file.flush()
-    os.write(fd, struct.pack("<II", 6, 8))
-    os.close(fd)
+    write_packet(path, "lo", struct.pack("<II", 6, 8))
     done = capture("-r", path, "-w", "/dev/full", expect=1)
     assert "/dev/full takes no more: no space left on device" in done.stderr and "Traceback" not in done.stderr
     assert "is not whole: a block says it has 8 bytes" in done.stderr

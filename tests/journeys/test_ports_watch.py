@@ -6,9 +6,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -71,16 +72,22 @@ def test_a_watch_tells_what_opens_changes_and_closes(here: Place) -> None:
     assert re.search(r"\d+ opened, \d+ changed, \d+ closed, \d+ came and went between two looks\n$", rest)
 
 
+def come_and_go(here: Place, server: socket.socket, count: int, then: Callable[[socket.socket], object]) -> set[int]:
+    """Connect so often and close, and do something with what was accepted; the ports of the clients."""
+    ports = set()
+    for _ in range(count):
+        client, accepted = here.connect(server)
+        ports.add(port_of(client))
+        client.close()
+        then(accepted)
+    return ports
+
+
 def test_a_watch_misses_no_connection_that_came_and_went_between_two_looks(here: Place) -> None:
     with here.server() as server:
         watching = Watching(here, "--json", "proto:tcp", f"local:{port_of(server)}", "--interval", "3600")
         try:
-            ports = set()
-            for _ in range(50):
-                client, accepted = here.connect(server)
-                ports.add(port_of(client))
-                client.close()
-                accepted.close()
+            ports = come_and_go(here, server, 50, lambda accepted: accepted.close())
             seen: set[int] = set()
             assert watching.child.stdout is not None
             while seen < ports:
@@ -98,12 +105,7 @@ def test_a_watch_says_of_no_connection_that_it_is_over_while_its_peer_has_not_cl
     with here.server() as server, ExitStack() as kept:
         watching = Watching(here, "--json", "proto:tcp", f"peer:{port_of(server)}", "--interval", "3600")
         try:
-            ports = set()
-            for _ in range(20):
-                client, accepted = here.connect(server)
-                ports.add(port_of(client))
-                client.close()
-                kept.enter_context(accepted)
+            ports = come_and_go(here, server, 20, kept.enter_context)
             seen: set[int] = set()
             assert watching.child.stdout is not None
             while seen < ports:

@@ -401,11 +401,13 @@ def test_a_server_that_may_start_no_thread_says_so_and_serves_the_next(
         start(thread)
 
     with our_server() as ours:
-        with monkeypatch.context() as patched, raw(ours) as client:
+        with monkeypatch.context() as patched:
+            # Before the client connects: the server starts its test at once.
             patched.setattr(threading.Thread, "start", refuse)
-            if name == "speed stream 1":
-                client.begin()
-            told = client.hear(9)
+            with raw(ours) as client:
+                if name == "speed stream 1":
+                    client.begin()
+                told = client.hear(9)
         assert struct.unpack("!bii", told) == (-2, 200, errno.EAGAIN)
         assert ours.failure() == "no further thread could be started; raise the limit: `ulimit -u`"
         serves(ours)

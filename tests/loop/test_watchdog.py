@@ -265,12 +265,20 @@ def test_a_loop_that_is_run_within_a_callback_of_another_holds_that_one() -> Non
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        with watchdog(THRESHOLD_S, report=blocks.append):
-            await asyncio.sleep(0.001)
+        done = loop.create_future()
+
+        # Of the loop itself, not of a task: from CPython 3.14 on a thread has one current task, whatever its loops.
+        def callback() -> None:
             try:
                 runs_another()
             finally:
                 asyncio._set_running_loop(loop)
+                done.set_result(None)
+
+        with watchdog(THRESHOLD_S, report=blocks.append):
+            await asyncio.sleep(0.001)
+            loop.call_soon(callback)
+            await done
             await asyncio.sleep(0.001)
 
     asyncio.run(main())

@@ -132,7 +132,7 @@ def test_a_peer_that_closes_ends_us_although_stdin_stays_open(start: Start, serv
 
 
 def test_a_listener_joins_its_first_client_and_refuses_the_next(start: Start) -> None:
-    listener = start("listen", 0)
+    listener = start("listen", "--wait", LIMIT_S, 0)
     number = port_of(listener)
     with dialled(number) as connection:
         connection.sendall(b"hello")
@@ -164,7 +164,8 @@ def test_100_megabytes_arrive_whole_with_little_memory_although_the_reader_is_sl
     size = 100_000_000
     sent = hashlib.sha256()
     listener = start("listen", 0)
-    client = start("connect", f"127.0.0.1:{port_of(listener)}")
+    # The listener says nothing from the start; what is fed slowly is not the end.
+    client = start("connect", "--wait", LIMIT_S, f"127.0.0.1:{port_of(listener)}")
     assert client.stdin is not None and listener.stdin is not None and listener.stdout is not None
     listener.stdin.close()
     listener.stdin = None

@@ -16,6 +16,7 @@ import pytest
 from tests.tools.capture._net import LIMIT_S
 
 from underlay.cli import main
+from underlay.tools.capture._link_types import ETHERNET, LINUX_SLL
 from underlay.trace import CaptureReader, PacketFile
 
 from ._capture import capture, packets
@@ -147,6 +148,39 @@ def test_a_strange_file_steers_no_terminal_and_is_written_anew(tmp_path: Path) -
         assert row["size_bytes"] == 0xFFFF_FFFF
     capture("-r", path, "-w", anew)
     assert [packet.data for packet in packets(anew)] == [ping] * 3
+
+
+@pytest.mark.parametrize("text", ["inbound", "outbound and tcp", "not ifindex 7"])
+def test_what_only_a_running_capture_knows_is_not_asked_of_a_file_that_has_not_got_it(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "file.pcapng"
+    _write(path, ETHERNET, bytes(14))
+    done = capture("-r", path, text, expect=2)
+    assert done.stderr.startswith(f"underlay: the filter {text!r} asks for what only a running capture knows; inbound,")
+    done = capture("-r", path, f"{text} and", expect=2)
+    assert "is not one, says libpcap: " in done.stderr  # which may name either first
+
+
+def test_of_cooked_packets_a_file_has_which_way_each_went(tmp_path: Path) -> None:
+    path = tmp_path / "cooked.pcapng"
+    came, went = (struct.pack("!HHH8sH", kind, 1, 6, bytes(8), 0x88B5) + bytes(46) for kind in (0, 4))
+    _write(path, LINUX_SLL, came, went)
+    for text, wanted in (("inbound", came), ("outbound", went)):
+        capture("-r", path, "-w", tmp_path / text, text)
+        assert [packet.data for packet in packets(tmp_path / text)] == [wanted]
+
+
+def _write(path: Path, link_type: int, *data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        file = PacketFile(fd)
+        file.add_interface("made-up", link_type)
+        for each in data:
+            file.add(0, 10**18, each, len(each))
+        file.close()
+    finally:
+        os.close(fd)
 
 
 def test_a_wild_filter_costs_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,6 +166,47 @@ def test_a_tag_that_the_kernel_keeps_beside_a_packet_is_put_back(net: Net) -> No
     assert captured(net, live, lambda: raw(tagged, "v1")) == []
 
 
+def test_a_filter_asks_which_way_a_packet_goes_and_through_what(net: Net) -> None:
+    veth(net)
+    number = net.do(lambda: socket.if_nametoindex("v0"))
+    tagged = FRAME[:12] + bytes.fromhex("81000005") + FRAME[12:]
+    for text, wanted in (
+        ("inbound and ether proto 0x88b5", ["in"]),
+        ("outbound and ether proto 0x88b5", ["out"]),
+        ("not inbound and ether proto 0x88b5", ["out"]),
+        (f"ifindex {number} and ether proto 0x88b5", ["in", "out"]),
+        (f"ifindex {number + 7}", []),
+    ):
+        for names in (["v0"], ["v0", "lo"]):
+            rows = captured(net, live_in(net, *names, text=text), lambda: raw(FRAME, "v1", "v0"))
+            assert [row.packet.direction for row in rows] == wanted, text
+    for text, wanted in (("inbound and vlan 5", ["in"]), ("vlan 5 and inbound and ether proto 0x88b5", ["in"]),
+                         ("vlan 6 and inbound", [])):  # fmt: skip
+        rows = captured(net, live_in(net, "v0", text=text), lambda: raw(tagged, "v1", "v0"))
+        assert [row.packet.direction for row in rows] == wanted, text
+        assert all(row.packet.data == tagged for row in rows)
+
+
+def test_of_all_interfaces_a_filter_asks_which_way_a_packet_goes_and_through_what(net: Net) -> None:
+    veth(net)
+    number, other = net.do(lambda: [socket.if_nametoindex(name) for name in ("v0", "v1")])
+    for text, wanted in (
+        ("inbound", [(number, "in"), (other, "in")]),
+        (f"ifindex {number}", [(number, "out"), (number, "in")]),
+        (f"ifindex {number} and outbound", [(number, "out")]),
+    ):
+        text += " and ether proto 0x88b5"
+        rows = captured(net, live_in(net, "any", text=text), lambda: raw(FRAME, "v0", "v1"))
+        assert sorted((row.packet.interface, row.packet.direction) for row in rows) == sorted(wanted), text
+
+
+def test_a_tunnel_device_takes_a_filter_that_asks_which_way_a_packet_goes(net: Net) -> None:
+    net.ip("tuntap", "add", "tun0", "mode", "tun")
+    net.ip("address", "add", "10.7.0.1/24", "dev", "tun0")
+    net.ip("link", "set", "tun0", "up")
+    assert live_in(net, "tun0", text="inbound and udp").source.link_type == 101
+
+
 def test_what_is_cut_says_how_long_it_was(net: Net) -> None:
     live = live_in(net, "lo", snap_bytes=50)
     (row,) = captured(net, live, lambda: send(bytes(1000)))

@@ -25,13 +25,12 @@ from ...trace import SNAP_BYTES, CaptureFormatError, CaptureReader, ReadPacket
 from .._printable import escaped
 from .._privileges import give_up_root
 from .._say import say
-from ._filter import compile_filter
 from ._interfaces import interfaces
 from ._link_types import ETHERNET, RAW_IP
 from ._live import MOST_RING_BYTES, RING_BYTES, Live, LiveStatistics
 from ._output import Names, Output, Stopped, Written, file_words
 from ._packet import SCHEMA
-from ._read import patient, read_packets
+from ._read import check_filter, patient, read_packets
 
 __all__ = ["INTERMIXED", "configure", "main"]
 
@@ -368,7 +367,7 @@ def _read(args: argparse.Namespace) -> int:
         give_up_root()  # what strangers sent is read by the user who called sudo
         if text:
             with _ended_at_once():
-                compile_filter(text, ETHERNET, SNAP_BYTES)
+                check_filter(text)
         outputs: list[Output] = []
 
         def show() -> None:

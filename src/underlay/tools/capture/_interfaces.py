@@ -62,6 +62,11 @@ class Source:
         """How it is called in a file."""
         return "+".join(each.name for each in self.interfaces) or "any"
 
+    @property
+    def example(self) -> str:
+        """The name of one that has this link type, as libpcap knows it: an interface, or "any"."""
+        return "any" if self.is_cooked else self.interfaces[0].name
+
 
 def interfaces() -> list[Interface]:
     """List the interfaces of this network namespace, by number.

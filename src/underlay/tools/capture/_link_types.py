@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ETHERNET", "LINUX_SLL", "RAW_IP", "SLL_BYTES"]
+__all__ = ["ETHERNET", "LINUX_SLL", "LINUX_SLL2", "RAW_IP", "SLL_BYTES"]
 
 ETHERNET: Final = 1
 RAW_IP: Final = 101
 LINUX_SLL: Final = 113
+LINUX_SLL2: Final = 276
 SLL_BYTES: Final = 16
 """The header before a packet whose link header is left out; www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL.html.
 

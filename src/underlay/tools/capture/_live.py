@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, Self
 from ...errors import UsageError
 from ...trace import SNAP_BYTES
 from .._privileges import give_up_root
-from ._filter import CompiledFilter, Instruction, compile_filter, kernel_program
+from ._filter import CompiledFilter, Instruction, compile_filter, kernel_program, no_right
 from ._interfaces import Source, choose
 from ._owners import Flow, Flows, must_be_near
 from ._ring import BLOCK_BYTES, RETIRE_MS, CapturedPacket, PacketRing
@@ -130,7 +130,9 @@ class Live:
         self._note = note
         self._follow = follow
         self._keep_root = keep_root
-        self._wanted = compile_filter(text, self.source.link_type, snap_bytes) if text else None
+        self._wanted = (
+            compile_filter(text, self.source.link_type, snap_bytes, interface=self.source.example) if text else None
+        )
         make_program = functools.partial(
             kernel_program,
             snap_bytes=snap_bytes,
@@ -175,9 +177,7 @@ class Live:
         try:
             self._ring = PacketRing(cooked=self.source.is_cooked)
         except PermissionError:
-            raise UsageError(
-                "capturing takes CAP_NET_RAW, which this user has not", remedy="`sudo` before the command gives it"
-            ) from None
+            raise no_right() from None
         if self._owners:
             alone = self.source.interfaces[0].name if len(self.source.interfaces) == 1 else ""
             self._flows = Flows(self.source.link_type, self.source.loopbacks, self._follow, alone)

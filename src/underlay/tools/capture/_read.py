@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 from ...errors import UsageError
 from ...trace import SNAP_BYTES, CaptureReader, ReadPacket
-from ._filter import CompiledFilter, compile_filter
-from ._link_types import ETHERNET
+from ._filter import CompiledFilter, asks_for_a_capture, compile_filter
+from ._link_types import ETHERNET, LINUX_SLL2
 
-__all__ = ["patient", "read_packets"]
+__all__ = ["check_filter", "patient", "read_packets"]
 
 # A file may have as many link types as it likes; each gets a filter of its own.
 _MOST_LINK_TYPES = 64
@@ -48,6 +48,42 @@ def patient(file: BinaryIO, before: Callable[[], None]) -> BinaryIO:
     return io.BufferedReader(_Patient(file.fileno(), before), _READ_BYTES)
 
 
+def check_filter(text: str) -> None:
+    """Raise ``UsageError`` for a filter that is none, whatever the links of the packets may be."""
+    try:
+        compile_filter(text, ETHERNET, SNAP_BYTES)
+    except UsageError:
+        if not _is_known_of_cooked(text):
+            raise
+
+
+def _is_known_of_cooked(text: str) -> bool:
+    """Whether a filter asks for what a running capture knows of any packet, and a file of those in SLL2."""
+    if not asks_for_a_capture(text):
+        return False
+    try:
+        compile_filter(text, LINUX_SLL2, SNAP_BYTES)
+    except UsageError:
+        return False
+    return True
+
+
+def _compile(text: str, link_type: int) -> CompiledFilter:
+    """Compile a filter for the packets of a file; of a running capture libpcap until 1.10 does not know that it is."""
+    chosen = None
+    try:
+        chosen = compile_filter(text, link_type, SNAP_BYTES)
+    except UsageError:
+        if not _is_known_of_cooked(text):
+            raise
+    if chosen is None or chosen.asks_the_kernel:
+        raise UsageError(
+            f"the filter {text!r} asks for what only a running capture knows",
+            remedy="inbound, outbound and ifindex are not for files",
+        )
+    return chosen
+
+
 def read_packets(file: BinaryIO | CaptureReader, text: str = "") -> Iterator[ReadPacket]:
     """Give the packets of an open pcapng or pcap file, or of a reader of one, that pass the filter ``text``.
 
@@ -56,7 +92,7 @@ def read_packets(file: BinaryIO | CaptureReader, text: str = "") -> Iterator[Rea
     """
     filters: dict[int, CompiledFilter] = {}
     if text:
-        compile_filter(text, ETHERNET, SNAP_BYTES)  # that it is wrong is told also where there is no packet
+        check_filter(text)  # that it is wrong is told also where there is no packet
     for packet in file if isinstance(file, CaptureReader) else CaptureReader(file):
         if text:
             link_type = packet.interface.link_type
@@ -64,12 +100,7 @@ def read_packets(file: BinaryIO | CaptureReader, text: str = "") -> Iterator[Rea
             if chosen is None:
                 if len(filters) >= _MOST_LINK_TYPES:
                     raise UsageError(f"a file of more than {_MOST_LINK_TYPES} link types cannot be filtered")
-                chosen = filters[link_type] = compile_filter(text, link_type, SNAP_BYTES)
-                if chosen.asks_the_kernel:
-                    raise UsageError(
-                        f"the filter {text!r} asks for what only a running capture knows",
-                        remedy="inbound, outbound and ifindex are not for files",
-                    )
+                chosen = filters[link_type] = _compile(text, link_type)
             if not chosen.matches(packet.data, packet.size_bytes):
                 continue
         yield packet

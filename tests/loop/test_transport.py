@@ -11,6 +11,7 @@ import gc
 import logging
 import re
 import socket
+import weakref
 from typing import Any, cast
 
 import pytest
@@ -19,7 +20,7 @@ from underlay.loop._reactor import ReactorLoop
 from underlay.loop._transport import READ_SIZE_BYTES, StreamTransport
 
 from ..conformance.contract import Recorder, accepted, paired, payload, read_raw, turns
-from ._reactors import FEW_TURNS, REACTORS, new_loop, run, turns_while_idle
+from ._reactors import FEW_TURNS, LIMIT_S, REACTORS, new_loop, run, turns_while_idle
 
 # More than a Unix socket pair holds, so that something always waits.
 MUCH = 1 << 20
@@ -325,6 +326,64 @@ def test_the_repr_tells_what_is_watched_and_what_waits(model: str) -> None:
             assert repr(transport) == f"<StreamTransport closed fd={connection.transport._sock_fd}>"  # type: ignore[attr-defined]
 
     run(model, main())
+
+
+@pytest.mark.parametrize("model", REACTORS)
+def test_a_connection_aborted_as_it_tells_that_it_is_lost_tells_it_once(model: str) -> None:
+    class Thorough(Recorder):
+        def connection_lost(self, exc: BaseException | None) -> None:
+            super().connection_lost(exc)
+            assert self.transport is not None
+            self.transport.abort()
+
+    async def main() -> None:
+        protocol = Thorough()
+        async with await paired(protocol) as connection:
+            connection.transport.write(payload(MUCH))
+            connection.transport.close()
+            assert len(await read_raw(connection.far)) == MUCH
+            await protocol.until_call("connection_lost")
+            await turns(3)
+            assert protocol.calls.count("connection_lost") == 1
+
+    run(model, main())
+
+
+@pytest.mark.parametrize("model", (*REACTORS, "uring", "blocking"))
+@pytest.mark.parametrize("how", ["close", "abort", "close with much to send"])
+def test_a_connection_that_is_over_waits_for_no_collection_of_garbage(model: str, how: str) -> None:
+    class Forgetful(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            gone.append(weakref.ref(transport))
+
+    gone: list[weakref.ref[asyncio.BaseTransport]] = []
+
+    async def main() -> None:
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        loop = asyncio.get_running_loop()
+        with far:
+            transport, _ = await loop.create_connection(Forgetful, sock=near)
+            far.send(b"heard")
+            transport.write(b"answered")
+            await turns(3)
+            if how == "abort":
+                transport.abort()
+            else:
+                transport.write(payload(MUCH if "much" in how else 1))
+                transport.close()
+            del transport
+            await read_raw(far)
+            async with asyncio.timeout(LIMIT_S):  # a thread, or the kernel, has to let go of it first
+                while gone[0]() is not None:
+                    await asyncio.sleep(0.001)
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(model, main())
+    finally:
+        gc.enable()
 
 
 # --- datagrams ------------------------------------------------------------------------------------------------

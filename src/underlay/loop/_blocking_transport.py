@@ -261,6 +261,9 @@ class BlockingStreamTransport(StreamTransport):
             for thread in (self._receiver, self._sender):
                 if thread is not None:
                     thread.end_and_wait()
+            # They know methods of ours, as `_send` is one: cycles, which would keep us until garbage is collected.
+            self._receiver = self._sender = None
+            self._send = self._send_flagged
         super()._close_socket()
 
     def _abandon(self) -> None:

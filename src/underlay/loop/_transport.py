@@ -330,6 +330,7 @@ class StreamTransport(transports._FlowControlMixin):
         if self._empty_waiter is not None:
             self._empty_waiter.set_result(None)
         if self._closing:
+            self._conn_lost += 1  # before the protocol is told, who may abort us once more
             self._call_connection_lost(None)
         elif self._eof:
             self._shut_down_writing()

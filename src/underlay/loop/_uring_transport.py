@@ -400,6 +400,9 @@ class RingStreamTransport(StreamTransport):
         if not self.receiving:
             self._poller.streams.pop(self._id, None)
             super()._close_socket()
+            # They know methods of ours: a cycle, which would keep us until garbage is collected.
+            self._read_handle.cancel()
+            self._after_send_handle.cancel()
 
     # --- when the ring changes ------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
+from typing import cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -28,6 +29,7 @@ from hypothesis import strategies as st
 import underlay.loop
 from underlay.loop._reactor import READ, WRITE, ReactorLoop
 
+from ..conformance.contract import turns
 from ._reactors import FEW_TURNS, REACTORS, new_loop, run, running, turns_while_idle
 
 HUP, ERR = select.POLLHUP, select.POLLERR
@@ -268,6 +270,41 @@ def test_a_poller_without_room_for_the_loops_own_pipe_leaves_no_descriptor() -> 
     with pytest.raises(OSError, match="max_user_watches"):
         ReactorLoop(Full())
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+# --- servers ----------------------------------------------------------------------------------------------------
+
+
+class Queue:
+    """A listening socket's queue, as accept(2) gives it: connections, errors, and EAGAIN for ever after."""
+
+    def __init__(self, *waiting: socket.socket | OSError) -> None:
+        self.waiting = list(waiting)
+
+    def accept(self) -> tuple[socket.socket, object]:
+        first = self.waiting.pop(0) if self.waiting else BlockingIOError()
+        if isinstance(first, OSError):
+            raise first
+        return first, ("192.0.2.1", 7)
+
+
+def test_a_connection_that_was_aborted_keeps_nobody_behind_it_waiting() -> None:
+    async def main() -> None:
+        near, far = socket.socketpair()
+        with near, far:
+            queue = cast(socket.socket, Queue(ConnectionAbortedError(), near))
+            made = asyncio.get_running_loop().create_future()
+
+            class Made(asyncio.Protocol):
+                def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                    transport.close()
+                    made.set_result(transport.get_extra_info("peername"))
+
+            running()._accept_connection(Made, queue)
+            assert await made == ("192.0.2.1", 7)
+            await turns(2)
+
+    run("epoll", main())
 
 
 # --- timers, against the standard loop on the same invented clock ---------------------------------------------

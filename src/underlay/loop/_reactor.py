@@ -336,10 +336,13 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         asyncio means the same, but its loop goes on after EMFILE: `backlog` failed calls, reports and timers, each of
         which then starts serving, also where the server was closed meanwhile.
         """
-        for _ in range(backlog):
+        # One more than wait in the kernel at once: Linux lets `backlog + 1` (sk_acceptq_is_full() of net/sock.h).
+        for _ in range(backlog + 1):
             try:
                 connection, address = sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            except ConnectionAbortedError:
+                continue  # that one is gone, and others may wait
+            except (BlockingIOError, InterruptedError):
                 return
             except OSError as exc:
                 if exc.errno not in _OUT_OF_RESOURCES:

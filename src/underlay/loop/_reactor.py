@@ -17,6 +17,7 @@ import os
 import selectors
 import socket
 import ssl
+import sys
 from asyncio import base_events, constants, events, format_helpers, sslproto, trsock, unix_events
 from asyncio.log import logger
 from collections import deque
@@ -319,6 +320,26 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         handle._repr = handle._source_traceback = None  # type: ignore[attr-defined]
         self._ready.append(handle)
         return handle
+
+    if sys.version_info >= (3, 14):
+
+        def call_soon_threadsafe(
+            self,
+            callback: Callable[[Unpack[_Ts]], object],
+            *args: *_Ts,
+            context: Context | None = None,
+        ) -> events.Handle:
+            """Queue `callback` from any thread; from Python 3.14 on, to cancel it waits until it does not run.
+
+            The lock for that is in the handle's own ``_run``, which `_run_once` is too quick to call; so another
+            handle does.
+            """
+            if self._debug or self._closed:
+                return super().call_soon_threadsafe(callback, *args, context=context)
+            handle = events._ThreadSafeHandle(callback, args, self, context)
+            self._ready.append(events.Handle(handle._run, (), self, handle._context.copy()))
+            self._write_to_self()
+            return handle
 
     # --- servers ----------------------------------------------------------------------------------------------
 

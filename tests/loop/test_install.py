@@ -123,8 +123,11 @@ OF_UVLOOP = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_loop_asked_for_in_this_way_is_the_models(way: str) -> None:
-    if "policy" in WAYS[way] and sys.version_info >= (3, 14):
-        pytest.skip("Python 3.14 warns of any use of a policy")
+    if sys.version_info >= (3, 14):
+        if "policy" in WAYS[way]:
+            pytest.skip("Python 3.14 warns of any use of a policy")
+        if way == "get_event_loop":
+            pytest.skip("from Python 3.14 on it makes no loop, and raises where none was set")
     assert outcome(WAYS[way]) == "Model"
 
 

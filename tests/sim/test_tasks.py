@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 from asyncio import tasks
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,36 @@ def test_a_loop_knows_its_tasks_however_they_were_made_and_in_their_order() -> N
                 assert not set(other.loop.tasks()) & set(made)
 
     World(1).run(test)
+
+
+def test_tasks_with_names_of_their_own_keep_their_order() -> None:
+    async def test(world: World) -> None:
+        async with world.host("a") as host:
+            made = []
+            for name in ("z", "Task-1", "a", None):
+                made.append(asyncio.create_task(wait(), name=name))
+                made.append(host.loop.create_task(wait()))
+            made[-1].set_name("Task-2")
+            made[-1].set_name("b")
+            assert [task.get_name() for task in made][:5:2] == ["z", "Task-1", "a"]
+            assert [task for task in host.loop.tasks() if task in made] == made
+
+    World(1).run(test)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="create_task takes eager_start since Python 3.14")
+def test_an_eager_task_has_its_name_when_it_begins() -> None:
+    async def name() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        return task.get_name()
+
+    async def test(world: World) -> str:
+        async with world.host("a") as host:
+            options: dict[str, Any] = {"name": "eager", "eager_start": True}
+            return await host.loop.create_task(name(), **options)
+
+    assert World(1).run(test) == "eager"
 
 
 def test_tasks_that_a_library_made_are_cancelled_when_their_program_ends() -> None:
@@ -90,6 +121,7 @@ def test_after_a_world_asyncio_keeps_its_tasks_as_before() -> None:
     assert asyncio.run(main()) == 1
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio's C code keeps the list, and looks through it quickly")
 @pytest.mark.parametrize("hosts", [5, 50])
 def test_the_end_of_a_program_asks_for_no_other_loops_tasks(hosts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Host] = []

@@ -292,7 +292,9 @@ def test_a_crash_ends_a_sleep_and_what_it_would_have_sent() -> None:
             while data := await reader.read(100):
                 heard += data
 
-        async with world.host("server"), await asyncio.start_server(hear, port=7):
+        async with world.host("server"):
+            # Not `async with`: from Python 3.12 on that waits for the connection of who crashed, which nobody ends.
+            await asyncio.start_server(hear, port=7)
             client = world.host("client", start=program)
             await asyncio.sleep(5)
             client.crash()

@@ -7,6 +7,7 @@ refuses to know when the next instant is: that is `World`'s.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import os
 import signal
@@ -222,7 +223,7 @@ class SimLoop(StackLoop):
     def tasks(self) -> list[asyncio.Task[Any]]:
         """Those that have not ended, in the order in which they began; `asyncio.all_tasks` asks those of all loops."""
         if sys.version_info >= (3, 14):  # `_order.py` tells why
-            return sorted(asyncio.all_tasks(self), key=hash)
+            return sorted(asyncio.all_tasks(self), key=_begun)
         return [task for task in self._tasks if not task.done()]
 
     @property
@@ -327,7 +328,7 @@ class SimLoop(StackLoop):
 
     def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
         """Call it when the program sends itself that signal; nobody else can."""
-        if asyncio.iscoroutinefunction(callback):
+        if inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         self._check_signal(sig)  # type: ignore[attr-defined]
         self._check_closed()
@@ -449,11 +450,38 @@ class SimFuture(Numbered, asyncio.Future[Any]):
 class SimTask(Numbered, asyncio.Task[Any]):
     """A task that is hashed by its number: asyncio keeps all tasks in a set."""
 
+    if sys.version_info >= (3, 14):
+        begun: int | None = None
+
+        def set_name(self, value: object, /) -> None:
+            """As ever; what asyncio named it at its beginning is kept, see `_begun`."""
+            self.begun = _begun(self)[0]
+            super().set_name(value)
+
+
+def _begun(task: asyncio.Task[Any]) -> tuple[int, str]:
+    """When it began, among those of this process: asyncio numbers all tasks by their names, "Task-7".
+
+    One that a library made past the loop's factory, and named itself, comes after them, by its name.
+    """
+    name = task.get_name()
+    begun: int | None = getattr(task, "begun", None)
+    if begun is None:
+        kind, _, number = name.partition("-")
+        begun = int(number) if kind == "Task" and number.isdecimal() else sys.maxsize
+    return begun, name
+
 
 def _make_task(
     loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T], **options: Any
 ) -> asyncio.Task[_T]:
-    return SimTask(cast("Coroutine[Any, Any, _T]", coro), loop=loop, **options)
+    # From Python 3.14 on its name is among them; given later, it leaves asyncio's own to `_begun`. An eager task has
+    # to have its name before, as its coroutine may ask for it.
+    name = None if options.get("eager_start") else options.pop("name", None)
+    task = SimTask(cast("Coroutine[Any, Any, _T]", coro), loop=loop, **options)
+    if name is not None:
+        task.set_name(name)
+    return task
 
 
 def _tell(future: asyncio.Future[Any], result: object, failure: BaseException | None) -> None:

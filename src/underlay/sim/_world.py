@@ -6,9 +6,12 @@ a host does in its turn (``_host.py``).
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+from asyncio import tasks
 from asyncio.events import _get_running_loop, _set_running_loop
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from random import Random
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, Unpack, cast
@@ -428,13 +431,8 @@ class World:
             raise UsageError("this world has been run", remedy="make another of the same seed")
         if not callable(test):
             raise UsageError(f"{test!r} cannot be called with a world", remedy="give an async def, and do not call it")
-        outer = _get_running_loop()
-        with _turn.of_a_world(), _stand_ins.in_place():
-            try:
-                _set_running_loop(None)
-                return self._run(test)
-            finally:
-                _set_running_loop(outer)
+        with _turn.of_a_world(), _stand_ins.in_place(), _beside_loop():
+            return self._run(test)
 
     def _run(self, test: Callable[[World], Coroutine[Any, Any, _T]]) -> _T:
         restart_numbers()
@@ -516,6 +514,22 @@ class World:
                 host.switch_off()
             for capture in self._captures:
                 capture.close()
+
+
+@contextlib.contextmanager
+def _beside_loop() -> Iterator[None]:
+    """Lay aside the loop that runs in this thread, and its task, for a world's loops to run here meanwhile."""
+    outer = _get_running_loop()
+    # From Python 3.14 on a thread has one current task, not one for each of its loops.
+    has_task = outer is not None and sys.version_info >= (3, 14)
+    task = tasks._swap_current_task(outer, None) if has_task else None  # type: ignore[attr-defined]
+    _set_running_loop(None)
+    try:
+        yield
+    finally:
+        _set_running_loop(outer)
+        if has_task:
+            tasks._swap_current_task(outer, task)  # type: ignore[attr-defined]
 
 
 def _check_pairs(between: object) -> None:

@@ -373,7 +373,8 @@ def multiprocessing_pipe(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
 @contextlib.contextmanager
 def multiprocessing_queue(size_bytes: int) -> Iterator[tuple[Send, Receive]]:
     """multiprocessing.Queue; its thread is started in the process that sends."""
-    queue: Queue[bytes] = multiprocessing.Queue()
+    # By fork, as the processes here are made; otherwise it starts helpers, from Python 3.14 on by default.
+    queue: Queue[bytes] = multiprocessing.get_context("fork").Queue()
 
     def last() -> None:
         queue.close()

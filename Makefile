@@ -30,8 +30,8 @@ test: $(VENV)/.installed-test ## all tests but the long ones; also style, types,
 test-long: $(VENV)/.installed-test ## the tests that take minutes
 	@$(PYTEST) -m long
 
-test-versions: ## the tests on each CPython from 3.11 to 3.13 that is found here
-	@found=; for version in 3.11 3.12 3.13; do \
+test-versions: ## the tests on each CPython from 3.11 to 3.14 that is found here
+	@found=; for version in 3.11 3.12 3.13 3.14; do \
 	  python=$$(command -v python$$version || ls -d $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -n 1); \
 	  if [ -z "$$python" ] || ! $$python -c '' 2>/dev/null; then \
 	    python=$$(ls -d $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -n 1); fi; \
@@ -39,7 +39,7 @@ test-versions: ## the tests on each CPython from 3.11 to 3.13 that is found here
 	  found=1; echo "CPython $$version: $$python"; \
 	  $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv-$$version || exit 1; \
 	done; \
-	if [ -z "$$found" ]; then echo "no CPython from 3.11 to 3.13 was found" >&2; exit 2; fi
+	if [ -z "$$found" ]; then echo "no CPython from 3.11 to 3.14 was found" >&2; exit 2; fi
 
 check: $(VENV)/.installed-test ## style, types, contracts and docs only
 	@$(PYTEST) tests/test_house.py tests/docs

@@ -77,14 +77,16 @@ class ClientProcess:
         """Tells the client where the server listens."""
         self.wire.say(json.dumps(address))
 
+    async def until_it_speaks(self) -> None:
+        """Waits for something to hear from the client, with the loop running."""
+        poller = select.poll()
+        poller.register(self.wire._sock, select.POLLIN)
+        while not poller.poll(0):
+            await asyncio.sleep(0.005)
+
     async def report(self) -> Facts:
         """Waits for the client's facts with the loop running; AssertionError tells of its failure."""
-        while True:
-            poller = select.poll()
-            poller.register(self.wire._sock, select.POLLIN)
-            if poller.poll(0):
-                break
-            await asyncio.sleep(0.005)
+        await self.until_it_speaks()
         return self.report_now()
 
     def report_now(self) -> Facts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from underlay.tools.capture import NOTE_NAMES, FlowTracker, Note, Notes
+from underlay.tools.capture import _tcp_tracker as tracker_module
 from underlay.wire import ACK, FIN, PSH, RST, SYN
 
 CLIENT, SERVER = (bytes([10, 9, 0, 1]), 4000), (bytes([10, 9, 0, 2]), 80)
@@ -30,6 +31,8 @@ class Trace:
         scale: int | None = None,
         after_ms: float = 1,
         port: int = 4000,
+        sack: tuple[tuple[int, int], ...] = (),
+        mss: int | None = None,
     ) -> Notes:
         self.time_ns += round(after_ms * MS)
         client = (CLIENT[0], port)
@@ -38,6 +41,7 @@ class Trace:
         return self.tracker.see(
             key, self.time_ns, base + seq & 0xFFFF_FFFF, (other + ack & 0xFFFF_FFFF) if flags & ACK else 0,
             flags, window, size, scale,
+            tuple((other + one & 0xFFFF_FFFF, other + two & 0xFFFF_FFFF) for one, two in sack), mss,
         )  # fmt: skip
 
     def client(self, seq: int, ack: int, size: int = 0, flags: int = ACK, **more: object) -> set[str]:
@@ -117,6 +121,106 @@ def test_an_answer_to_duplicate_acks_is_a_fast_retransmission() -> None:
     trace.server(1, 101)
     assert [trace.see(1, 101, server=True).duplicate_acks for _ in range(3)] == [1, 2, 3]
     assert trace.client(101, 1, 100) == {"fast retransmission"}
+
+
+def sent() -> Trace:
+    """A client that has sent segments of 100 bytes, of which the server has the first."""
+    trace = Trace()
+    trace.see(0, 0, SYN, mss=100)
+    trace.see(0, 1, SYN | ACK, server=True, mss=100)
+    trace.see(1, 1)
+    for number in range(8):
+        assert trace.client(1 + 100 * number, 1, 100) == set()
+    assert trace.server(1, 101) == set()
+    return trace
+
+
+def test_an_ack_whose_sack_brings_news_is_a_duplicate_whatever_its_window() -> None:
+    trace = sent()
+    assert trace.server(1, 101, window=900, sack=((201, 301),)) == {"duplicate ack"}
+    assert trace.see(1, 101, server=True, window=800, sack=((201, 401),)).duplicate_acks == 2
+    assert trace.client(101, 1, 100) == {"fast retransmission"}
+
+
+@pytest.mark.parametrize(
+    "sack",
+    [
+        ((201, 301),),  # as before
+        ((211, 291),),  # part of it
+        ((1, 101), (201, 301)),  # what came twice, RFC 2883 §4.1: acknowledged
+        ((231, 261), (201, 301)),  # and §4.2: told of
+        ((301, 201),),  # none at all
+    ],
+)
+def test_an_ack_whose_sack_brings_none_may_open_the_window(sack: tuple[tuple[int, int], ...]) -> None:
+    trace = sent()
+    assert trace.server(1, 101, window=900, sack=((201, 301),)) == {"duplicate ack"}
+    assert trace.server(1, 101, window=800, sack=sack) == {"window update"}
+
+
+def test_news_are_of_the_whole_connection_as_a_sack_has_room_for_a_few_blocks_only() -> None:
+    trace = sent()
+    trace.server(1, 101, window=900, sack=((201, 301), (401, 501)))
+    trace.server(1, 101, window=800, sack=((601, 701),))
+    assert trace.server(1, 101, window=700, sack=((401, 501),)) == {"window update"}
+    assert trace.server(1, 101, window=600, sack=((401, 601),)) == {"duplicate ack"}
+
+
+def test_two_segments_more_that_are_there_ask_for_the_one_before_them_at_once() -> None:
+    trace = sent()
+    trace.server(1, 101, sack=((201, 401),))
+    assert trace.client(101, 1, 100) == {"retransmission"}
+    trace = sent()
+    trace.server(1, 101, sack=((201, 301), (401, 511)))
+    assert trace.client(101, 1, 100) == {"fast retransmission"}
+
+
+def test_each_hole_is_asked_for_and_what_is_there_is_not() -> None:
+    trace = sent()
+    for end in (301, 401):
+        trace.server(1, 101, sack=((201, end), (601, 701)))
+    assert trace.client(101, 1, 100) == {"fast retransmission"}
+    assert trace.client(401, 1, 100) == {"fast retransmission"}
+    assert trace.client(301, 1, 100) == {"retransmission"}
+
+
+def test_what_is_acknowledged_behind_a_hole_does_not_ask_for_what_comes_after_it() -> None:
+    trace = sent()
+    trace.server(1, 101, sack=((201, 601),))
+    assert trace.server(1, 601) == set()
+    assert trace.client(601, 1, 100, after_ms=1) == {"retransmission"}
+
+
+def test_what_was_seen_is_no_news_however_soon_it_comes_again() -> None:
+    trace = Trace().open()
+    for number in (0, 1, 2, 4):
+        trace.client(1 + 100 * number, 1, 100)
+    assert trace.client(101, 1, 100, after_ms=0.1) == {"retransmission"}
+    assert trace.client(151, 1, 100, after_ms=0.1) == {"retransmission"}  # cut otherwise
+    assert trace.client(301, 1, 100, after_ms=0.1) == {"out of order"}
+    assert trace.client(301, 1, 100, after_ms=0.1) == {"retransmission"}
+    trace = Trace().open()
+    trace.client(1, 1, 100)
+    trace.client(301, 1, 100)
+    assert trace.client(51, 1, 100) == {"out of order"}  # half of it is new
+
+
+def test_what_was_seen_goes_round_with_the_numbers_and_takes_no_more_room_than_it_may() -> None:
+    trace = Trace()
+    for number in range(12):  # 6 GiB, of which nobody is seen to acknowledge anything
+        assert trace.client(1 + (number << 29), 1, 1 << 29) == set()
+    end = 1 + (12 << 29)
+    assert trace.client(end - 1000, 1, 100) == {"retransmission"}
+    for number in range(1, 2000):
+        assert trace.client(end + 200 * number, 1, 100) == {"gap before"}
+    last = end + 200 * 1999
+    assert trace.client(last - 200, 1, 100) == {"retransmission"}
+    assert trace.client(last - 100, 1, 100) == {"out of order"}
+    for number in range(2000):
+        trace.server(1, last, sack=((last + 200 * number + 100, last + 200 * number + 101),))
+    (flow,) = trace.tracker._flows.values()
+    assert max(len(side.sacked) for side in flow.sides) == tracker_module._MOST_STRETCHES
+    assert max(len(side.seen) for side in flow.sides) <= tracker_module._MOST_STRETCHES
 
 
 def test_an_answer_that_comes_late_is_a_plain_retransmission() -> None:

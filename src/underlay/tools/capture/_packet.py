@@ -186,6 +186,8 @@ class Describer:
                 segment.window,
                 decoded.payload_bytes,
                 segment.window_scale,
+                segment.sack,
+                segment.mss,
             )
             text, notes, flow = _segment_words(decoded, segment, said), _note_words(said), said.flow
         protocol, source, destination, source_port, destination_port, payload_bytes, _, _, _ = decoded

@@ -2,8 +2,9 @@
 
 A pure state machine for what an observer can know: it takes header fields and the time they were seen, and gives the
 notes that Wireshark gives (User's Guide, "TCP Analysis"), condition by condition, so that a line here and a row there
-say the same. It refuses to know addresses as text, links, and whether anybody else saw the segment: a retransmission
-that the capture did not see the first time of is a gap here.
+say the same. Where its versions differ an RFC decides, as RFC 6675 does of what SACK says of losses. It refuses to know
+addresses as text, links, and whether anybody else saw the segment: a retransmission that the capture did not see the
+first time of is a gap here.
 
 Flows are bounded: the one that was silent longest is let go, and counted.
 """
@@ -38,6 +39,12 @@ _MAX_SCALE: Final = 14  # RFC 7323 §2.3
 # noted again once this side acknowledges something new. (Wireshark 4.0 has it as an unsigned number, and then finds two
 # duplicates and more where there were none: here nothing is a fast retransmission by that.)
 _SAID: Final = -1
+
+# RFC 9293 §3.7.1: what a segment carries at most where no MSS was told (IPv4).
+_DEFAULT_MSS: Final = 536
+# Stretches of a direction that are remembered as seen: what lies between them was not. 100 gaps on the way at once are
+# more than a sender that answers loss lets come about.
+_MOST_STRETCHES: Final = 100
 
 
 class Note:
@@ -122,12 +129,17 @@ class TrackerStatistics:
     flows_let_go: int
 
 
+# From where to behind what. Those of a list touch each other nowhere.
+_Stretch = tuple[int, int]
+_Blocks = tuple[_Stretch, ...]
+
+
 class _Side:
     """What is known of the segments of one direction."""
 
     __slots__ = (
         "base", "beyond_acked", "duplicate_acks", "fin_end", "has_window", "last_ack", "last_ack_ns", "last_bits",
-        "next_ns", "next_seq", "scale", "window", "window_is_bare",
+        "mss", "next_ns", "next_seq", "sacked", "scale", "seen", "window", "window_is_bare",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -144,6 +156,9 @@ class _Side:
         self.last_bits = 0
         self.duplicate_acks = 0
         self.fin_end: int | None = None
+        self.mss = _DEFAULT_MSS
+        self.seen: list[_Stretch] = []  # what the other side has not acknowledged yet …
+        self.sacked: list[_Stretch] = []  # … and what of the other's this side told it has, behind its last ACK
 
 
 class _Flow:
@@ -197,8 +212,14 @@ class FlowTracker:
         window: int,
         payload_bytes: int,
         window_scale: int | None,
+        sack: _Blocks = (),
+        mss: int | None = None,
     ) -> Notes:
-        """Look at one segment: ``key`` is source, its port, destination and its port; sizes in bytes."""
+        """Look at one segment: ``key`` is source, its port, destination and its port; sizes in bytes.
+
+        ``window_scale``, ``sack`` and ``mss`` are its options, where it has them; without ``sack`` a loss is known by
+        what ACKs repeat alone.
+        """
         source, source_port, destination, destination_port = key
         # Who speaks to itself has one direction only, as for Wireshark.
         lower = (source, source_port) <= (destination, destination_port)
@@ -219,14 +240,17 @@ class FlowTracker:
             # A server's second thoughts: of another connection, or of SYN cookies, which change with the minute. Its
             # numbers count from here on.
             forth.base = seq
+            forth.seen, back.sacked = [], []
             bits |= Note.PORTS_REUSED
         bits |= _handshake(flow, forth, back, lower, seq, ack, flags, time_ns, payload_bytes)
         if forth.base is None:
             forth.base = seq if flags & SYN else seq - 1 & _WRAP
         if back.base is None and flags & ACK:
             back.base = ack - 1 & _WRAP
-        bits = _analyse(flow, forth, back, time_ns, seq, ack, flags, window, payload_bytes, bits)
+        bits = _analyse(flow, forth, back, time_ns, seq, ack, flags, window, payload_bytes, sack, bits)
         if flags & SYN:
+            if mss is not None:
+                forth.mss = mss
             forth.scale = _NO_SCALE if window_scale is None else min(window_scale, _MAX_SCALE)
             if flags & ACK and (forth.scale == _NO_SCALE or back.scale == _NO_SCALE):
                 forth.scale = back.scale = _NO_SCALE  # RFC 7323 §2.2: both ask for it, or it is not used
@@ -303,15 +327,19 @@ def _analyse(
     flags: int,
     window: int,
     size: int,
+    sack: _Blocks,
     bits: int,
 ) -> int:
     """Give the notes about sequence numbers, acknowledgments and windows, and remember what the next need."""
     plain = not flags & (SYN | FIN | RST)
     next_seq = forth.next_seq
+    if flags & ACK and forth.sacked:
+        forth.sacked = _behind(forth.sacked, ack)
+    has_news = bool(sack) and plain and flags & ACK != 0 and _tell(forth, sack, ack)
     if size == 1 and seq == next_seq and back.has_window and back.window == 0:
         bits |= Note.ZERO_WINDOW_PROBE
     else:
-        bits = _windows(forth, back, seq, ack, flags, window, size, bits, plain)
+        bits = _windows(forth, back, seq, ack, flags, window, size, bits, plain, has_news)
     if ack != forth.last_ack:
         forth.duplicate_acks = 0
     if flags & ACK and back.beyond_acked is not None and 0 < (ack - back.beyond_acked & _WRAP) < _HALF:
@@ -328,13 +356,15 @@ def _analyse(
             if back.duplicate_acks == 0:
                 bits |= Note.ACKED_UNSEEN
             back.duplicate_acks = _SAID
-    if size or flags & (SYN | FIN):
+    end = seq + size + bool(flags & (SYN | FIN)) & _WRAP
+    if end != seq:
         bits |= _repeated(flow, forth, back, time_ns, seq, size, flags, bits)
     # What comes next, and what is remembered.
-    end = seq + size & _WRAP
-    if flags & (SYN | FIN):
-        end = end + 1 & _WRAP
+    if flags & ACK and back.seen:
+        back.seen = _behind(back.seen, ack)
     if not bits & Note.ZERO_WINDOW_PROBE:
+        if end != seq:
+            _join(forth, seq, end)
         if next_seq is None or 0 < (end - next_seq & _WRAP) < _HALF:
             forth.next_seq = end
             forth.next_ns = time_ns
@@ -348,8 +378,67 @@ def _analyse(
     return bits
 
 
+def _tell(side: _Side, sack: _Blocks, ack: int) -> bool:
+    """Remember what a SACK tells of, and say whether there is news: neither acknowledged nor told of before."""
+    has_news = False
+    for seq, end in sack:
+        if 0 < (end - seq & _WRAP) < _HALF and 0 < (end - ack & _WRAP) < _HALF and not _is_in(side.sacked, seq, end):
+            side.sacked = _joined(side.sacked, seq, end)
+            has_news = True
+    return has_news
+
+
+def _is_in(stretches: list[_Stretch], seq: int, end: int) -> bool:
+    return any(not (seq - one & _WRAP) & _HALF and not (two - end & _WRAP) & _HALF for one, two in stretches)
+
+
+def _join(side: _Side, seq: int, end: int) -> None:
+    seen = side.seen
+    if len(seen) == 1 and seen[0][1] == seq:  # as nearly always
+        # Where no ACK is ever seen, numbers go round.
+        seen[0] = (seen[0][0] if (end - seen[0][0] & _WRAP) < _HALF else seq, end)
+    else:
+        side.seen = _joined(seen, seq, end)
+
+
+def _joined(stretches: list[_Stretch], seq: int, end: int) -> list[_Stretch]:
+    """Join one with those that it touches; at most so many are kept, of these the last."""
+    apart = []
+    for one, two in stretches:
+        if (two - seq & _WRAP) & _HALF or (end - one & _WRAP) & _HALF:
+            apart.append((one, two))
+            continue
+        if (one - seq & _WRAP) & _HALF:
+            seq = one
+        if not (two - end & _WRAP) & _HALF:
+            end = two
+    apart.append((seq, end))
+    return apart[-_MOST_STRETCHES:]
+
+
+def _behind(stretches: list[_Stretch], ack: int) -> list[_Stretch]:
+    """Give what of them is behind an ACK."""
+    for one, _ in stretches:
+        if (one - ack & _WRAP) & _HALF:
+            break
+    else:
+        return stretches
+    return [
+        (ack if (one - ack & _WRAP) & _HALF else one, two) for one, two in stretches if 0 < (two - ack & _WRAP) < _HALF
+    ]
+
+
 def _windows(
-    forth: _Side, back: _Side, seq: int, ack: int, flags: int, window: int, size: int, bits: int, plain: bool
+    forth: _Side,
+    back: _Side,
+    seq: int,
+    ack: int,
+    flags: int,
+    window: int,
+    size: int,
+    bits: int,
+    plain: bool,
+    has_news: bool,
 ) -> int:
     """Note what ACKs and windows say, data aside."""
     next_seq = forth.next_seq
@@ -369,11 +458,13 @@ def _windows(
         return bits
     if seq != next_seq or ack != forth.last_ack:
         return bits
-    if window != forth.window:
+    is_update = window != forth.window
+    if is_update and not has_news:
         return bits | Note.WINDOW_UPDATE if window else bits
     if window:
-        if back.last_bits & Note.KEEP_ALIVE:
+        if back.last_bits & Note.KEEP_ALIVE and not is_update:
             return bits | Note.KEEP_ALIVE_ACK
+        # RFC 6675 §2: with news in its SACK it is a duplicate whatever its window.
         forth.duplicate_acks = max(forth.duplicate_acks, 0) + 1
         return bits | Note.DUPLICATE_ACK
     if back.last_bits & Note.ZERO_WINDOW_PROBE:
@@ -393,11 +484,22 @@ def _repeated(flow: _Flow, forth: _Side, back: _Side, time_ns: int, seq: int, si
         return Note.SPURIOUS_RETRANSMISSION
     if not is_old:
         return 0
+    end = seq + size + bool(flags & (SYN | FIN)) & _WRAP
     # Of a clock that was put back nothing follows but that the segment came again.
-    if back.duplicate_acks >= 2 and back.last_ack == seq and 0 <= time_ns - back.last_ack_ns < _FAST_NS:
+    if 0 <= time_ns - back.last_ack_ns < _FAST_NS and _is_asked_for(back, seq, end):
         return Note.FAST_RETRANSMISSION
+    if _is_in(forth.seen, seq, end):
+        return Note.RETRANSMISSION
     late_ns = time_ns - forth.next_ns
     limit_ns = flow.first_rtt_ns or _OVERTAKEN_NS
-    if 0 <= late_ns < limit_ns and next_seq != seq + size + bool(flags & (SYN | FIN)) & _WRAP:
+    if 0 <= late_ns < limit_ns and next_seq != end:
         return Note.OUT_OF_ORDER
     return Note.RETRANSMISSION
+
+
+def _is_asked_for(back: _Side, seq: int, end: int) -> bool:
+    """Whether ACKs ask for a segment: by being repeated, or by how much behind it they tell of (RFC 6675 §4)."""
+    is_next = back.last_ack == seq
+    if back.duplicate_acks >= 2 and (is_next or (back.sacked and not _is_in(back.sacked, seq, end))):
+        return True
+    return is_next and sum(two - one & _WRAP for one, two in back.sacked) > 2 * back.mss

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import socket
 import subprocess
 import threading
@@ -115,19 +116,32 @@ def report_of(child: subprocess.Popen[str]) -> dict[str, Any]:
     return told
 
 
+def has_threads(told: dict[str, Any]) -> bool:
+    """Whether the stock program that told this has a thread for each stream: iperf3 since 3.16.
+
+    At the end of a test such a thread is cancelled wherever it is (pthread_cancel(3), of the asynchronous kind), so
+    that the block that it was writing or reading is not counted, though all of it may have been moved. One without
+    threads counts each part of a block that the kernel took or gave.
+    """
+    version = re.match(r"iperf (\d+)\.(\d+)", told["start"]["version"])
+    assert version is not None, told["start"]["version"]
+    return (int(version[1]), int(version[2])) >= (3, 16)
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
-def until_listening(port: int) -> None:
-    """Wait without connecting, which would be a test: proc(5), /proc/net/tcp."""
+def until_listening(port: int, process: int | str = "self") -> None:
+    """Wait without connecting, which would be a test, for a port where that process is: proc(5), /proc/PID/net/tcp."""
     for _ in range(PATIENCE_S * 100):
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            _, local, _, state, *_ = line.split()
-            if int(local.split(":")[1], 16) == port and state == "0A":  # TCP_LISTEN
-                return
+        for name in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{process}/net/{name}").read_text().splitlines()[1:]:
+                _, local, _, state, *_ = line.split()
+                if int(local.split(":")[1], 16) == port and state == "0A":  # TCP_LISTEN
+                    return
         time.sleep(0.01)
     raise AssertionError(f"nobody listens on port {port}")
 

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import pytest
 
 from underlay.link import Impairment, Passage
+from underlay.tools.speed._protocol import PORT
 
 from .._kernel import kernel_pair, needs_program
+from ._iperf3 import until_listening
 from ._machine import NEEDS_A_KERNEL
 
 pytestmark = NEEDS_A_KERNEL
@@ -66,10 +68,8 @@ def test_what_the_cable_dropped_is_what_both_programs_call_lost(client: str, dir
         else:
             server = right.popen([*ours, "--server", "--one-off", "10.9.0.2"])
             command = ["iperf3", "-c", "10.9.0.2", "-J", *TEST, *direction]
-        for _ in range(100):  # until it listens
-            done = left.run(command)
-            if "unable to connect" not in done.stdout and "connection refused" not in done.stderr:
-                break
+        until_listening(PORT, server.pid)
+        done = left.run(command)
         output, errors = server.communicate(timeout=30)
         assert (done.returncode, server.returncode, errors) == (0, 0, ""), done.stdout + done.stderr
     mine, stock = (done.stdout, output) if client == "ours" else (output, done.stdout)
@@ -87,10 +87,8 @@ def test_a_cable_that_dies_in_the_midst_is_not_called_clean() -> None:
     needs_program("iperf3")
     with kernel_pair(forward=(Dies(200),)) as (left, right):
         server = right.popen(["iperf3", "-s", "-1", "-J", "--forceflush"])
-        for _ in range(100):  # until it listens
-            done = left.run([sys.executable, "-m", "underlay", "speed", "--json", "10.9.0.2", *TEST])
-            if "connection refused" not in done.stderr:
-                break
+        until_listening(PORT, server.pid)
+        done = left.run([sys.executable, "-m", "underlay", "speed", "--json", "10.9.0.2", *TEST])
         _, errors = server.communicate(timeout=30)
         assert (done.returncode, server.returncode, errors) == (0, 0, ""), done.stderr
     told = json.loads(done.stdout)

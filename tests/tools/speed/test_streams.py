@@ -157,6 +157,33 @@ def test_several_senders_share_a_budget_to_the_byte() -> None:
     assert sum(taken) == 1_000_000
 
 
+def test_a_block_that_the_kernel_took_in_part_is_ended_on_the_same_stream() -> None:
+    class Slow(socket.socket):
+        def send(self, data: Buffer, flags: int = 0) -> int:
+            return super().send(memoryview(data)[:400], flags)
+
+    budget = Budget(2000)
+    budget.begin()
+    settings = Settings(length_bytes=1000)
+    streams: list[Stream] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for kind in (Slow, socket.socket):
+            sock = kind(socket.AF_INET, socket.SOCK_STREAM)
+            sock.connect(listener.getsockname())
+            stream = make_stream(len(streams), sock, settings, is_sender=True)
+            stream.budget = budget
+            streams.append(stream)
+        slow, other = streams
+        slow_step, step = slow.stepper(), other.stepper()
+        assert slow_step()
+        while step():
+            pass
+        while slow_step():
+            pass
+    close_all(streams)
+    assert (slow.bytes, other.bytes) == (1000, 1000)
+
+
 def test_a_sender_whose_peer_reads_nothing_stops_when_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         here = socket.create_connection(listener.getsockname())

@@ -63,7 +63,10 @@ class Run:
         self._budget: Budget | None = None
         # A server's senders know no end where something is omitted: its client begins to count at another moment.
         if settings.ends_by_size and (at_client or not settings.omit_s):
-            self._budget = Budget(settings.wanted_bytes)
+            # A server's last block is a whole one, as iperf3's: a client since 3.16 reads whole blocks, counts no part
+            # of one, and would wait for the rest of it.
+            rest = 0 if at_client else -settings.wanted_bytes % settings.length_bytes
+            self._budget = Budget(settings.wanted_bytes + rest)
         self._began = self._counted_from = self._last_report = 0.0
         self._cpu_began = (0.0, 0.0)
         self._has_ended = False

@@ -167,18 +167,19 @@ class TcpSender(Stream):
 
     def _step_by(self, send: Callable[[int], int], block_bytes: int) -> Callable[[], bool]:
         budget = self.budget
+        left = 0
 
         def step() -> bool:
-            size = block_bytes if budget is None else budget.take(block_bytes)
-            if not size:
+            nonlocal left
+            # Of a block that the kernel took in part the rest follows on the same stream: a peer that reads whole
+            # blocks would wait for it.
+            if not left:
+                left = block_bytes if budget is None else budget.take(block_bytes)
+            if not left:
                 return False
-            sent = 0
-            try:
-                sent = send(size)
-                self.bytes += sent
-            finally:
-                if budget is not None and sent < size:
-                    budget.give_back(size - sent)
+            sent = send(left)
+            left -= sent
+            self.bytes += sent
             return True
 
         return step

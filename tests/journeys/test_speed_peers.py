@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from underlay.tools.speed import PeerError, Settings, Watcher, measure
+from underlay.tools.speed import PeerError, Settings, Watcher, _run, measure
 
 from ._iperf3 import PATIENCE_S, Ours, descriptors, our_server, start_stock_client, stock_client, stock_server
 from ._speed_peers import be_impatient, framed, steps
@@ -35,6 +35,14 @@ def serves(ours: Ours) -> None:
     assert ours.result().is_complete
 
 
+def read(sock: socket.socket, size: int) -> bytes:
+    """So many bytes, or fewer where there comes an end."""
+    data = b""
+    while len(data) < size and (part := sock.recv(size - len(data))):
+        data += part
+    return data
+
+
 class Raw:
     """A client of bytes."""
 
@@ -45,10 +53,7 @@ class Raw:
         self.sock.sendall(cookie)
 
     def hear(self, size: int = 1) -> bytes:
-        data = b""
-        while len(data) < size and (part := self.sock.recv(size - len(data))):
-            data += part
-        return data
+        return read(self.sock, size)
 
     def hear_states(self, *states: int) -> None:
         assert self.hear(len(states)) == bytes(states)
@@ -149,6 +154,38 @@ def test_silent_connections_keep_nobody_out_however_many_they_are() -> None:
         serves(ours)
         for sock in silent:
             sock.close()
+
+
+# -- tests that bytes end
+
+
+@pytest.mark.parametrize("blocks", [{"num": 2500}, {"num": 100}, {"blockcount": 3}], ids=str)
+def test_the_last_block_that_a_client_asks_for_is_a_whole_one(blocks: dict[str, int]) -> None:
+    # As iperf3 sends it; its client since 3.16 reads whole blocks, counts no part of one, and would wait for the rest.
+    whole = -(-blocks.get("num", 3000) // 1000) * 1000
+    with our_server() as ours, raw(ours) as client:
+        client.begin(reverse=True, time=0, len=1000, **blocks)
+        stream = client.streams[0]
+        assert len(read(stream, whole)) == whole
+        client.sock.sendall(b"\x04")
+        assert stream.recv(1) == b""
+        client.hear_states(13)
+
+
+def test_a_client_that_has_sent_its_bytes_may_think_about_it_for_longer_than_ours_would_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A stock client since 3.16 says that it is done when its next interval ends, of up to a minute.
+    monkeypatch.setattr(_run, "_STALL_S", 0.0)
+    with our_server() as ours, raw(ours) as client:
+        client.begin(time=0, num=2000)
+        client.streams[0].sendall(bytes(2000))
+        client.sock.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            client.hear()
+        client.sock.settimeout(PATIENCE_S)
+        client.sock.sendall(b"\x04")
+        client.hear_states(13)
 
 
 # -- killed

@@ -25,8 +25,9 @@ __all__ = ["REASON_S", "Run"]
 REASON_S: Final = 0.3
 """A stream's connection and the control connection may break at the same time: how long the latter has to say why."""
 
-# A test that ends by bytes breaks when none has moved for so long. One that ends by the client's clock keeps a server
-# only for as long as something moves: iperf3's --rcv-timeout is two minutes.
+# At a client, a test that ends by bytes breaks when none has moved for so long. One keeps a server only for as long as
+# something moves: iperf3's --rcv-timeout is two minutes. Less would not do where bytes end it: its client since 3.16
+# looks whether they are sent once in an interval (-i), which has up to a minute.
 _STALL_S: Final = 30.0
 _IDLE_S: Final = 120.0
 # Datagrams that are lost are not sent again: a receiver that misses some of the last waits this long for them.
@@ -167,9 +168,9 @@ class Run:
         return self._settings.length_bytes * 8 / rate if rate else 0.0
 
     def _stall_s(self) -> float:
-        if self._settings.ends_by_size:
-            return max(_STALL_S, self._block_s() * 3)
-        return math.inf if self._at_client else max(_IDLE_S, self._block_s() * 3)
+        if not self._at_client:
+            return max(_IDLE_S, self._block_s() * 3)
+        return max(_STALL_S, self._block_s() * 3) if self._settings.ends_by_size else math.inf
 
     def _next_s(self, now: float) -> float:
         """How long nothing is to be done, if the peer says nothing and no stream ends."""

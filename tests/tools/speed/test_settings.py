@@ -89,6 +89,8 @@ def test_a_datagram_has_the_mss_of_the_control_connection_or_what_ethernet_carri
     assert udp.with_length(32741).length_bytes == 32741
     assert udp.with_length(0).length_bytes == udp.with_length(10**6).length_bytes == 1460
     assert Settings().with_length(1460).length_bytes == 131072
+    assert Settings(size_bytes=131073).with_length(1460).length_bytes == 131072
+    assert Settings(size_bytes=1000).with_length(1460).length_bytes == 1000
     assert Settings(length_bytes=100).with_length(1460).length_bytes == 100
 
 

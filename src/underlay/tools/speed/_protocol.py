@@ -6,7 +6,7 @@ each text a greatest length, and what is not of the language is one sentence wit
 
 This file knows bytes on one connected socket. It refuses to know in which order they come, and what a test is.
 
-Source: iperf3's own code, src/iperf_api.h and src/iperf_api.c (version 3.12; later ones speak the same).
+Source: iperf3's own code, src/iperf_api.h and src/iperf_api.c (version 3.12; 3.22 speaks the same).
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ class Settings:
 
     The test ends after ``time_s`` seconds, or, where they are not 0, after ``size_bytes`` or ``blocks`` of all streams
     together. ``omit_s`` seconds go before and are not counted. ``length_bytes`` is what one write or one datagram has;
-    0 takes 128 KiB for TCP, and for UDP what fits the path. ``rate_bits_per_s`` is each stream's; 0 is no limit.
+    0 takes 128 KiB for TCP, or ``size_bytes`` where that is less, and for UDP what fits the path. ``rate_bits_per_s``
+    is each stream's; 0 is no limit.
 
     >>> Settings(time_s=5, parallel=3).is_sender(at_client=True)
     (True, True, True)
@@ -144,8 +145,11 @@ class Settings:
         """Fill in what one write or datagram has, if it was left open; UDP's is the control connection's MSS."""
         if self.length_bytes:
             return self
-        fits = mss_bytes if LEAST_DATAGRAM_BYTES <= mss_bytes <= MOST_DATAGRAM_BYTES else 1460
-        return replace(self, length_bytes=fits if self.is_udp else TCP_BLOCK_BYTES)
+        if self.is_udp:
+            fits = mss_bytes if LEAST_DATAGRAM_BYTES <= mss_bytes <= MOST_DATAGRAM_BYTES else 1460
+            return replace(self, length_bytes=fits)
+        # Of fewer bytes than a block an iperf3 server since 3.16 would count none: it reads whole blocks.
+        return replace(self, length_bytes=min(self.size_bytes or TCP_BLOCK_BYTES, TCP_BLOCK_BYTES))
 
     def to_parameters(self) -> dict[str, object]:
         """Write it as a client tells it. iperf3 reads whole seconds, and we tell those that are begun."""

@@ -5,14 +5,21 @@ It knows how they are compiled; the tests of the rooms and channels run on the c
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.conformance.channel_subjects import PATIENCE_S, SUBJECTS, Subject
+
+from underlay import ipc
 
 WORLD = """
 import asyncio
@@ -94,8 +101,23 @@ for kind in ipc.KINDS:
 """
 
 
-def both_ways(root: Path, folder: Path, group: str, program: str) -> tuple[str, str]:
-    """What a program prints on the source, and what it does where that group is compiled."""
+# A process that has the compiled form, and does what `named_peer` does.
+PEER = """
+import sys
+from underlay.ipc import _channel
+from tests.conformance.named_peer import main
+assert _channel.__file__.endswith(".so")
+main(*sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def compiled(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The source with that group compiled; it takes a minute, so once for all tests."""
+    return functools.cache(lambda group: _compiled(root, tmp_path_factory.mktemp(group), group))
+
+
+def _compiled(root: Path, folder: Path, group: str) -> Path:
     for package in ("mypyc", "setuptools"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed, which compiles; remedy: pip install {package}")
@@ -107,16 +129,16 @@ def both_ways(root: Path, folder: Path, group: str, program: str) -> tuple[str, 
     spec.loader.exec_module(hatch_build)
     copy = folder / "src"
     shutil.copytree(root / "src", copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-
-    def run() -> str:
-        environment = {**os.environ, "PYTHONPATH": str(copy)}
-        command = [sys.executable, "-c", program]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-
-    plain = run()
     made = hatch_build.compile_in(copy, [group])
     assert len(made) == len(hatch_build.sources(group)) + 1
-    return plain, run()
+    return copy
+
+
+def printed(program: str, source: Path) -> str:
+    """What a program prints on that form of the source."""
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_group_that_is_not_there_is_refused_before_anything_is_compiled(root: Path, tmp_path: Path) -> None:
@@ -138,8 +160,47 @@ def test_a_group_that_is_not_there_is_refused_before_anything_is_compiled(root: 
     ],
 )
 def test_what_is_compiled_does_and_says_what_its_source_does(
-    root: Path, tmp_path: Path, group: str, program: str, begins: str
+    root: Path, tmp_path: Path, compiled: Callable[[str], Path], group: str, program: str, begins: str
 ) -> None:
-    plain, compiled = both_ways(root, tmp_path, group, program)
+    source = tmp_path / "src"  # where `make compiled` may have been is no place for it
+    shutil.copytree(root / "src", source, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    plain = printed(program, source)
     assert plain.startswith("[False, False]" + begins)
-    assert compiled == plain.replace("[False, False]", "[True, True]")
+    assert printed(program, compiled(group)) == plain.replace("[False, False]", "[True, True]")
+
+
+@pytest.fixture
+def names_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="ipc-") as folder:  # a Unix socket's path is short
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield Path(folder)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "carrier", [each for each in SUBJECTS if each.can_have_a_name and not each.many_senders], ids=str
+)
+def test_a_compiled_end_and_a_plain_one_understand_each_other(
+    carrier: Subject, root: Path, compiled: Callable[[str], Path], names_folder: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(compiled("underlay_channels")), str(root)])}
+    new = "127.0.0.1:0" if carrier.kind == "tcp" else "orders"
+
+    @contextlib.contextmanager
+    def peer(*words: str) -> Iterator[Callable[[], str]]:
+        command = [sys.executable, "-c", PEER, *words]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as started:
+            assert started.stdout is not None
+            try:
+                yield lambda: started.stdout.readline().strip()  # type: ignore[union-attr]
+            finally:
+                started.kill()
+
+    with ipc.create(carrier.kind, new) as mailbox, peer("send", mailbox.address or new):
+        first = mailbox.receive(timeout_s=PATIENCE_S)
+        assert [first, *mailbox] == [b"%d" % number for number in range(100)]
+    with peer("create", new, carrier.kind) as said, ipc.open(said(), timeout_s=PATIENCE_S) as channel:
+        for size in (0, 1, 100):
+            channel.send(bytes(size), timeout_s=PATIENCE_S)
+        assert [said() for _ in range(3)] == ["0", "1", "100"]

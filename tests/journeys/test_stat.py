@@ -32,6 +32,9 @@ INTERVAL_S = 2
 TRIES = 3
 KIB = 1024
 
+# Columns that say how much a second.
+RATES = {"si", "so", "bi", "bo", "in", "cs"}
+
 # Steady, of every kind that vmstat has a column for, and small: half a processor, switches, writes and reads.
 LOAD = """
 import os, sys, threading, time
@@ -130,6 +133,9 @@ def beside_vmstat() -> list[str]:
             moment = time.monotonic()
         child.wait(PATIENCE_S)
         time.sleep(0.1)  # for readings after it
+    version = subprocess.run(["vmstat", "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
+    if version != "4.0.2":
+        boot = {name: value for name, value in boot.items() if name not in RATES}
     return [
         *differences(boot, since_boot(first), "since boot", processor_seconds(first) / first.uptime_s),
         *differences(later, between(first, second), "interval"),
@@ -145,7 +151,8 @@ def processor_seconds(sample: Sample) -> float:
     """The time that all processors have had since boot.
 
     vmstat divides by it where it says "per second since boot", so that two processors halve its rates (procps-ng 4.0.2,
-    src/vmstat.c: ``Div``). Ours are per second.
+    src/vmstat.c: ``Div``). Ours are per second. Another version divides by something else, 4.0.7 `cs` by a hundred times
+    as much as the others: of those the rates since boot are not compared.
     """
     cpu = sample.cpu
     ticks = cpu.user + cpu.nice + cpu.system + cpu.idle + cpu.iowait + cpu.irq + cpu.softirq + cpu.steal
@@ -172,7 +179,7 @@ def differences(vmstat: dict[str, int], usage: Usage, what: str, processors: flo
         "st": usage.cpu.steal,
         "gu": usage.cpu.guest,
     }
-    assert set(vmstat) - set(ours) == {"r", "b"}
+    assert set(vmstat) - set(ours) == {"r", "b"} and set(ours) - set(vmstat) <= RATES
     return [
         f"{what}, {name}: vmstat {value}, underlay {ours[name]:.2f}"
         for name, value in vmstat.items()

@@ -49,8 +49,9 @@ BOTH_FAMILIES = "10.9.0.2/24,ip=fd00:9::2/64"
 @pytest.mark.parametrize("size_bytes", [56, 1452, 9000])
 def test_ping_is_answered_also_in_fragments(machine: Machine, kind: str, host: str, size_bytes: int) -> None:
     with machine.serving(f"{kind}:{BOTH_FAMILIES}", EXAMPLES / "echo.py", "--host", "10.9.0.2"):
-        told = machine.run("ping", "-c", "5", "-i", "0.02", "-W", "5", "-s", str(size_bytes), host)
-    assert "5 packets transmitted, 5 received, 0% packet loss" in told
+        # Until five are answered: without -w it waits for the last no longer than twice what another took.
+        told = machine.run("ping", "-c", "5", "-i", "0.02", "-w", "10", "-s", str(size_bytes), host)
+    assert " 5 received, " in told
 
 
 @on_both_kinds

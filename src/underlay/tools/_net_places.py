@@ -97,7 +97,11 @@ def _is(file: Path, network: str) -> bool:
     """Whether a file is this network namespace, and not a later one that has its inode."""
     number, unique = _parts(network)
     # Only what is a namespace is opened: to open another file may do something.
-    return _number(file) == number and (not unique or _id(file) in (None, unique))
+    if _number(file) != number:
+        return False
+    found = _id(file) if unique else unique
+    # Where it has no id to tell, the number has to do; but of a process that has ended meanwhile it tells nothing.
+    return found == unique or (found is None and _number(file) == number)
 
 
 def _parts(network: str) -> tuple[str, str]:

@@ -151,8 +151,8 @@ def processor_seconds(sample: Sample) -> float:
     """The time that all processors have had since boot.
 
     vmstat divides by it where it says "per second since boot", so that two processors halve its rates (procps-ng 4.0.2,
-    src/vmstat.c: ``Div``). Ours are per second. Another version divides by something else, 4.0.7 `cs` by a hundred times
-    as much as the others: of those the rates since boot are not compared.
+    src/vmstat.c: ``Div``). Ours are per second. Other versions divide by something else, 4.0.7 `cs` by a hundred times
+    as much as the rest: of those the rates since boot are not compared.
     """
     cpu = sample.cpu
     ticks = cpu.user + cpu.nice + cpu.system + cpu.idle + cpu.iowait + cpu.irq + cpu.softirq + cpu.steal

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
 from underlay.tools._say import say
+from underlay.trace._process import _say as trace_say
+from underlay.workers._say import say as workers_say
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 
 def test_a_sentence_is_a_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,6 +28,22 @@ def test_a_sentence_is_a_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> N
 def test_what_a_terminal_would_obey_is_escaped_and_lines_stay(capsys: pytest.CaptureFixture[str]) -> None:
     say("it\x1b[31m rains\nand \r\udcff snows")
     assert capsys.readouterr() == ("", "underlay: it\\x1b[31m rains\nand \\r\\xff snows\n")
+
+
+@pytest.mark.parametrize("who", [say, workers_say, trace_say], ids=["tools", "workers", "trace"])
+def test_a_line_is_one_write_so_that_those_of_several_processes_stay_apart(
+    who: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[bytes] = []
+
+    class Unbuffered(io.BytesIO):
+        def write(self, data: Buffer, /) -> int:
+            writes.append(bytes(data))
+            return len(writes[-1])
+
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(Unbuffered(), write_through=True))
+    who("it rains")
+    assert [each for each in writes if each] == [b"underlay: it rains\n"]
 
 
 def test_a_closed_stderr_sends_nothing_to_stdout(

@@ -89,7 +89,8 @@ def begin(words: str) -> Callable[[], None]:
             lines = summary(watch.ledger.statistics(), threshold_of(threshold), refused() if allow else None)
             if watch.unwatched:
                 lines.append(f"loops that could not be watched: {watch.unwatched} ({watch.why_unwatched})")
-            print("\n".join(f"underlay: {line}" for line in lines), file=sys.stderr, flush=True)
+            # In one write, also where Python is unbuffered: other processes may end at this moment.
+            print("".join(f"underlay: {line}\n" for line in lines), end="", file=sys.stderr, flush=True)
 
     def undo() -> None:
         atexit.unregister(tell)

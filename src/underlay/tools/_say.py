@@ -21,7 +21,9 @@ def say(sentence: str) -> None:
     """
     if sys.stderr is not None:
         try:
-            print("underlay: " + "\n".join(map(escaped, sentence.split("\n"))), file=sys.stderr, flush=True)
+            # In one write, also where Python is unbuffered: other processes of a pipe may write at this moment.
+            said = "\n".join(map(escaped, sentence.split("\n")))
+            print(f"underlay: {said}\n", end="", file=sys.stderr, flush=True)
         except BlockingIOError:
             pass  # its reader is slow, and may read what comes later
         except OSError:

@@ -117,4 +117,5 @@ def capture_process(path: str, *, limit_bytes: int = LIMIT_BYTES) -> tuple[Calla
 def _say(sentence: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            print(f"underlay: {sentence}", file=sys.stderr, flush=True)
+            # In one write, also where Python is unbuffered: a child may say the same at this moment.
+            print(f"underlay: {sentence}\n", end="", file=sys.stderr, flush=True)

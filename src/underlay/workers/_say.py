@@ -16,4 +16,5 @@ def say(sentence: str) -> None:
     Where stderr was closed, ``sys.stderr`` is None, and print() would write to stdout, among the output.
     """
     if sys.stderr is not None:
-        print(f"underlay: {sentence}", file=sys.stderr, flush=True)
+        # In one write, also where Python is unbuffered: lines of several workers do not run into each other.
+        print(f"underlay: {sentence}\n", end="", file=sys.stderr, flush=True)

@@ -107,6 +107,15 @@ def _covered(seq: int, end: int, stretches: list[tuple[int, int]]) -> bool:
     return True
 
 
+def _highest(segments: list[Segment]) -> Segment:
+    """Give that which reached furthest first."""
+    highest = segments[0]
+    for each in segments:
+        if 0 < (each.end - highest.end & _WRAP) < _HALF:
+            highest = each
+    return highest
+
+
 def _was_sent(now: Situation) -> bool:
     return _covered(now.segment.seq, now.segment.end, [(each.seq, each.end) for each in now.same])
 
@@ -129,8 +138,13 @@ def _is_of_a_window_that_opens(now: Situation) -> bool:
 
 
 def _much_behind_it_was_told_of(now: Situation) -> bool:
+    """Whether it is next for the other side, which told of what is behind it, be it not with its last ACK."""
     other = now.other
-    return bool(other) and other[-1].ack == now.segment.seq and bool(other[-1].sack)
+    return (
+        bool(other)
+        and other[-1].ack == now.segment.seq
+        and any(0 < (right - now.segment.end & _WRAP) < _HALF for each in other for _, right in each.sack)
+    )
 
 
 @dataclass(frozen=True)
@@ -166,8 +180,8 @@ KNOWN: Final = [
         (("retransmission", "fast_retransmission"), ("out_of_order", "fast_retransmission")),
     ),
     Difference(
-        "what is behind by more than two segments is lost after one duplicate, too (RFC 6675 §4, IsLost): 4.6 waits"
-        " for two",
+        "what is behind by more than two segments is lost after one duplicate, too, and whichever ACK told of it"
+        " (RFC 6675 §4, IsLost): 4.6 waits for two duplicates",
         _LATER,
         _much_behind_it_was_told_of,
         (("fast_retransmission", "retransmission"), ("fast_retransmission", "out_of_order")),
@@ -190,6 +204,12 @@ KNOWN: Final = [
         _LATER,
         lambda now: bool(now.same) and (not now.other or now.other[-1].time_ns < now.same[-1].time_ns),
         (("out_of_order", "retransmission"),),
+    ),
+    Difference(
+        "how late a segment is, the other way round",
+        _LATER,
+        lambda now: bool(now.same and now.other) and now.other[-1].time_ns > _highest(now.same).time_ns,
+        (("retransmission", "out_of_order"),),
     ),
     Difference(
         "a second SYN/ACK of another number: later ones begin anew with it, we and 4.0 see a gap",

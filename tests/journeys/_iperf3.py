@@ -119,9 +119,11 @@ def report_of(child: subprocess.Popen[str]) -> dict[str, Any]:
 def has_threads(told: dict[str, Any]) -> bool:
     """Whether the stock program that told this has a thread for each stream: iperf3 since 3.16.
 
-    At the end of a test such a thread is cancelled wherever it is (pthread_cancel(3), of the asynchronous kind), so
-    that the block that it was writing or reading is not counted, though all of it may have been moved. One without
-    threads counts each part of a block that the kernel took or gave.
+    A client cancels such a thread at the end of a test wherever it is (pthread_cancel(3), of the asynchronous kind),
+    and a receiver counts nothing after it, so that the block that was being written or read is not counted, though all
+    of it may have been moved. A server closes its sockets under the threads, prints its counts, and only then tells
+    them: a write that ends in between is in what it tells alone. One without threads counts each part of a block that
+    the kernel took or gave, and does one thing after the other.
     """
     version = re.match(r"iperf (\d+)\.(\d+)", told["start"]["version"])
     assert version is not None, told["start"]["version"]

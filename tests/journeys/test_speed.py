@@ -3,8 +3,10 @@
 What the two ends tell each other must be equal to the byte. What the sender counts and what the receiver counts may
 differ by what was on its way when the test ended, since iperf3's protocol has no other end than the client's word on
 the control connection, which does not wait for the data: of TCP that is at most what both kernels' buffers hold, of UDP
-what the receiver's buffer holds, and what was lost. A receiver never counts more than was sent, but that a stock
-program since 3.16 does not count the block that each of its streams was at in the end: `has_threads` says why.
+what the receiver's buffer holds, and what was lost. A server that sends by TCP goes on until it hears that word,
+while its client reads on and counts no more: that has no bound, and is more on a busy machine. A receiver never counts
+more than was sent, but that a stock program since 3.16 does not count the block that each of its streams was at in the
+end: `has_threads` says why.
 """
 
 from __future__ import annotations
@@ -73,9 +75,10 @@ def check_counts(result: Result, told: dict[str, Any] | None = None) -> None:
             assert unread <= lost_bytes + unread_datagrams_bytes(settings.parallel) + settings.length_bytes
             assert total.received_bytes % settings.length_bytes == 0
         else:
-            # A block that such a program was reading has left the buffers.
-            half_read_bytes = block_bytes * settings.parallel if result.sends(total.way) else 0
-            assert unread <= in_flight_bytes(settings.parallel) + half_read_bytes
+            if total.way is Way.UP:
+                # A block that such a program was reading has left the buffers.
+                half_read_bytes = block_bytes * settings.parallel if result.sends(total.way) else 0
+                assert unread <= in_flight_bytes(settings.parallel) + half_read_bytes
             assert total.retransmissions is not None
 
 
@@ -98,7 +101,10 @@ def test_our_client_and_a_stock_server_count_the_same(protocol: Any, direction: 
         if total.way is Way.UP:
             assert summed(told, Way.UP, result, what="received") == total.received_bytes
         else:
-            assert summed(told, Way.DOWN, result, what="sent") == total.sent_bytes
+            # With threads it prints its counts while the last block of each stream is still being sent.
+            late_bytes = settings.parallel * result.settings.length_bytes if has_threads(told) else 0
+            assert total.sent_bytes is not None
+            assert 0 <= total.sent_bytes - summed(told, Way.DOWN, result, what="sent") <= late_bytes
     assert result.peer_cpu is not None
     assert result.peer_cpu.percent > 0
 

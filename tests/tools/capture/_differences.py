@@ -19,6 +19,7 @@ from underlay.wire import ACK, FIN, SYN
 from ._tshark import WITH_SACK, ours, theirs, version, words
 
 _WRAP, _HALF = 0xFFFF_FFFF, 0x8000_0000
+_EARLIER: Final = ((0,), WITH_SACK)
 _LATER: Final = (WITH_SACK, (99,))
 _ALL: Final = ((0,), (99,))
 
@@ -156,9 +157,25 @@ class Difference:
     where: Callable[[Situation], bool]
     words: tuple[tuple[str, str], ...]
     """Ours and theirs, where they differ; empty: any."""
+    is_of_sack: bool = False
+    """Whether it comes of nothing but that we look at SACK: it is none where we do not."""
 
 
 KNOWN: Final = [
+    Difference(
+        "an ACK whose SACK tells more is a duplicate whatever its window (RFC 6675 §2): 4.0 looks at the window only",
+        _EARLIER,
+        lambda now: bool(now.segment.sack),
+        (("duplicate_ack", "window_update"),),
+        is_of_sack=True,
+    ),
+    Difference(
+        "so that it counts fewer duplicates; and it does not know what SACK says is lost",
+        _EARLIER,
+        lambda now: any(each.sack for each in now.other),
+        (("fast_retransmission", "out_of_order"), ("fast_retransmission", "retransmission")),
+        is_of_sack=True,
+    ),
     Difference(
         "octets that were seen before are a retransmission: 4.0 does not look whether they were, later ones look for"
         " one segment that had them all and was not acknowledged (Wireshark's issues 13284, 13843, 17214)",
@@ -233,31 +250,40 @@ KNOWN: Final = [
 ]
 
 
-def unknown(file: Path) -> list[bool]:
+def unknown(file: Path, *, with_sack: bool = True) -> list[bool]:
     """Say of each frame whether we and this tshark say different things of it for no reason that is known."""
     return [
-        one != two and not _is_known(one, two, now)
-        for one, two, now in zip(ours(file), theirs(file), situations(file), strict=True)
+        one != two and not _is_known(one, two, now, with_sack)
+        for one, two, now in zip(ours(file, with_sack=with_sack), theirs(file), situations(file), strict=True)
     ]
 
 
-def _is_known(one: int, two: int, now: Situation | None) -> bool:
+def _is_known(one: int, two: int, now: Situation | None, with_sack: bool) -> bool:
     said = ",".join(sorted(words(one & ~two))), ",".join(sorted(words(two & ~one)))
     return now is not None and any(
-        each.versions[0] <= version() < each.versions[1] and (not each.words or said in each.words) and each.where(now)
+        each.versions[0] <= version() < each.versions[1]
+        and (with_sack or not each.is_of_sack)
+        and (not each.words or said in each.words)
+        and each.where(now)
         for each in KNOWN
     )
 
 
 def compare(file: Path) -> tuple[Counter[str], list[str]]:
-    """Count tshark's notes, and tell each frame about which we say something else for no reason that is known."""
-    said: Counter[str] = Counter()
+    """Count tshark's notes, and tell each frame about which we say something else for no reason that is known.
+
+    A tshark that does not look at SACK is also compared with what we say without it: then nothing of that excuses.
+    """
+    other = theirs(file)
+    said = Counter(word for bits in other for word in words(bits))
     differences = []
-    mine, other, is_unknown = ours(file), theirs(file), unknown(file)
-    assert len(mine) == len(other) > 0
-    for number, (one, two) in enumerate(zip(mine, other, strict=True), 1):
-        said.update(words(two))
-        if is_unknown[number - 1]:
-            more, less = sorted(words(one & ~two)), sorted(words(two & ~one))
-            differences.append(f"frame {number}: only we say {more}, only tshark says {less}")
+    for with_sack in (True,) if version() >= WITH_SACK else (False, True):
+        mine = ours(file, with_sack=with_sack)
+        assert len(mine) == len(other) > 0
+        for number, is_unknown in enumerate(unknown(file, with_sack=with_sack)):
+            if is_unknown:
+                one, two = mine[number], other[number]
+                more, less = sorted(words(one & ~two)), sorted(words(two & ~one))
+                told = "" if with_sack else " without SACK"
+                differences.append(f"frame {number + 1}{told}: only we say {more}, only tshark says {less}")
     return said, differences

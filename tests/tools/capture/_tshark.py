@@ -86,9 +86,8 @@ def theirs(file: Path) -> list[int]:
     return found
 
 
-def ours(file: Path, tracker: FlowTracker | None = None) -> list[int]:
-    """Give the same as the tracker has them, which is told of SACK where this tshark looks at it."""
-    with_sack = version() >= WITH_SACK
+def ours(file: Path, tracker: FlowTracker | None = None, *, with_sack: bool = True) -> list[int]:
+    """Give the same as the tracker has them, which may be told of no SACK, as tshark 4.0 looks at none."""
     tracker = tracker or FlowTracker()
     found = []
     with open(file, "rb") as opened:

@@ -201,6 +201,7 @@ def test_a_compiled_end_and_a_plain_one_understand_each_other(
         first = mailbox.receive(timeout_s=PATIENCE_S)
         assert [first, *mailbox] == [b"%d" % number for number in range(100)]
     with peer("create", new, carrier.kind) as said, ipc.open(said(), timeout_s=PATIENCE_S) as channel:
-        for size in (0, 1, 100):
+        sizes = [size for size in (0, 1, 100) if size <= channel.terms.max_message_bytes]
+        for size in sizes:
             channel.send(bytes(size), timeout_s=PATIENCE_S)
-        assert [said() for _ in range(3)] == ["0", "1", "100"]
+        assert [said() for _ in sizes] == [str(size) for size in sizes]

@@ -390,6 +390,38 @@ def test_a_connection_that_is_over_waits_for_no_collection_of_garbage(model: str
         gc.enable()
 
 
+@pytest.mark.parametrize("model", (*REACTORS, "uring", "blocking"))
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_a_datagram_endpoint_that_is_over_waits_for_no_collection_of_garbage(model: str, how: str) -> None:
+    class Forgetful(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            gone.append(weakref.ref(transport))
+
+        def datagram_received(self, data: bytes, address: object) -> None:
+            heard.set()
+
+    gone: list[weakref.ref[asyncio.BaseTransport]] = []
+    heard = asyncio.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(Forgetful, local_addr=("127.0.0.1", 0))
+        transport.sendto(b"to myself", transport.get_extra_info("sockname"))
+        await heard.wait()
+        getattr(transport, how)()
+        del transport
+        async with asyncio.timeout(LIMIT_S):  # a thread has to let go of it first
+            while gone[0]() is not None:
+                await asyncio.sleep(0.001)
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(model, main())
+    finally:
+        gc.enable()
+
+
 # --- datagrams ------------------------------------------------------------------------------------------------
 
 

@@ -338,6 +338,7 @@ class BlockingDatagramTransport(DatagramTransport):
     def _end_receiver(self) -> None:
         if self._receiver is not None:
             self._receiver.end_and_wait()
+            self._receiver = None  # it knows a method of ours, as above
 
     def _abandon(self) -> None:
         """The loop is closed and the thread is gone: release the descriptor."""

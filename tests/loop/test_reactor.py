@@ -307,6 +307,24 @@ def test_a_connection_that_was_aborted_keeps_nobody_behind_it_waiting() -> None:
     run("epoll", main())
 
 
+def test_as_many_are_accepted_at_once_as_linux_lets_wait() -> None:
+    async def main() -> None:
+        pairs = [socket.socketpair() for _ in range(4)]
+        queue = Queue(*(near for near, _ in pairs))
+        running()._accept_connection(Closing, cast(socket.socket, queue), backlog=2)
+        assert queue.waiting == [pairs[3][0]]  # of a backlog of 2 there are 3
+        await turns(5)
+        for near, far in pairs:
+            near.close()
+            far.close()
+
+    class Closing(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            transport.close()
+
+    run("epoll", main())
+
+
 # --- timers, against the standard loop on the same invented clock ---------------------------------------------
 
 Timer = tuple[int, bool, int | None, list["Timer"]]  # delay in ms, cancelled at once?, cancels which later?, its own

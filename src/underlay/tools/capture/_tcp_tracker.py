@@ -358,7 +358,7 @@ def _analyse(
             back.duplicate_acks = _SAID
     end = seq + size + bool(flags & (SYN | FIN)) & _WRAP
     if end != seq:
-        bits |= _repeated(flow, forth, back, time_ns, seq, size, flags, bits)
+        bits |= _repeated(flow, forth, back, time_ns, seq, end, size, bits)
     # What comes next, and what is remembered.
     if flags & ACK and back.seen:
         back.seen = _behind(back.seen, ack)
@@ -472,7 +472,7 @@ def _windows(
     return bits
 
 
-def _repeated(flow: _Flow, forth: _Side, back: _Side, time_ns: int, seq: int, size: int, flags: int, bits: int) -> int:
+def _repeated(flow: _Flow, forth: _Side, back: _Side, time_ns: int, seq: int, end: int, size: int, bits: int) -> int:
     """Say whether data, a SYN or a FIN was sent before, and why again; or was overtaken on its way."""
     next_seq = forth.next_seq
     is_old = next_seq is not None and bool((seq - next_seq & _WRAP) & _HALF)
@@ -484,7 +484,6 @@ def _repeated(flow: _Flow, forth: _Side, back: _Side, time_ns: int, seq: int, si
         return Note.SPURIOUS_RETRANSMISSION
     if not is_old:
         return 0
-    end = seq + size + bool(flags & (SYN | FIN)) & _WRAP
     # Of a clock that was put back nothing follows but that the segment came again.
     if 0 <= time_ns - back.last_ack_ns < _FAST_NS and _is_asked_for(back, seq, end):
         return Note.FAST_RETRANSMISSION

@@ -477,7 +477,7 @@ def _make_task(
 ) -> asyncio.Task[_T]:
     # From Python 3.14 on its name is among them; given later, it leaves asyncio's own to `_begun`. An eager task has
     # to have its name before, as its coroutine may ask for it.
-    name = None if options.get("eager_start") else options.pop("name", None)
+    name = options.pop("name") if "name" in options and not options.get("eager_start") else None
     task = SimTask(cast("Coroutine[Any, Any, _T]", coro), loop=loop, **options)
     if name is not None:
         task.set_name(name)

@@ -186,8 +186,7 @@ def put_beneath(
         if not isinstance(error, UnderlayError):
             said = f"the network {net}" if net else f"the model {model}"
             said = f"{said} cannot be had now: {error}"
-        if sys.stderr is not None:
-            print(f"underlay: {said}", file=sys.stderr, flush=True)
+        _say(said)
         if undo is not None:
             undo()
         if is_program:
@@ -200,9 +199,14 @@ def put_beneath(
             raise
         if undo is not None:
             undo()
-        if sys.stderr is not None:
-            print(f"underlay: the network {net} cannot be had: {error!r}", file=sys.stderr, flush=True)
+        _say(f"the network {net} cannot be had: {error!r}")
         os._exit(1)
+
+
+def _say(said: object) -> None:
+    if sys.stderr is not None:
+        # In one write, also where Python is unbuffered: all processes of a program may say it at this moment.
+        print(f"underlay: {said}\n", end="", file=sys.stderr, flush=True)
 
 
 def _run_the_hidden_one() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.conformance.channel_subjects import PATIENCE_S, SUBJECTS, Subject
+from tests.conformance.channel_subjects import NAMED, PATIENCE_S, Subject
 
 from underlay import ipc
 
@@ -178,9 +178,7 @@ def names_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "carrier", [each for each in SUBJECTS if each.can_have_a_name and not each.many_senders], ids=str
-)
+@pytest.mark.parametrize("carrier", NAMED, ids=str)
 def test_a_compiled_end_and_a_plain_one_understand_each_other(
     carrier: Subject, root: Path, compiled: Callable[[str], Path], names_folder: Path
 ) -> None:

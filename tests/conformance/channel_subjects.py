@@ -63,6 +63,8 @@ SUBJECTS = [
     Subject("slots"),
     Subject("slots", {"wakeup": "futex"}),
 ]
+# With a name, and an end: a receiver of many does not end while another may come by its name: tests/ipc/test_ring.py.
+NAMED = [each for each in SUBJECTS if each.can_have_a_name and not each.many_senders]
 START_METHODS = ["fork", "spawn"]
 # A process that starts anew imports underlay first.
 PATIENCE_S = 20.0

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from tests.conformance.channel_subjects import PATIENCE_S, SUBJECTS, Subject, process
+from tests.conformance.channel_subjects import NAMED, PATIENCE_S, Subject, process
 
 from underlay import ipc
 
@@ -28,8 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 ROOT = Path(__file__).resolve().parents[2]
 
 
-# A receiver of many does not end while another may come by its name: see tests/ipc/test_ring.py.
-@pytest.fixture(params=[each for each in SUBJECTS if each.can_have_a_name and not each.many_senders], ids=str)
+@pytest.fixture(params=NAMED, ids=str)
 def carrier(request: pytest.FixtureRequest) -> Subject:
     found: Subject = request.param
     return found

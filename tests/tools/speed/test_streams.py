@@ -6,8 +6,9 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,17 +23,19 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 10
 UDP = Settings(protocol="udp", length_bytes=100)
+# A buffer with room for eight blocks, as the kernel gives it without a window only after a while.
+BLOCKS = Settings(length_bytes=10_000, window_bytes=100_000)
 
 
-@pytest.fixture(params=[8, 0], ids=["a thread each", "a thread for many"], autouse=True)
-def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["a thread each", "a thread for many"], autouse=True)
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Let a stream have a thread of its own, or be moved with others."""
-    monkeypatch.setattr(_movers, "_MOST_THREADS", request.param)
-    # A crew of one is moved alone.
-    monkeypatch.setattr(_movers, "_move_one", lambda crew: many(crew) if not request.param else one(crew))
-
-
-one = _movers._move_one
+    how = str(request.param)
+    if how == "a thread for many":
+        monkeypatch.setattr(_movers, "_MOST_THREADS", 0)
+        # A crew of one is moved alone.
+        monkeypatch.setattr(_movers, "_move_one", many)
+    return how
 
 
 def many(crew: Sequence[Stream]) -> None:
@@ -59,6 +62,28 @@ def receiver() -> Iterator[tuple[Stream, socket.socket]]:
         start([stream])
         yield stream, there
         close_all([stream])
+
+
+@contextmanager
+def receiving(settings: Settings) -> Iterator[tuple[Stream, socket.socket]]:
+    """A receiver of TCP that runs, and the socket that its bytes come from."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        there, _ = listener.accept()
+    set_up(here, settings)
+    stream = make_stream(1, here, settings, is_sender=False)
+    start([stream])
+    with there:
+        there.settimeout(PATIENCE_S)
+        yield stream, there
+    close_all([stream])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert condition()
 
 
 def datagram(number: int, at_s: float = 0.0) -> bytes:
@@ -95,20 +120,58 @@ def test_gaps_in_the_numbers_are_losses_until_the_late_ones_come(
 
 
 def test_a_receiver_reads_what_comes_whatever_rate_was_asked_for() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        here = socket.create_connection(listener.getsockname())
-        other, _ = listener.accept()
-    slow = Settings(rate_bits_per_s=8, length_bytes=1000)
-    set_up(here, slow)
-    stream = make_stream(1, here, slow, is_sender=False)
-    start([stream])
-    with other:
-        other.settimeout(PATIENCE_S)
-        other.sendall(bytes(100_000))
-        other.shutdown(socket.SHUT_WR)
+    with receiving(Settings(rate_bits_per_s=8, length_bytes=1000)) as (stream, there):
+        there.sendall(bytes(100_000))
+        there.shutdown(socket.SHUT_WR)
         stream.wait_for_end(PATIENCE_S)
-    assert (stream.bytes, stream.has_ended) == (100_000, True)
-    close_all([stream])
+        assert (stream.bytes, stream.has_ended) == (100_000, True)
+
+
+def mark_bytes(stream: Stream) -> int:
+    """What is to have come before a call that waits for it returns: socket(7)."""
+    return stream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+
+@pytest.mark.parametrize("size", [1, 9_999, 10_000, 10_001, 95_000])
+@pytest.mark.parametrize("how", ["the test stops", "the sender closes", "the sender only waits"])
+def test_what_is_less_than_a_block_is_counted_however_it_ends(threads: str, size: int, how: str) -> None:
+    with receiving(BLOCKS) as (stream, there):
+        there.sendall(bytes(80_000))
+        until(lambda: stream.bytes == 80_000)
+        # Of several streams in one thread poll(2) tells, which waits for the mark without end.
+        until(lambda: mark_bytes(stream) == (10_000 if threads == "a thread each" else 1))
+        there.sendall(bytes(size))
+        if how == "the test stops":
+            until_read(stream)
+        elif how == "the sender closes":
+            there.shutdown(socket.SHUT_WR)
+            stream.wait_for_end(PATIENCE_S)
+        else:
+            until(lambda: stream.bytes == 80_000 + size)
+        assert stream.bytes == 80_000 + size
+        assert stream.has_ended == (how != "the sender only waits")
+        assert stream.failure is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(BLOCKS, size_bytes=1 << 20),
+        replace(BLOCKS, blocks=10),
+        replace(BLOCKS, rate_bits_per_s=10**9),
+        replace(BLOCKS, parallel=3),
+        replace(BLOCKS, window_bytes=10_000),
+    ],
+    ids=["bytes end it", "blocks end it", "a rate", "others beside it", "a small window"],
+)
+def test_each_piece_wakes_a_receiver_where_it_is_waited_for_or_blocks_would_cost_more(settings: Settings) -> None:
+    with receiving(settings) as (stream, there):
+        there.sendall(bytes(80_000))
+        until(lambda: stream.bytes == 80_000)
+        # Here it looks for room, if it ever does; when it has read more it has done so.
+        there.sendall(b"x")
+        until(lambda: stream.bytes == 80_001)
+        assert mark_bytes(stream) == 1
 
 
 def test_what_is_too_short_for_a_number_is_not_counted_as_data(receiver: tuple[Stream, socket.socket]) -> None:

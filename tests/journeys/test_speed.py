@@ -282,6 +282,16 @@ def test_the_options_of_tcp_reach_the_kernel_at_both_ends() -> None:
     assert told["start"]["test_start"]["tos"] == 0x10
 
 
+def test_a_small_window_loses_nothing_at_our_server() -> None:
+    # Where a stream's buffer is made smaller after the handshake, the client sends what there is no room for.
+    with our_server() as ours:
+        told = stock_client(ours.port, "-n", "2M", "-w", "16K")
+        result = ours.result()
+    assert told["end"]["sum_sent"]["retransmits"] == 0
+    assert result.totals[0].received_bytes == told["end"]["sum_sent"]["bytes"]
+    assert result.notes == ()
+
+
 def test_the_mss_that_a_stock_client_wants_is_told_in_our_handshake_and_not_after_its_test() -> None:
     with our_server() as ours:
         told = stock_client(ours.port, "-n", "100K", "-M", "1000", "-R")

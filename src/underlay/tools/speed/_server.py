@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import selectors
 import socket
@@ -27,7 +28,7 @@ from ._movers import no_further_thread
 from ._protocol import COOKIE_BYTES, PORT, Refusal, State
 from ._session import SHORTAGES, Phase, Session, no_descriptors
 from ._settings import check_interval
-from ._sockets import set_mss
+from ._sockets import handshakes_for
 from ._watcher import Watcher
 
 __all__ = ["Server"]
@@ -223,7 +224,7 @@ class Server:
                 newcomer.sock,
                 bytes(newcomer.cookie),
                 port=self.port,
-                set_mss=self._set_mss,
+                handshakes_for=functools.partial(handshakes_for, self._listeners),
                 interval_s=self._interval_s,
                 watcher=self._watcher,
             )
@@ -292,11 +293,6 @@ class Server:
         if self._session is not None and self._thread is not None:
             self._session.interrupt()
             self._thread.join(_SESSION_PATIENCE_S)
-
-    def _set_mss(self, size: int) -> None:
-        for listener in self._listeners:
-            with contextlib.suppress(UsageError, OSError):
-                set_mss(listener, size)
 
     def _close(self) -> None:
         for listener in self._listeners:

@@ -18,6 +18,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Final
 
@@ -70,7 +71,7 @@ class Session:
         cookie: bytes,
         *,
         port: int,
-        set_mss: Callable[[int], None],
+        handshakes_for: Callable[[Settings], AbstractContextManager[None]],
         interval_s: float,
         watcher: Watcher,
     ) -> None:
@@ -83,7 +84,7 @@ class Session:
         self._client_host: str = address[0]
         self.control = Control(sock, f"the client at {written(address)}", at_client=False)
         self._port = port
-        self._set_mss = set_mss
+        self._handshakes_for = handshakes_for
         self._interval_s = interval_s
         self._watcher = watcher
         self._offers: queue.SimpleQueue[socket.socket | OSError] = queue.SimpleQueue()
@@ -189,20 +190,16 @@ class Session:
             raise PeerError(f"{self.control.peer} could not make its streams: {reason(error)}") from error
 
     def _gather_tcp(self, settings: Settings) -> None:
-        # Said in the handshake, so the listener has to know it before.
-        if settings.mss_bytes:
-            self._set_mss(settings.mss_bytes)
-        self.phase = Phase.WANTS_STREAMS
         try:
-            self.control.send_state(State.CREATE_STREAMS)
-            deadline = time.monotonic() + _PATIENCE_S
-            for at, sends in enumerate(settings.is_sender(at_client=False)):
-                sock = self._next_offer(deadline, at)
-                self._add(sock, settings, sends)
+            with self._handshakes_for(settings):
+                self.phase = Phase.WANTS_STREAMS
+                self.control.send_state(State.CREATE_STREAMS)
+                deadline = time.monotonic() + _PATIENCE_S
+                for at, sends in enumerate(settings.is_sender(at_client=False)):
+                    sock = self._next_offer(deadline, at)
+                    self._add(sock, settings, sends)
         finally:
             self.phase = Phase.BUSY
-            if settings.mss_bytes:
-                self._set_mss(0)
 
     def _next_offer(self, deadline: float, count: int) -> socket.socket:
         while True:

@@ -11,7 +11,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,9 +27,9 @@ __all__ = [
     "congestion_of",
     "connect",
     "connect_udp",
+    "handshakes_for",
     "mss_of",
     "resolve",
-    "set_mss",
     "set_up",
     "tcp_info",
     "udp_stream",
@@ -42,6 +42,10 @@ __all__ = [
 # the test's time, for a receiver it costs a wake-up where nothing comes.
 _SEND_WAIT: Final = struct.pack("@ll", 0, 20_000)
 _RECEIVE_WAIT: Final = struct.pack("@ll", 0, 100_000)
+
+# include/uapi/asm-generic/socket.h, since Linux 5.14; Python has no name for it. Each of its two bits is a buffer whose
+# size was set, so that the kernel leaves it: SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK.
+_SO_BUF_LOCK: Final = 72
 
 # src/iperf.h: UDP_CONNECT_MSG and UDP_CONNECT_REPLY, and what earlier versions said (LEGACY_…). They are sent in the
 # machine's own order of bytes, so each is taken in either.
@@ -182,8 +186,7 @@ def set_up(sock: socket.socket, settings: Settings) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_WAIT)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_WAIT)
     if settings.window_bytes:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.window_bytes)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.window_bytes)
+        _set_buffers(sock, _Buffers(settings.window_bytes, settings.window_bytes))
     if settings.tos:
         # A socket of both families has both, for the one that it turns out to speak.
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, settings.tos)
@@ -194,7 +197,7 @@ def set_up(sock: socket.socket, settings: Settings) -> None:
     if settings.no_delay:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if settings.mss_bytes:
-        set_mss(sock, settings.mss_bytes)
+        _set_mss(sock, settings.mss_bytes)
     if settings.congestion:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, settings.congestion.encode())
@@ -202,24 +205,39 @@ def set_up(sock: socket.socket, settings: Settings) -> None:
             raise _no_congestion(settings.congestion, error) from None
 
 
-def set_mss(sock: socket.socket, size: int) -> None:
-    """Set the MSS that the next handshakes tell; 0 leaves it to the kernel again."""
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, size)
-    except OSError as error:
-        # TCP_MIN_MSS is 88: include/net/tcp.h.
-        raise UsageError(f"the kernel takes no MSS of {size} bytes", remedy="it has at least 88") from error
+@contextlib.contextmanager
+def handshakes_for(listeners: Sequence[socket.socket], settings: Settings) -> Iterator[None]:
+    """Let the handshakes that the block sees tell the MSS and the window of a test's streams.
+
+    Both are the listener's, from which each connection inherits them. A window that is made smaller only then is one
+    that the peer has been told more than there is room for: what it sends is dropped, and sent again after its timer.
+    Over the loopback 16 KiB then moved 0.4 MB in the second in which they move 700 MB.
+    """
+    with contextlib.ExitStack() as undo:
+        for listener in listeners:
+            # What the kernel does not take here is told of the streams themselves; and the server may have closed.
+            if settings.mss_bytes:
+                with contextlib.suppress(UsageError):
+                    _set_mss(listener, settings.mss_bytes)
+                undo.callback(_let_go_of_mss, listener)
+            if settings.window_bytes:
+                with contextlib.suppress(OSError):
+                    # Where the kernel cannot say so (before 5.14) it could not let go of them again either.
+                    were_locked = listener.getsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK)
+                    were = _buffers(listener)
+                    undo.callback(_let_go_of_buffers, listener, were, were_locked)
+                    _set_buffers(listener, _Buffers(settings.window_bytes, settings.window_bytes))
+        yield
 
 
 def window_note(sock: socket.socket, settings: Settings) -> str:
     """Say so where the kernel gave a smaller buffer than was asked for, or nothing."""
     if not settings.window_bytes:
         return ""
-    for option, name in ((socket.SO_SNDBUF, "wmem_max"), (socket.SO_RCVBUF, "rmem_max")):
-        # The kernel doubles what is asked for, for its own bookkeeping: socket(7).
-        given = sock.getsockopt(socket.SOL_SOCKET, option) // 2
-        if given < settings.window_bytes:
-            return f"asked for a window of {settings.window_bytes} bytes, the kernel gave {given} (net.core.{name})"
+    given = _buffers(sock)
+    for size, name in ((given.send_bytes, "wmem_max"), (given.receive_bytes, "rmem_max")):
+        if size < settings.window_bytes:
+            return f"asked for a window of {settings.window_bytes} bytes, the kernel gave {size} (net.core.{name})"
     return ""
 
 
@@ -246,6 +264,44 @@ def tcp_info(sock: socket.socket) -> TcpInfo | None:
         return parse_tcp_info(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES))
     except (OSError, ValueError):
         return None
+
+
+def _set_mss(sock: socket.socket, size: int) -> None:
+    """Set the MSS that the next handshakes tell; 0 leaves it to the kernel again."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, size)
+    except OSError as error:
+        # TCP_MIN_MSS is 88: include/net/tcp.h.
+        raise UsageError(f"the kernel takes no MSS of {size} bytes", remedy="it has at least 88") from error
+
+
+def _let_go_of_mss(listener: socket.socket) -> None:
+    with contextlib.suppress(UsageError):
+        _set_mss(listener, 0)
+
+
+class _Buffers(NamedTuple):
+    """What a socket's buffers hold, without what the kernel adds for its own bookkeeping: socket(7)."""
+
+    receive_bytes: int
+    send_bytes: int
+
+
+def _buffers(sock: socket.socket) -> _Buffers:
+    options = (socket.SO_RCVBUF, socket.SO_SNDBUF)
+    return _Buffers(*(sock.getsockopt(socket.SOL_SOCKET, option) // 2 for option in options))
+
+
+def _set_buffers(sock: socket.socket, sizes: _Buffers) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, sizes.receive_bytes)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sizes.send_bytes)
+
+
+def _let_go_of_buffers(listener: socket.socket, were: _Buffers, were_locked: int) -> None:
+    """Give a listener its buffers back, for the kernel to make larger where it did before."""
+    with contextlib.suppress(OSError):
+        _set_buffers(listener, were)
+        listener.setsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK, were_locked)
 
 
 def _bind(sock: socket.socket, source: str) -> None:

@@ -186,6 +186,21 @@ def test_a_socket_that_only_holds_the_port_is_told(here: Place) -> None:
         assert obstacles(here, str(port_of(sock))) == {"bound"}
 
 
+def test_a_socket_that_only_holds_the_port_and_would_share_it_is_told_with_the_option(here: Place) -> None:
+    def hold() -> socket.socket:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        return sock
+
+    with here.do(hold) as sock:
+        if not here.sockets(str(port_of(sock))):
+            pytest.skip("this kernel does not tell of sockets that are only bound; remedy: Linux 6.8")
+        text = why(here, f"127.0.0.1:{port_of(sock)}")
+        assert "set SO_REUSEADDR before the bind, as the other has" in part(text, "What would mend it")
+        assert "with SO_REUSEADDR it works" in part(text, "What the kernel said to a bind")
+
+
 def test_a_receiver_of_datagrams_is_told_for_udp_and_for_udp_only(here: Place) -> None:
     def receive() -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -318,3 +333,21 @@ def test_whatever_is_on_a_port_each_refusal_is_explained_by_something_seen(here:
                     assert verdict.sentences
 
     here.do(check)
+
+
+@pytest.mark.parametrize("listens_at", ["::1", "127.0.0.1"])
+def test_asking_does_not_open_the_port_to_who_would_share_it(listens_at: str) -> None:
+    # A bind with SO_REUSEPORT beside a listener at another address leaves a mark on the port, by which later ones pass.
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("there is no IPv6 here; remedy: sysctl net.ipv6.conf.lo.disable_ipv6=0")
+    family = socket.AF_INET6 if ":" in listens_at else socket.AF_INET
+    with socket.create_server((listens_at, 0), family=family) as listener:
+        port = listener.getsockname()[1]
+        for host in ("", "0.0.0.0", "::", "127.0.0.1", ""):
+            verdict = explain_bind(port, host)
+            assert not any("as the other has" in sentence for sentence in verdict.sentences)
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with pytest.raises(OSError, match="in use"):
+                sock.bind(("::", port))

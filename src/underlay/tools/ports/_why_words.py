@@ -219,6 +219,8 @@ def _remedies(attempt: Attempt, verdict: Verdict) -> list[str]:
             found.append("share the port: set SO_REUSEPORT before the bind, as the other has")
         if trial.reuse_address == 0 and verdict.protocol == "udp":
             found.append("set SO_REUSEADDR, as the other has; then only one of both gets each datagram")
+        elif trial.reuse_address == 0:
+            found.append("set SO_REUSEADDR before the bind, as the other has; then who listens first has the port")
     elif passing:
         if trial.reuse_address == 0:
             found.append("set SO_REUSEADDR before the bind, as asyncio's servers and `underlay listen` do")

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from underlay.errors import UnderlayError
-from underlay.tools.speed import Direction, Result, Settings, Way, _client, measure
-from underlay.tools.speed._sockets import Target
+from underlay.tools.speed import Direction, Result, Settings, Way, _client, _session, measure
+from underlay.tools.speed._sockets import _SO_BUF_LOCK, Target, set_up
 
 from ._iperf3 import (
     free_port,
@@ -282,13 +282,31 @@ def test_the_options_of_tcp_reach_the_kernel_at_both_ends() -> None:
     assert told["start"]["test_start"]["tos"] == 0x10
 
 
-def test_a_small_window_loses_nothing_at_our_server() -> None:
-    # Where a stream's buffer is made smaller after the handshake, the client sends what there is no room for.
+def test_the_window_that_a_stock_client_wants_is_the_streams_from_their_handshake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Were it set afterwards, the client would send what there is no room for.
+    with socket.socket() as sock:
+        try:
+            sock.getsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK)
+        except OSError:
+            pytest.skip("this kernel cannot let go of a buffer's size; remedy: Linux 5.14 or later")
+    inherited: list[int] = []
+
+    def spy(sock: socket.socket, settings: Settings) -> None:
+        inherited.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+        set_up(sock, settings)
+
+    monkeypatch.setattr(_session, "set_up", spy)
     with our_server() as ours:
-        told = stock_client(ours.port, "-n", "2M", "-w", "16K")
+        told = stock_client(ours.port, "-n", "200K", "-w", "16K", "-P", "2")
         result = ours.result()
-    assert told["end"]["sum_sent"]["retransmits"] == 0
-    assert result.totals[0].received_bytes == told["end"]["sum_sent"]["bytes"]
+        stock_client(ours.port, "-n", "200K")
+        ours.result()
+    # The kernel doubles what is asked for: socket(7).
+    assert inherited[:2] == [32_768, 32_768]
+    assert inherited[2] > 32_768
+    assert result.totals[0].received_bytes == told["end"]["sum_received"]["bytes"]
     assert result.notes == ()
 
 

@@ -8,7 +8,7 @@ import random
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -172,31 +172,32 @@ def test_one_version_of_ip_may_be_free_while_the_other_is_not(here: Place) -> No
         assert here.bind(port, "0.0.0.0") == 0
 
 
-def test_a_socket_that_only_holds_the_port_is_told(here: Place) -> None:
+@contextmanager
+def only_held(here: Place, *, reuse_address: bool = False) -> Iterator[int]:
+    """A port that a socket has bound, and does not listen on."""
+
     def hold() -> socket.socket:
         sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse_address)
         sock.bind(("127.0.0.1", 0))
         return sock
 
     with here.do(hold) as sock:
         if not here.sockets(str(port_of(sock))):
             pytest.skip("this kernel does not tell of sockets that are only bound; remedy: Linux 6.8")
-        text = why(here, f"127.0.0.1:{port_of(sock)}")
-        assert f"has bound, without listening, 127.0.0.1:{port_of(sock)}" in text
-        assert obstacles(here, str(port_of(sock))) == {"bound"}
+        yield port_of(sock)
+
+
+def test_a_socket_that_only_holds_the_port_is_told(here: Place) -> None:
+    with only_held(here) as port:
+        text = why(here, f"127.0.0.1:{port}")
+        assert f"has bound, without listening, 127.0.0.1:{port}" in text
+        assert obstacles(here, str(port)) == {"bound"}
 
 
 def test_a_socket_that_only_holds_the_port_and_would_share_it_is_told_with_the_option(here: Place) -> None:
-    def hold() -> socket.socket:
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))
-        return sock
-
-    with here.do(hold) as sock:
-        if not here.sockets(str(port_of(sock))):
-            pytest.skip("this kernel does not tell of sockets that are only bound; remedy: Linux 6.8")
-        text = why(here, f"127.0.0.1:{port_of(sock)}")
+    with only_held(here, reuse_address=True) as port:
+        text = why(here, f"127.0.0.1:{port}")
         assert "set SO_REUSEADDR before the bind, as the other has" in part(text, "What would mend it")
         assert "with SO_REUSEADDR it works" in part(text, "What the kernel said to a bind")
 

@@ -15,10 +15,11 @@ import socket
 from typing import Any
 
 import pytest
+from tests.tools.speed._buffer_locks import NEEDS_BUFFER_LOCKS
 
 from underlay.errors import UnderlayError
 from underlay.tools.speed import Direction, Result, Settings, Way, _client, _session, measure
-from underlay.tools.speed._sockets import _SO_BUF_LOCK, Target, set_up
+from underlay.tools.speed._sockets import Target, set_up
 
 from ._iperf3 import (
     free_port,
@@ -282,15 +283,11 @@ def test_the_options_of_tcp_reach_the_kernel_at_both_ends() -> None:
     assert told["start"]["test_start"]["tos"] == 0x10
 
 
+@NEEDS_BUFFER_LOCKS
 def test_the_window_that_a_stock_client_wants_is_the_streams_from_their_handshake(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Were it set afterwards, the client would send what there is no room for.
-    with socket.socket() as sock:
-        try:
-            sock.getsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK)
-        except OSError:
-            pytest.skip("this kernel cannot let go of a buffer's size; remedy: Linux 5.14 or later")
     inherited: list[int] = []
 
     def spy(sock: socket.socket, settings: Settings) -> None:

@@ -12,6 +12,8 @@ import logging
 import re
 import socket
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
@@ -349,6 +351,22 @@ def test_a_connection_aborted_as_it_tells_that_it_is_lost_tells_it_once(model: s
     run(model, main())
 
 
+@contextmanager
+def no_collection_of_garbage() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def until_freed(transport: weakref.ref[asyncio.BaseTransport]) -> None:
+    async with asyncio.timeout(LIMIT_S):  # a thread, or the kernel, has to let go of it first
+        while transport() is not None:
+            await asyncio.sleep(0.001)
+
+
 @pytest.mark.parametrize("model", (*REACTORS, "uring", "blocking"))
 @pytest.mark.parametrize("how", ["close", "abort", "close with much to send"])
 def test_a_connection_that_is_over_waits_for_no_collection_of_garbage(model: str, how: str) -> None:
@@ -378,16 +396,10 @@ def test_a_connection_that_is_over_waits_for_no_collection_of_garbage(model: str
                 transport.close()
             del transport
             await read_raw(far)
-            async with asyncio.timeout(LIMIT_S):  # a thread, or the kernel, has to let go of it first
-                while gone[0]() is not None:
-                    await asyncio.sleep(0.001)
+            await until_freed(gone[0])
 
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collection_of_garbage():
         run(model, main())
-    finally:
-        gc.enable()
 
 
 @pytest.mark.parametrize("model", (*REACTORS, "uring", "blocking"))
@@ -410,16 +422,10 @@ def test_a_datagram_endpoint_that_is_over_waits_for_no_collection_of_garbage(mod
         await heard.wait()
         getattr(transport, how)()
         del transport
-        async with asyncio.timeout(LIMIT_S):  # a thread has to let go of it first
-            while gone[0]() is not None:
-                await asyncio.sleep(0.001)
+        await until_freed(gone[0])
 
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collection_of_garbage():
         run(model, main())
-    finally:
-        gc.enable()
 
 
 # --- datagrams ------------------------------------------------------------------------------------------------

@@ -5,26 +5,12 @@ from __future__ import annotations
 import socket
 
 import pytest
+from tests.tools.speed._buffer_locks import NEEDS_BUFFER_LOCKS, SO_BUF_LOCK
 
 from underlay.tools.speed import Settings
 from underlay.tools.speed._sockets import handshakes_for
 
-# include/uapi/asm-generic/socket.h: which buffers keep to a size that was set.
-SO_BUF_LOCK = 72
 LOCKED = 3
-
-
-def has_buffer_locks() -> bool:
-    with socket.socket() as sock:
-        try:
-            return sock.getsockopt(socket.SOL_SOCKET, SO_BUF_LOCK) >= 0
-        except OSError:
-            return False
-
-
-NEEDS_BUFFER_LOCKS = pytest.mark.skipif(
-    not has_buffer_locks(), reason="this kernel cannot let go of a buffer's size; remedy: Linux 5.14 or later"
-)
 
 
 def connected(listener: socket.socket) -> tuple[socket.socket, socket.socket]:

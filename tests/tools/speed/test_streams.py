@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from underlay.tools.speed import Settings, _movers
+from underlay.tools.speed import Settings, _movers, _streams
 from underlay.tools.speed._movers import close_all, start
 from underlay.tools.speed._sockets import set_up
 from underlay.tools.speed._streams import Budget, Stream, make_stream
@@ -64,19 +64,26 @@ def receiver() -> Iterator[tuple[Stream, socket.socket]]:
         close_all([stream])
 
 
-@contextmanager
-def receiving(settings: Settings) -> Iterator[tuple[Stream, socket.socket]]:
-    """A receiver of TCP that runs, and the socket that its bytes come from."""
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         here = socket.create_connection(listener.getsockname())
         there, _ = listener.accept()
+    return here, there
+
+
+@contextmanager
+def receiving(settings: Settings) -> Iterator[tuple[Stream, socket.socket]]:
+    """A receiver of TCP that runs, and the socket that its bytes come from."""
+    here, there = tcp_pair()
     set_up(here, settings)
     stream = make_stream(1, here, settings, is_sender=False)
     start([stream])
-    with there:
-        there.settimeout(PATIENCE_S)
-        yield stream, there
-    close_all([stream])
+    try:
+        with there:
+            there.settimeout(PATIENCE_S)
+            yield stream, there
+    finally:
+        close_all([stream])
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -153,6 +160,17 @@ def test_what_is_less_than_a_block_is_counted_however_it_ends(threads: str, size
         assert stream.bytes == 80_000 + size
         assert stream.has_ended == (how != "the sender only waits")
         assert stream.failure is None
+
+
+def test_a_receiver_of_large_blocks_is_woken_by_one_of_the_usual_size(
+    threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Smaller here than it is, so that the kernel gives a buffer with room for eight.
+    monkeypatch.setattr(_streams, "TCP_BLOCK_BYTES", 10_000)
+    with receiving(replace(BLOCKS, length_bytes=50_000)) as (stream, there):
+        there.sendall(bytes(80_000))
+        until(lambda: stream.bytes == 80_000)
+        until(lambda: mark_bytes(stream) == (10_000 if threads == "a thread each" else 1))
 
 
 @pytest.mark.parametrize(
@@ -250,9 +268,7 @@ def test_a_block_that_the_kernel_took_in_part_is_ended_on_the_same_stream() -> N
 
 
 def test_a_sender_whose_peer_reads_nothing_stops_when_told() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        here = socket.create_connection(listener.getsockname())
-        other, _ = listener.accept()
+    here, other = tcp_pair()
     settings = Settings(length_bytes=1 << 20)
     set_up(here, settings)
     stream = make_stream(1, here, settings, is_sender=True)
@@ -307,9 +323,7 @@ def test_a_sender_that_nothing_paces_sends_no_datagram_after_it_was_stopped() ->
 
 
 def test_a_stream_that_breaks_keeps_the_reason_and_tells_who_waits() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        here = socket.create_connection(listener.getsockname())
-        other, _ = listener.accept()
+    here, other = tcp_pair()
     # A reset: socket(7), SO_LINGER of no time.
     other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
     stream = make_stream(1, here, Settings(length_bytes=1000), is_sender=False)

@@ -34,6 +34,7 @@ def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each wait for a peer end early."""
     monkeypatch.setattr(_session, "_PATIENCE_S", 0.3)
     monkeypatch.setattr(_session, "_GRACE_S", 0.3)
+    monkeypatch.setattr(_session, "_MOST_BY_SIZE_S", 2.5)
     monkeypatch.setattr(_session, "_GOODBYE_PATIENCE_S", 0.1)
     monkeypatch.setattr(_run, "_STALL_S", 0.3)
     monkeypatch.setattr(_run, "_IDLE_S", 1.5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 import struct
@@ -289,6 +290,13 @@ def flood(client: Raw) -> None:
     client.sock.sendall(framed({}))
 
 
+def a_byte_now_and_then(client: Raw) -> None:
+    client.begin(time=0, num=10**9)
+    with contextlib.suppress(OSError):
+        while not select.select([client.sock], [], [], 0.1)[0]:
+            client.streams[0].sendall(b"x")
+
+
 def never_read(client: Raw) -> None:
     client.begin(reverse=True, len=1 << 20)
     client.sock.sendall(b"\x04")
@@ -333,6 +341,8 @@ LIES: dict[str, tuple[Callable[[Raw], None], str]] = {
     "never ends": (lambda client: client.begin(time=1), "did not end its test in time"),
     "sends nothing": (lambda client: client.begin(time=86_400), "no byte moved between"),
     "sends not what it said": (lambda client: client.begin(time=0, num=10**9), "no byte moved between"),
+    "sends nothing, slowly": (lambda client: client.begin(time=0, num=10**9, bandwidth=1), "no byte moved between"),
+    "sends a byte now and then": (a_byte_now_and_then, "did not end its test in time"),
     "floods": (flood, "sent results that are not those of this test"),
     "never reads": (never_read, "sent results that are not those of this test"),
     "sends strange datagrams": (strange_datagrams, "sent results that are not those of this test"),

@@ -169,7 +169,8 @@ class Run:
 
     def _stall_s(self) -> float:
         if not self._at_client:
-            return max(_IDLE_S, self._block_s() * 3)
+            # Whatever the client's rate: with one bit a second it would have the server for as long as it likes.
+            return _IDLE_S
         return max(_STALL_S, self._block_s() * 3) if self._settings.ends_by_size else math.inf
 
     def _next_s(self, now: float) -> float:

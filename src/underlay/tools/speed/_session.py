@@ -29,7 +29,7 @@ from ._movers import close_all
 from ._protocol import Control, PeerError, Refusal, State
 from ._results import PeerResults, Result
 from ._run import Run
-from ._settings import RefusedSettings, Settings
+from ._settings import MOST_TIME_S, RefusedSettings, Settings
 from ._sockets import set_up, udp_stream, udp_welcome, welcome_again
 from ._streams import Stream, make_stream, stream_number
 from ._watcher import Watcher
@@ -44,6 +44,9 @@ _PATIENCE_S: Final = 10.0
 # What a client's test may take longer than it said: iperf3's own grace is 5 s (create_server_timers), and the way back
 # of a test that has filled a queue is long.
 _GRACE_S: Final = 10.0
+# A test that bytes end may go on for as long as one that the clock ends: a byte now and then is no reason to keep all
+# other clients out for ever.
+_MOST_BY_SIZE_S: Final = MOST_TIME_S
 # The client has all it wants then. Others wait for it, so this is short.
 _GOODBYE_PATIENCE_S: Final = 1.0
 _LOOK_S: Final = 0.05
@@ -154,7 +157,8 @@ class Session:
         self._watcher.started(control.peer, settings)
         control.send_state(State.TEST_RUNNING)
         run.start()
-        state = run.drive(None if settings.ends_by_size else settings.omit_s + settings.time_s + _GRACE_S)
+        longest_s = _MOST_BY_SIZE_S if settings.ends_by_size else settings.time_s
+        state = run.drive(settings.omit_s + longest_s + _GRACE_S)
         if state is State.CLIENT_TERMINATE:
             raise PeerError(f"{control.peer} broke its test off")
         if state is not State.TEST_END:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterator
 from dataclasses import fields, replace
 
 import pytest
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 from underlay.tools.speed import Cpu, Direction, Interval, PeerError, Result, Settings, StreamResult, Way, verdicts
 from underlay.tools.speed._results import PeerResults
 from underlay.tools.speed._show import result_json
+from underlay.tools.speed._streams import make_stream
+from underlay.tools.speed._tally import Tally
 
 STREAM = {"id": 1, "bytes": 1000, "retransmits": 2, "jitter": 0.001, "errors": 3, "packets": 100}
 TOLD = {
@@ -60,6 +64,8 @@ def test_iperf3s_unsigned_minus_one_is_no_figure() -> None:
         {"streams": [STREAM | {"retransmits": -2}]},
         {"streams": [STREAM | {"start_time": 0, "end_time": 1e-300}]},
         {"streams": [STREAM | {"end_time": None}]},
+        {"streams": [STREAM | {"start_time": 2, "end_time": 1.5}]},
+        {"streams": [STREAM | {"omitted_packets": 101}]},
         {"streams": [{}]},
         {"streams": [7]},
         {"cpu_util_total": "20"},
@@ -80,12 +86,52 @@ def test_a_congestion_control_that_would_write_to_the_terminal_is_not_shown() ->
     assert PeerResults.read(TOLD | {"congestion_used": 7}, "the server", [1]).congestion == ""
 
 
-@given(st.dictionaries(st.sampled_from(list(TOLD)), st.none() | st.integers() | st.floats() | st.lists(st.none())))
-def test_whatever_a_peer_says_is_results_or_one_sentence(changes: dict[str, object]) -> None:
-    try:
-        PeerResults.read(TOLD | changes, "the server", [1, 3])
-    except PeerError:
-        pass
+@pytest.mark.parametrize(
+    "parts", [(5e-324, 0.0), (5e-324, 5e-324), (0.0, 5e-324), (0.0, 0.0), (1e-300, 8192e2)], ids=str
+)
+def test_the_parts_of_a_peers_processor_time_add_up_to_its_whole_however_small_they_are(
+    parts: tuple[float, float],
+) -> None:
+    user, system = parts
+    cpu = PeerResults.read(TOLD | {"cpu_util_user": user, "cpu_util_system": system}, "the server", [1]).cpu
+    assert (cpu.percent, min(cpu.user_percent, cpu.system_percent) >= 0) == (20.0, True)
+
+
+ANYTHING = st.none() | st.integers() | st.floats() | st.lists(st.none())
+A_FIGURE = ANYTHING | st.integers(0, 200) | st.floats(0, 200)
+
+
+@given(
+    st.dictionaries(st.sampled_from(list(TOLD)), A_FIGURE),
+    st.dictionaries(
+        st.sampled_from([*STREAM, "start_time", "end_time", "omitted_errors", "omitted_packets"]), A_FIGURE
+    ),
+)
+def test_whatever_a_peer_says_is_results_or_one_sentence(
+    changes: dict[str, object], of_stream: dict[str, object]
+) -> None:
+    settings = Settings(protocol="udp", length_bytes=100)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        tally = Tally(settings, [stream := make_stream(1, ours, settings, is_sender=True)], at_client=True)
+        tally.finish(stream, 1.0)
+        told = TOLD | {"streams": [STREAM | of_stream]} | changes
+        try:
+            found = tally.result("the server", PeerResults.read(told, "the server", [1, 3]), ())
+        except PeerError:
+            return
+    json.dumps(result_json(found), allow_nan=False)
+    assert not [figure for figure in _figures(result_json(found)["streams"]) if figure < 0]
+
+
+def _figures(told: object) -> Iterator[float]:
+    if isinstance(told, dict):
+        told = list(told.values())
+    if isinstance(told, list):
+        for each in told:
+            yield from _figures(each)
+    elif isinstance(told, int | float):
+        yield told
 
 
 def test_streams_add_up_and_a_figure_that_one_lacks_is_none() -> None:

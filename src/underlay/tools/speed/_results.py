@@ -259,15 +259,18 @@ class PeerResults:
                 also = ("start_time", "end_time", "omitted_errors", "omitted_packets")
                 figures = {name: _figure(each, name) for name in wanted}
                 figures |= {name: _figure(each, name) for name in also if name in each}
-                if 0 < figures.get("end_time", 0.0) - figures.get("start_time", 0.0) < _LEAST_S:
+                lasted_s = figures["end_time"] - figures.get("start_time", 0.0) if "end_time" in figures else 0.0
+                if lasted_s < 0 or 0 < lasted_s < _LEAST_S:
+                    raise ValueError
+                if figures.get("omitted_packets", 0.0) > figures["packets"]:
                     raise ValueError
                 streams[number] = figures | {"retransmits": _figure_or_none(each, "retransmits")}
         except (KeyError, TypeError, ValueError):
             raise PeerError(f"{peer} sent results that are not those of this test") from None
         congestion = told.get("congestion_used", "")
         # `total` is not their sum where a thread's time is rounded otherwise: it is the one that holds.
-        share = total / (user + system) if user + system > 0 else 1.0
-        cpu = Cpu(user * share, system * share) if user + system > 0 else Cpu(total, 0.0)
+        share = user / (user + system) if user + system > 0 else 1.0
+        cpu = Cpu(total * share, total * (1 - share))
         name = congestion if isinstance(congestion, str) and congestion.isascii() and congestion.isprintable() else ""
         return cls(cpu, name[:15], streams)
 

@@ -235,7 +235,8 @@ class Tally:
         elif self._settings.is_udp:
             packets = ours.packets
             if told is not None:
-                packets = int(told["packets"] - told.get("omitted_packets", account.omitted.packets))
+                # One that does not tell what was omitted may have seen less of it than we sent.
+                packets = max(0, int(told["packets"] - told.get("omitted_packets", account.omitted.packets)))
                 lost = max(0, int(told["errors"] - told.get("omitted_errors", 0)))
                 jitter_us = told["jitter"] * 1e6
         if packets is not None and told is not None:

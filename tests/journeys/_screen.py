@@ -1,6 +1,6 @@
-"""A program at a terminal, as a person sees it there.
+"""A program at a terminal, as a person sees it there, or before a pipe that nobody reads.
 
-It knows pseudo-terminals (pty(7)). It refuses to know what any program draws.
+It knows pseudo-terminals (pty(7)) and pipes. It refuses to know what any program draws.
 """
 
 from __future__ import annotations
@@ -10,12 +10,36 @@ import os
 import pty
 import select
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 # A program that says nothing for so long hangs; nothing is measured by it.
 PATIENCE_S = 60
+
+
+@contextmanager
+def unread_pipe() -> Iterator[tuple[int, Callable[[], None]]]:
+    """A pipe's end to give a program as its stdout, and what fills it: nobody reads the other end."""
+    unread, output = os.pipe()
+
+    def fill() -> None:
+        # Another open of it, since not to wait is a matter of the open file, which the program has too: open(2).
+        full = os.open(f"/proc/self/fd/{output}", os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            while True:
+                os.write(full, bytes(1))
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(full)
+
+    try:
+        yield output, fill
+    finally:
+        os.close(output)
+        os.close(unread)
 
 
 class Terminal:
@@ -56,6 +80,11 @@ class Terminal:
             if not data:
                 return
             self.seen += self._decoder.decode(data)
+
+    @property
+    def has_a_cursor(self) -> bool:
+        """Whether one is shown, as far as was read (console_codes(4), DECTCEM)."""
+        return self.seen.rfind("\x1b[?25h") >= self.seen.rfind("\x1b[?25l")
 
     def end(self) -> int:
         """Its exit status."""

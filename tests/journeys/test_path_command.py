@@ -178,6 +178,7 @@ def test_the_live_view_ends_by_ctrl_c_with_its_table_on_the_screen(rows: int) ->
     words = [sys.executable, "-m", "underlay", "path", "-n", "-i", "0.05", "127.0.0.1"]
     with Terminal(words, None, os.environ, rows=rows) as terminal:
         terminal.read(lambda seen: "is 1 hop away" in seen)
+        assert terminal.has_a_cursor  # whatever ends or stops it now leaves a shell its own
         terminal.child.send_signal(signal.SIGINT)
         assert terminal.end() == 0
     assert "Traceback" not in terminal.seen

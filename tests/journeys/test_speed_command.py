@@ -18,8 +18,8 @@ import pytest
 
 from underlay.cli import main
 
-from ._iperf3 import PATIENCE_S, free_port, start_stock_client, stock_client, stock_server
-from ._screen import Terminal
+from ._iperf3 import PATIENCE_S, free_port, start_stock_client, stock_client, stock_server, until_listening
+from ._screen import Terminal, unread_pipe
 
 SPEED = [sys.executable, "-m", "underlay", "speed"]
 
@@ -42,8 +42,6 @@ def server(*words: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    from ._iperf3 import until_listening
-
     try:
         until_listening(port)
         yield port, child
@@ -118,6 +116,24 @@ def test_a_server_says_where_it_listens_and_what_each_client_did() -> None:
     assert any(line.startswith("up ") for line in lines)
 
 
+def test_a_server_whose_output_nobody_reads_is_ended_by_one_signal() -> None:
+    port = free_port()
+    with unread_pipe() as (output, fill):
+        child = subprocess.Popen([*SPEED, "--server", f"127.0.0.1:{port}"], stdout=output, stderr=subprocess.PIPE)
+        try:
+            until_listening(port)
+            fill()
+            other = start_stock_client(port, "-t", "30", "-b", "1M")
+            _until_connected(port, 2)
+            child.send_signal(signal.SIGTERM)
+            _, errors = child.communicate(timeout=PATIENCE_S)
+            assert (child.returncode, errors) == (-signal.SIGTERM, b"")
+            other.communicate(timeout=PATIENCE_S)  # it was told
+        finally:
+            child.kill()
+            child.communicate()
+
+
 def test_one_test_is_enough_for_a_server_that_is_told_so_and_its_status_is_the_tests() -> None:
     with server("--one-off") as (port, child):
         stock_client(port, "-n", "1K")
@@ -184,6 +200,8 @@ def test_a_terminal_shows_a_graph_that_grows_and_leaves_its_last_state() -> None
     with stock_server("-1") as (port, _):
         words = [*SPEED, f"127.0.0.1:{port}", "-t", "1", "-i", "0.1", "-b", "10M", "-l", "1000"]
         with Terminal(words, None, {**os.environ, "PYTHONIOENCODING": "utf-8"}) as terminal:
+            terminal.read(lambda seen: "Mbit/s" in seen)
+            assert terminal.has_a_cursor  # whatever ends or stops it now leaves a shell its own
             assert terminal.end() == 0
     printed = terminal.seen
     graphs = re.findall(r"up   ([▁▂▃▄▅▆▇█]+) +[\d.,]+ Mbit/s", printed)
@@ -225,6 +243,8 @@ def test_who_is_sent_away_ends_with_1_and_one_sentence() -> None:
         (["--server", "-u"], "--udp is the client's to choose; leave it out where --server stands"),
         (["--server", "-t", "3"], "--time is the client's to choose; leave it out where --server stands"),
         (["x", "-p", "0"], "port 0 is no server's; it lets a server's kernel choose: see what that listens on"),
+        (["x:0"], "port 0 is no server's; it lets a server's kernel choose: see what that listens on"),
+        (["x:0", "-p", "2"], "two ports, 0 and 2; leave one of them out"),
         (["x:1", "-p", "2"], "two ports, 1 and 2; leave one of them out"),
         ([":1"], "':1' has no host; write it like 10.0.0.1, [::1]:5201 or lab.example:5201"),
         (["x", "-u", "-Z"], "-Z, -C, -M and -N are about TCP; leave them out, or -u"),

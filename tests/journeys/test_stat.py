@@ -291,7 +291,7 @@ def test_the_live_view_draws_lines_and_ends_by_ctrl_c() -> None:
     with Terminal(words, None, {**os.environ, "PYTHONUTF8": "1"}, rows=40) as terminal:
         terminal.read(lambda seen: seen.count("pressure io") >= 3 or seen.count("switches ") >= 3)
         # Whatever ends or stops it now leaves a shell its cursor.
-        assert terminal.seen.rfind("\x1b[?25h") > terminal.seen.rfind("\x1b[?25l")
+        assert terminal.has_a_cursor
         terminal.child.send_signal(signal.SIGINT)
         assert terminal.end() == 0
     assert "Traceback" not in terminal.seen

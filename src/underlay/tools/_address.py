@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 
-__all__ = ["Address", "Place", "UnixPath", "parse", "parse_source", "written"]
+__all__ = ["Address", "Place", "UnixPath", "parse", "parse_host", "parse_source", "written"]
 
 _HIGHEST_PORT = 65_535  # 16 bits: RFC 9293, 3.1; RFC 768
 # sun_path has 108 bytes, the last a NUL: unix(7).
@@ -95,10 +95,20 @@ def parse_source(text: str) -> Place:
     >>> parse_source("127.0.0.1"), parse_source("[fe80::1%eth0]:4000")
     (Place(host='127.0.0.1', port=0), Place(host='fe80::1%eth0', port=4000))
     """
+    host, port = parse_host(text)
+    return Place(host, port or 0)
+
+
+def parse_host(text: str) -> tuple[str, int | None]:
+    """Read ``HOST`` or ``HOST:PORT``, where the port is None if there is none: 0 may mean something.
+
+    >>> parse_host("lab.example"), parse_host("[::1]:0")
+    (('lab.example', None), ('::1', 0))
+    """
     if _is_ip(bare := _bare_host(text)):
-        return Place(bare, 0)
+        return bare, None
     host, port = _split(text)
-    return Place(_name(host), 0 if port is None else _port(port, udp=False, lowest=0))
+    return _name(host), None if port is None else _port(port, udp=False, lowest=0)
 
 
 def written(address: object) -> str:

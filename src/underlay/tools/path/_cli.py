@@ -127,6 +127,8 @@ def _watch(measurement: Trace) -> Report:
 
     report = measurement.report()
     with Live(auto_refresh=False, transient=True) as live:
+        # Hidden, the cursor would be so in the shell too, after a signal that ends or stops this program (Ctrl-Z).
+        live.console.show_cursor(True)
         for report in measurement.run(_REFRESH_S):
             size = live.console.size
             shown = fitting(lines(report), size.width, size.height - 1)  # the cursor has the last row

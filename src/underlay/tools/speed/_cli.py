@@ -16,7 +16,7 @@ import sys
 from typing import Final
 
 from ...errors import UnderlayError, UsageError
-from .._address import Place, parse_source
+from .._address import Place, parse_host
 from ._client import Client
 from ._protocol import PORT
 from ._server import Server
@@ -75,9 +75,9 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("--one-off is about a server", remedy="add --server, or leave it out")
     if args.address is None:
         raise UsageError("no server is named", remedy="`underlay speed HOST` tests the way to it, --server is one")
-    if args.port == 0:
-        raise UsageError("port 0 is no server's", remedy="it lets a server's kernel choose: see what that listens on")
     place = _place(args.address, args.port)
+    if place.port == 0:
+        raise UsageError("port 0 is no server's", remedy="it lets a server's kernel choose: see what that listens on")
     show = _show(args, at_client=True)
     client = Client(
         place,
@@ -117,12 +117,24 @@ def _serve(args: argparse.Namespace) -> int:
         interval_s=args.interval,
         watcher=show,
     ) as server:
-        before = signal.signal(signal.SIGTERM, lambda *_: server.stop())
+        asked_by = signal.SIGINT
+
+        def end(*_: object) -> None:
+            nonlocal asked_by
+            asked_by = signal.SIGTERM
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends us wherever we are
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGTERM, end)
         try:
             return 0 if server.serve(one_off=args.one_off) or not args.one_off else 1
         except KeyboardInterrupt:
             return 0  # how a server usually ends
         finally:
+            if server.is_stuck:
+                # It waits in write(2) for somebody to read, and has the lock of stdout: with it no exit of Python's.
+                signal.signal(asked_by, signal.SIG_DFL)
+                signal.raise_signal(asked_by)
             signal.signal(signal.SIGTERM, before)
             _close(show)
 
@@ -191,12 +203,12 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _place(text: str, port: int | None) -> Place:
-    place = parse_source(text)
-    if place.port and port and place.port != port:
-        raise UsageError(f"two ports, {place.port} and {port}", remedy="leave one of them out")
-    if not place.host:
+    host, beside = parse_host(text)
+    if beside is not None and port is not None and beside != port:
+        raise UsageError(f"two ports, {beside} and {port}", remedy="leave one of them out")
+    if not host:
         raise UsageError(f"{text!r} has no host", remedy="write it like 10.0.0.1, [::1]:5201 or lab.example:5201")
-    return Place(place.host, place.port or (PORT if port is None else port))
+    return Place(host, next((each for each in (beside, port) if each is not None), PORT))
 
 
 def _show(args: argparse.Namespace, *, at_client: bool) -> Watcher:

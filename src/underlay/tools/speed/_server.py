@@ -44,7 +44,9 @@ _MOST_NEWCOMERS: Final = 256
 # send a reset, which overtakes the answer: RFC 9293, 3.10.4 and RFC 1122, 4.2.2.13.
 _REFUSED_PATIENCE_S: Final = 1.0
 _LOOK_S: Final = 0.5
-_SESSION_PATIENCE_S: Final = 10.0
+# The longest that a test takes to notice that it was broken off: its waits for a peer end at once, those for the
+# streams' threads within END_PATIENCE_S.
+_SESSION_PATIENCE_S: Final = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -108,6 +110,11 @@ class Server:
     def addresses(self) -> list[str]:
         """Where it listens, as a person writes it."""
         return [written(listener.getsockname()) for listener in self._listeners]
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a test that `serve` broke off as it ended goes on: its watcher keeps it, as one that prints does."""
+        return self._thread is not None and self._thread.is_alive()
 
     def __enter__(self) -> Server:
         return self

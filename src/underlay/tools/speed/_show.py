@@ -100,6 +100,8 @@ class TerminalShow(PlainShow):
         self._rates = {}
         self._live = Live(auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
         self._live.start()
+        # Hidden, the cursor would be so in the shell too, after a signal that ends or stops this program (Ctrl-Z).
+        self._live.console.show_cursor(True)
 
     def interval(self, interval: Interval) -> None:
         """Let the graph grow."""

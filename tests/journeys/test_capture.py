@@ -24,6 +24,7 @@ from underlay.trace import CaptureReader, PacketFile
 
 from ._capture import capture, packets
 from ._machine import ROOT
+from ._screen import unread_pipe
 
 NOBODY = 65534
 BURST_PACKETS = 200_000
@@ -194,6 +195,19 @@ def test_each_signal_that_asks_it_to_end_ends_it_in_order(net: Net, number: int,
     assert "10 packets captured" in errors and len(packets(path)) == 10
 
 
+def test_a_second_signal_ends_a_capture_whose_output_nobody_reads(net: Net) -> None:
+    with unread_pipe() as (output, fill):
+        child = net.capture("-i", "lo", "--json", "udp", stdout=output)
+        fill()
+        net.burst(10)
+        child.send_signal(signal.SIGTERM)  # now it waits for room in the pipe, before or after it heard of that
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.5)
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=LIMIT_S)
+    assert child.returncode == -signal.SIGTERM
+
+
 def test_what_cannot_be_is_one_sentence_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty.pcapng"
     fd = os.open(empty, os.O_WRONLY | os.O_CREAT)
@@ -204,6 +218,8 @@ def test_what_cannot_be_is_one_sentence_and_status_2(tmp_path: Path, capsys: pyt
         (["-r", empty, "tcp prot"], "says libpcap"),
         (["-i", "nope0"], "there is no interface 'nope0' here"),
         (["-c", "0"], "--count must be at least 1"),
+        (["-r", empty, "-w", ""], "-r and -w name a file, and an empty word is no name; - is stdin, or stdout"),
+        (["-r", empty, "x" * 20_000], "…' (20000 letters) is not one, says libpcap: "),
         (["--duration", "nan"], "--duration is in seconds"),
         (["--ring-size", "0"], "--ring-size is in MiB"),
         (["-s", "0"], "--snap-length is in bytes"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import struct
@@ -117,9 +118,47 @@ def test_a_file_that_is_not_whole_on_a_disk_that_is_full_is_told_of_both(tmp_pat
     done = capture("-r", path, "-w", "/dev/full", expect=1)
     assert "/dev/full takes no more: no space left on device" in done.stderr and "Traceback" not in done.stderr
     assert "is not whole: a block says it has 8 bytes" in done.stderr
-    assert "/dev/full: 0 packets, 0 bytes; 1 are not in it" in done.stderr
+    assert "/dev/full: 0 packets, 0 bytes; 1 are not in it\n" in done.stderr
     done = capture("-r", path, expect=1)
     assert done.stdout.count("\n") == 1 and "is not whole: a block says it has 8 bytes" in done.stderr
+
+
+def test_what_a_full_disk_kept_out_of_a_file_of_a_file_is_counted(tmp_path: Path) -> None:
+    path, anew = tmp_path / "many.pcapng", tmp_path / "anew.pcapng"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file = PacketFile(fd)
+    file.add_interface("lo", 1)
+    for number in range(30_000):  # more than are written at once
+        file.add(0, number, bytes(60), 60)
+    file.close()
+    os.close(fd)
+    argv = [sys.executable, "-m", "underlay", "capture", "-r", str(path), "-w", str(anew), "--json"]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, timeout=LIMIT_S,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)),
+    )  # fmt: skip
+    summary = json.loads(done.stdout.splitlines()[-1])
+    written, unwritten = len(packets(anew)), summary["captured_packets"] - len(packets(anew))
+    assert 0 < written < summary["captured_packets"] < 30_000
+    assert (summary["written_packets"], summary["unwritten_packets"]) == (written, unwritten)
+    assert f"; {unwritten} are not in it, nor is the rest of {path}\n" in done.stderr
+
+
+def test_a_time_that_no_file_can_say_is_the_nearest_and_counted(tmp_path: Path) -> None:
+    path, anew = tmp_path / "late.pcapng", tmp_path / "anew.pcapng"
+    write_packet(path, "lo")
+    data = path.read_bytes()
+    # The same packet's time in 2^63 seconds: the interface gets an if_tsresol of 1 s, and the packet all bits.
+    packet = data.rindex(struct.pack("<I", 6), 0, len(data) - 60)
+    resolution = data.index(bytes.fromhex("0900 0100"))
+    late = bytearray(data)
+    late[resolution + 4] = 0
+    late[packet + 12 : packet + 20] = b"\xff" * 8
+    path.write_bytes(late)
+    done = capture("-r", path, "-w", anew, "--json")
+    assert json.loads(done.stdout.splitlines()[-1])["moved_times"] == 1
+    assert f"{anew}: 1 packet with the nearest time that a file can say, 1970 to 2554" in done.stderr
+    assert [packet.time_ns for packet in packets(anew)] == [(1 << 64) - 1]
 
 
 def test_a_strange_file_steers_no_terminal_and_is_written_anew(tmp_path: Path) -> None:

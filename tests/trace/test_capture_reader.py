@@ -93,6 +93,7 @@ def test_the_older_pcap(magic: int, order: str, ns: int) -> None:
 ONE = section("<") + interface("<")
 BROKEN = {
     "it is empty": b"",
+    "it ends within its first four bytes": b"\n\r\r",
     "it is neither pcapng nor pcap": b"hello, world",
     "a section has no byte order": b"\n\r\r\n" + bytes(24),
     "a block says it has 8 bytes": section("<") + struct.pack("<II", 6, 8),

@@ -5,7 +5,12 @@ This file only computes. It refuses to know where a text comes from.
 
 from __future__ import annotations
 
-__all__ = ["escaped", "masked"]
+from typing import Final
+
+__all__ = ["escaped", "masked", "quoted"]
+
+# In a sentence, as much of what somebody typed as shows which it was: two lines of 80 columns.
+_MOST_QUOTED: Final = 160
 
 
 def escaped(text: str) -> str:
@@ -25,6 +30,15 @@ def _escape(letter: str) -> str:
     if 0xDC80 <= ord(letter) <= 0xDCFF:
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape", errors="surrogatepass").decode()
+
+
+def quoted(text: str) -> str:
+    """The text in quotes for a sentence, escaped, and cut where it is long.
+
+    >>> quoted("tcp prot 80"), quoted("x" * 200)[-30:]
+    ("'tcp prot 80'", "xxxxxxxxxxxx…' (200 letters)")
+    """
+    return repr(text) if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED] + '…'!r} ({len(text)} letters)"
 
 
 def masked(text: str) -> str:

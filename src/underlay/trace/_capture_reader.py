@@ -112,7 +112,7 @@ class CaptureReader:
         self.counts: dict[int, ReadCounts] = {}
         self._earlier_dropped: int | None = None  # in the sections before
         self._clocks: list[_Clock] = []
-        self._magic = self._take(4, "it is empty")
+        self._magic = self._first()
 
     def __iter__(self) -> Iterator[ReadPacket]:
         if self._magic == _SECTION:
@@ -128,6 +128,10 @@ class CaptureReader:
         if self._earlier_dropped is not None:
             told.append(self._earlier_dropped)
         return sum(told) if told else None
+
+    def _first(self) -> bytes:
+        start = self._take(1, "it is empty")
+        return start + self._take(3, "it ends within its first four bytes, which say what it is")
 
     def _take(self, size: int, complaint: str = "it ends in the middle of a packet") -> bytes:
         data = self._file.read(size)

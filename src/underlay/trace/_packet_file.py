@@ -31,6 +31,7 @@ class PacketFile:
 
     ``written_packets`` are in the file, ``unwritten_packets`` were given but are not; the file has whole blocks at
     every moment that no write is under way, also after a failure (a pipe cannot take back what it took).
+    ``moved_times`` counts packets whose time a block cannot say, before 1970 or after 2554: it says the nearest.
     """
 
     def __init__(self, fd: int, *, snap_bytes: int = blocks.SNAP_BYTES) -> None:
@@ -47,6 +48,7 @@ class PacketFile:
         self._error: OSError | None = None
         self.written_packets = 0
         self.unwritten_packets = 0
+        self.moved_times = 0
         # Options that most packets have, laid out once.
         self._flags = {
             direction: blocks.option(blocks.EPB_FLAGS, struct.pack("<I", bits)) + blocks.option(0, b"")
@@ -74,6 +76,7 @@ class PacketFile:
         kept = len(data)
         if not 0 <= time_ns <= _LAST_NS:
             time_ns = 0 if time_ns < 0 else _LAST_NS
+            self.moved_times += 1
         options = self._flags.get(direction, _NO_OPTIONS)
         if comment:
             options = blocks.option(blocks.COMMENT, blocks.cut(comment)) + (options or blocks.option(0, b""))

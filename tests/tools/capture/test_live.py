@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
 import threading
@@ -428,6 +429,21 @@ def test_a_ring_for_which_there_is_no_memory_is_told(net: Net, monkeypatch: pyte
     real, ring._socket = ring._socket, Refusing()  # type: ignore[assignment]
     with real, pytest.raises(UsageError, match="no memory for a ring of 32 MiB; choose a smaller --ring-size"):
         ring.make(32 << 20)
+
+
+def test_a_ring_for_whose_addresses_this_process_has_no_room_is_let_go_for_a_smaller_one(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = mmap.mmap
+
+    def limited(fd: int, size_bytes: int, flags: int) -> mmap.mmap:
+        if size_bytes > 8 << 20:
+            raise OSError(errno.ENOMEM, "")  # as under RLIMIT_AS
+        return real(fd, size_bytes, flags)
+
+    monkeypatch.setattr(mmap, "mmap", limited)
+    live = live_in(net, "lo")
+    assert [payload(row, 1) for row in captured(net, live, lambda: send(b"x"))] == [b"x"]
 
 
 def test_a_ring_takes_no_more_than_half_of_the_memory_and_one_of_no_given_size_becomes_smaller(

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO, Final
 
-from ...errors import UnderlayError, UsageError
+from ...errors import UnderlayError, UsageError, plural
 from ...trace import SNAP_BYTES, CaptureFormatError, CaptureReader, ReadPacket
 from .._printable import escaped
 from .._privileges import give_up_root
@@ -49,7 +49,8 @@ examples:
 Ctrl-C ends it. How many packets the kernel dropped is always told at the end.
 
 exit status: 0 done; 1 ended early: the interface went away, the disk is full,
-the file is not whole; 2 wrong use, or a right that is missing."""
+the file is not whole; 2 wrong use, or a right that is missing; 130 a second
+Ctrl-C; 141 whoever read stdout has left."""
 
 _DAY_S: Final = 86_400.0
 _LINKS: Final = {ETHERNET: "Ethernet", RAW_IP: "IP"}
@@ -94,6 +95,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _must_make_sense(args: argparse.Namespace) -> None:
+    if "" in (args.read, args.write):
+        raise UsageError("-r and -w name a file, and an empty word is no name", remedy="- is stdin, or stdout")
     if args.count is not None and args.count < 1:
         raise UsageError("--count must be at least 1")
     if args.duration is not None and not 0 < args.duration <= _DAY_S * 366:  # NaN is not greater than 0
@@ -214,7 +217,8 @@ def _capture(args: argparse.Namespace) -> int:
             except BrokenPipeError as error:  # as `| head` does; stderr is still there, and perhaps a file
                 left = error
             statistics = live.statistics()
-            written = output.finish(live.received_packets(), statistics.dropped_packets)
+            captured, dropped = statistics.captured_packets, statistics.dropped_packets
+            written = output.finish(captured, live.received_packets(), dropped)
         finally:
             output.close()
     _tell(args, output, statistics, written, as_json=args.json and left is None)
@@ -271,6 +275,9 @@ def _ended_by_signals(live: Live) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if live.is_stopping and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if live.is_stopping:  # and does not come to it: nobody reads our output, for instance
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         live.stop()
 
     before = {}
@@ -303,6 +310,7 @@ def _tell(
                 "connections_let_go": connections.flows_let_go,
                 "written_packets": written.packets if written else None,
                 "unwritten_packets": written.unwritten_packets if written else None,
+                "moved_times": written.moved_times if written else None,
             }
         )
     say(
@@ -328,10 +336,16 @@ def _tell(
     _tell_file(args.write, written)
 
 
-def _tell_file(path: str | None, written: Written | None) -> None:
-    if written is not None:
-        missing = f"; {written.unwritten_packets} are not in it" if written.unwritten_packets else ""
-        say(f"{escaped(file_words(path or '-'))}: {written.packets} packets, {written.bytes} bytes{missing}")
+def _tell_file(path: str | None, written: Written | None, *, unread: str = "") -> None:
+    """Tell what was written; ``unread`` names a file that was not read to its end for it."""
+    if written is None:
+        return
+    name = escaped(file_words(path or "-"))
+    missing = f"; {written.unwritten_packets} are not in it" if written.unwritten_packets else ""
+    rest = f", nor is the rest of {escaped(file_words(unread, 'stdin'))}" if unread else ""
+    say(f"{name}: {written.packets} packets, {written.bytes} bytes{missing}{rest}")
+    if written.moved_times:
+        say(f"{name}: {plural(written.moved_times, 'packet')} with the nearest time that a file can say, 1970 to 2554")
 
 
 # --- a file -------------------------------------------------------------------------------------------
@@ -389,12 +403,14 @@ def _read(args: argparse.Namespace) -> int:
         output = _output(args, None if nothing else args.write)
         outputs.append(output)
         written = None
+        unread = ""
         failures: list[str] = []
         try:
             try:
                 if nothing is not None:
                     raise nothing
                 for packet in found:
+                    packets += 1
                     interface = packet.interface
                     data = packet.data[: args.snap_length]
                     output.take(
@@ -406,13 +422,13 @@ def _read(args: argparse.Namespace) -> int:
                         packet.direction,
                         packet.comment,
                     )
-                    packets += 1
                     if packets == args.count:
                         break
             except CaptureFormatError as error:
                 failures.append(_broken(args.read, error))
             except Stopped as stopped:
                 failures.append(str(stopped))
+                unread = args.read
             try:
                 output.flush()
             except Stopped as stopped:
@@ -421,7 +437,7 @@ def _read(args: argparse.Namespace) -> int:
                 say(escaped(each))
                 status = 1
             dropped = None if reader is None else reader.dropped_packets
-            written = output.finish(packets + (dropped or 0), dropped)
+            written = output.finish(packets, packets + (dropped or 0), dropped)
         finally:
             output.close()
     if dropped:
@@ -438,7 +454,8 @@ def _read(args: argparse.Namespace) -> int:
                 "connections_let_go": connections.flows_let_go,
                 "written_packets": written.packets if written else None,
                 "unwritten_packets": written.unwritten_packets if written else None,
+                "moved_times": written.moved_times if written else None,
             }
         )
-    _tell_file(args.write, written)
+    _tell_file(args.write, written, unread=unread)
     return status

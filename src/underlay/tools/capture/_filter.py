@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ...errors import UsageError
+from .._printable import quoted
 from ._link_types import LINUX_SLL, RAW_IP, SLL_BYTES
 
 __all__ = ["CompiledFilter", "Instruction", "asks_for_a_capture", "compile_filter", "kernel_program", "no_right"]
@@ -183,7 +184,7 @@ def compile_filter(text: str, link_type: int, snap_bytes: int, *, interface: str
     try:
         if library.pcap_compile(handle, ctypes.byref(program), encoded, 1, _NO_NETMASK) != 0:
             raise UsageError(
-                f"the filter {text!r} is not one, says libpcap: {_words(library, handle)}",
+                f"the filter {quoted(text)} is not one, says libpcap: {_words(library, handle)}",
                 remedy="pcap-filter(7) has the syntax, such as 'tcp port 80 and host 10.9.0.1'",
             )
         try:
@@ -228,7 +229,7 @@ def _words(library: ctypes.CDLL, handle: int) -> str:
 
 def _no_capture(text: str, interface: str, words: str) -> UsageError:
     return UsageError(
-        f"for the filter {text!r} libpcap has to open {interface}, and cannot: {words}",
+        f"for the filter {quoted(text)} libpcap has to open {interface}, and cannot: {words}",
         remedy="--direction instead of inbound and outbound needs nothing of it",
     )
 

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple, Self
 
 from ...errors import UsageError
 from ...trace import SNAP_BYTES
+from .._printable import quoted
 from .._privileges import give_up_root
 from ._filter import CompiledFilter, Instruction, compile_filter, kernel_program, no_right
 from ._interfaces import Source, choose
@@ -206,7 +207,7 @@ class Live:
         """Ask the filter here, for each packet, since the kernel cannot."""
         if self._wanted is not None and self._wanted.asks_the_kernel:
             raise UsageError(
-                f"the filter {self.text!r} is more than the kernel can be asked at once",
+                f"the filter {quoted(self.text)} is more than the kernel can be asked at once",
                 remedy="--direction instead of inbound and outbound leaves the rest to us",
             )
         self._here = self._wanted

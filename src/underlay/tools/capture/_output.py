@@ -51,6 +51,9 @@ class Written:
     packets: int
     bytes: int
     unwritten_packets: int
+    """Of those that were captured, or read."""
+    moved_times: int
+    """Packets of a time that a file cannot say."""
 
 
 class Output:
@@ -133,8 +136,11 @@ class Output:
         """Write one more object."""
         self._print(json.dumps({"schema": SCHEMA, **found}) + "\n")
 
-    def finish(self, received: int, dropped: int | None) -> Written | None:
-        """Write the kernel's counts at the end of the file, if they are known, and tell what is in it."""
+    def finish(self, captured: int, received: int, dropped: int | None) -> Written | None:
+        """Write the kernel's counts at the end of the file, if they are known, and tell what of ``captured`` is in it.
+
+        Where it took no more, some may never have come to `take`.
+        """
         if self._file is None:
             return None
         if not self._interfaces and not self._file.unwritten_packets:
@@ -145,7 +151,8 @@ class Output:
             counts = {min(self._interfaces.values()): (received, dropped)}
         with contextlib.suppress(OSError):  # it is full, which was told
             self._file.close(counts)
-        return Written(self._file.written_packets, self._file.written_bytes, self._file.unwritten_packets)
+        file = self._file
+        return Written(file.written_packets, file.written_bytes, captured - file.written_packets, file.moved_times)
 
     def close(self) -> None:
         """Close the file."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 from ...errors import UsageError
 from ...trace import SNAP_BYTES, CaptureReader, ReadPacket
+from .._printable import quoted
 from ._filter import CompiledFilter, asks_for_a_capture, compile_filter
 from ._link_types import ETHERNET, LINUX_SLL2
 
@@ -78,7 +79,7 @@ def _compile(text: str, link_type: int) -> CompiledFilter:
             raise
     if chosen is None or chosen.asks_the_kernel:
         raise UsageError(
-            f"the filter {text!r} asks for what only a running capture knows",
+            f"the filter {quoted(text)} asks for what only a running capture knows",
             remedy="inbound, outbound and ifindex are not for files",
         )
     return chosen

@@ -145,7 +145,13 @@ class PacketRing:
         self._socket.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V3)
         try:
             self._socket.setsockopt(_SOL_PACKET, _RX_RING, request)
-            self._memory = mmap.mmap(self._socket.fileno(), total, mmap.MAP_SHARED)
+            try:
+                self._memory = mmap.mmap(self._socket.fileno(), total, mmap.MAP_SHARED)
+            except OSError:
+                # The ring is there, though this process has no room for its addresses (RLIMIT_AS): while it is, there
+                # can be no other (EBUSY).
+                self._socket.setsockopt(_SOL_PACKET, _RX_RING, _REQUEST.pack(0, 0, 0, 0, 0, 0, 0))
+                raise
         except OSError as error:
             if error.errno not in (errno.ENOMEM, errno.EINVAL):
                 raise

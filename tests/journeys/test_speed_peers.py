@@ -211,7 +211,10 @@ def test_a_client_that_goes_away_leaves_the_server_usable(when: str) -> None:
         client = Raw(ours.port)
         KILLED[when](client)
         client.close()
+        measure("127.0.0.1", SHORT, port=ours.port)  # at once: nobody is told of one who has gone
+        assert ours.witness.sent_away == []
         assert ours.failure()
+        assert ours.result().is_complete
         serves(ours)
 
 

@@ -193,7 +193,8 @@ class Server:
         newcomer = _Newcomer(sock, written(address), time.monotonic() + _COOKIE_PATIENCE_S)
         self._newcomers[sock] = newcomer
         self._selector.register(sock, selectors.EVENT_READ)
-        if self._session is not None and self._session.phase is Phase.BUSY:
+        session = self._session
+        if session is not None and session.phase is Phase.BUSY and not session.is_leaving:
             self._refuse(newcomer)
 
     def _hear(self, newcomer: _Newcomer) -> None:
@@ -215,7 +216,7 @@ class Server:
     def _admit(self, newcomer: _Newcomer) -> None:
         """Give a connection to whom its cookie names; let it wait while the last client is leaving."""
         session = self._session
-        if session is not None and session.phase is Phase.LEAVING:
+        if session is not None and session.is_leaving:
             return
         if session is not None and (session.phase is Phase.BUSY or session.cookie != newcomer.cookie):
             self._selector.register(newcomer.sock, selectors.EVENT_READ)

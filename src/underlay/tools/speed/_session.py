@@ -95,6 +95,14 @@ class Session:
         self._notes: list[str] = []
         self._run: Run | None = None
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether its client has all it wants, or went away: who comes next has to wait for a moment only."""
+        try:
+            return self.phase is Phase.LEAVING or self.control.has_ended()
+        except ValueError:
+            return True  # it was closed in this moment
+
     def offer(self, sock: socket.socket) -> None:
         """Take the connection of a stream, which has said our cookie."""
         self._offers.put(sock)

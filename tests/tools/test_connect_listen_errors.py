@@ -182,6 +182,15 @@ def test_the_process_that_holds_the_port_is_named(tmp_path: Path, server: socket
         assert f"(pid {os.getpid()})" in told
 
 
+def test_a_connection_that_has_the_port_is_named_with_its_process(tmp_path: Path, server: socket.socket) -> None:
+    import os
+
+    with socket.create_connection(server.getsockname()) as client:
+        told = sentence(run(tmp_path, "listen", f"127.0.0.1:{port(client)}"), 2)
+    assert f"(pid {os.getpid()}) has the port for its connection with 127.0.0.1:{port(server)}" in told
+    assert told.endswith("; end that, or choose another port")
+
+
 def leave_in_time_wait(*, reuse_address: int) -> int:
     """Serve one client, hang up first, and return the port: it stays in TIME_WAIT for a minute."""
     with socket.socket() as server:

@@ -86,6 +86,12 @@ def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_
         return cannot_connect(address, error)
     if error.errno == errno.EADDRINUSE and isinstance(address, Place):
         found, is_alive = _in_the_way(address.port, udp)
+        if found is not None and not is_alive and found.owners:
+            # Its own connection to somebody else, or one that it accepted before the listener ended.
+            return kind(
+                f"{what}: {_owner(found)} has the port for its connection with {found.peer}",
+                remedy="end that, or choose another port",
+            )
         if found is not None and not is_alive:
             # TCP_TIMEWAIT_LEN is 60 s in Linux (include/net/tcp.h). SO_REUSEADDR helps
             # only where the earlier listener had set it as well: socket(7).
@@ -94,9 +100,7 @@ def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_
                 f"{what}: connections of an earlier listener are not over yet",
                 remedy="it had no --reuse-address, so wait a minute" if reuse_address else early,
             )
-        by = "another process"
-        if found is not None and found.owners:
-            by = f"{found.owners[0].name or 'a process'} (pid {found.owners[0].pid})"
+        by = "another process" if found is None or not found.owners else _owner(found)
         return kind(
             f"{what}: the port is in use by {by}",
             remedy="end it, choose another port, or start both with --reuse-port"
@@ -112,6 +116,8 @@ def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_
             remedy = "it is no address of this machine; `ip address` lists them"
         case errno.ENOENT | errno.ENOTDIR:
             remedy = "make the directory first"
+        case errno.EMFILE:
+            remedy = "raise the limit of open files (`ulimit -n`)"
         case _:
             remedy = ""
     return kind(f"{what}: {reason(error)}", remedy=remedy)
@@ -128,6 +134,10 @@ def _in_the_way(port: int, udp: bool) -> tuple[Socket | None, bool]:
         return None, False
     first = min(found, key=lambda sock: (sock.state not in alive, not sock.owners), default=None)
     return first, first is not None and first.state in alive
+
+
+def _owner(sock: Socket) -> str:
+    return f"{sock.owners[0].name or 'a process'} (pid {sock.owners[0].pid})"
 
 
 def reason(error: OSError) -> str:

@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 from underlay.errors import UnderlayError, UsageError
-from underlay.tools.ports import Change, Filter, Socket, State, Watch, _cli, close_socket, list_sockets, take_snapshot
+from underlay.tools.ports import (
+    Change,
+    Filter,
+    Snapshot,
+    Socket,
+    State,
+    Watch,
+    _cli,
+    close_socket,
+    list_sockets,
+    take_snapshot,
+)
 from underlay.tools.ports import _close as close_module
 from underlay.tools.ports import _list as list_module
 from underlay.tools.ports import _tracepoint as tracepoint_module
@@ -115,6 +126,30 @@ def test_a_tracepoint_leaves_no_descriptor_and_no_mount(place: Place) -> None:
             assert Path("/proc/self/mounts").read_text() == mounts
     except TracepointUnavailable as reason:
         pytest.skip(f"{reason}; remedy: a kernel with CONFIG_PERF_EVENTS and tracefs")
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@needs_root
+def test_a_tracepoint_that_takes_the_descriptors_of_a_look_is_let_go(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        Tracepoint().close()
+    except TracepointUnavailable as reason:
+        pytest.skip(f"{reason}; remedy: a kernel with CONFIG_PERF_EVENTS and tracefs")
+    looks: list[Filter] = []
+
+    def look(only: Filter) -> Snapshot:
+        looks.append(only)
+        if len(looks) == 1:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return take_snapshot(only)
+
+    monkeypatch.setattr(watch_module, "take_snapshot", look)
+    before = set(os.listdir("/proc/self/fd"))
+    with place.do(lambda: Watch(Filter(["proto:tcp"]))) as watch:
+        assert watch.tracepoint is None and watch.why_no_tracepoint == "too many open files"
+        assert len(set(os.listdir("/proc/self/fd")) - before) == 2  # what it asks, and what it hears deaths by
     assert set(os.listdir("/proc/self/fd")) == before
 
 

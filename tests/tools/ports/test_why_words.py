@@ -11,8 +11,8 @@ from underlay.tools.ports import Attempt, Cause, Obstacle, Overlap, Owner, Socke
 UNSEEN_HOLDER = Socket("tcp", 4, State.LISTEN, "127.0.0.1", 80, "0.0.0.0", 0, 0, 128, uid=33, inode=7)
 
 
-def told_of(holder: Socket, *, hidden_processes: int = 0) -> list[str]:
-    cause = Cause(Obstacle.LISTENER, (holder,), (Overlap.SAME,))
+def told_of(*holders: Socket, hidden_processes: int = 0) -> list[str]:
+    cause = Cause(Obstacle.LISTENER, holders, (Overlap.SAME,) * len(holders))
     attempt = Attempt(Want("tcp", 4, "127.0.0.1", 80), Trial(98, 98, 98), (cause,))
     return Verdict("tcp", "127.0.0.1", 80, (attempt,), hidden_processes).sentences
 
@@ -49,3 +49,16 @@ def test_a_process_that_is_not_seen_is_looked_for_by_who_may_see_it(
     sentences = told_of(UNSEEN_HOLDER, hidden_processes=1)
     assert [line for line in sentences if advised in line] != []
     assert [line for line in sentences if "sudo" in line] == [] or uid
+
+
+def test_several_processes_listen_and_one_listens() -> None:
+    owners = tuple(Owner(pid, 3, "httpd", "httpd -k start", 0) for pid in (7, 8))
+    one, both = (told_of(UNSEEN_HOLDER._replace(owners=owners[:count])) for count in (1, 2))
+    assert "- httpd (pid 7, user root) listens on 127.0.0.1:80: httpd -k start" in one
+    assert "- httpd (pid 7, user root) and 1 more listen on 127.0.0.1:80: httpd -k start" in both
+
+
+def test_sockets_of_which_the_same_is_to_be_said_are_counted_and_told_once() -> None:
+    holder = UNSEEN_HOLDER._replace(owners=(Owner(7, 3, "httpd", "", 0),))
+    same = [line for line in told_of(*(holder._replace(inode=inode) for inode in (7, 8, 9))) if "listens" in line]
+    assert same == ["- 3 sockets: Httpd (pid 7, user root) listens on 127.0.0.1:80."]

@@ -11,6 +11,7 @@ told as well. A state that lasted less than the time between two looks is not.
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import time
@@ -94,7 +95,7 @@ class Watch:
             self._kernel = self._stack.enter_context(open_diag())
             self._deaths = self._hear_deaths()
             self._hear_states()
-            self._known = {sock.cookie: sock for sock in take_snapshot(only).sockets}
+            self._known = {sock.cookie: sock for sock in self._first_look()}
             self._looked_at = time.monotonic()
             self._look_took_s = 0.0
         except BaseException:
@@ -149,6 +150,20 @@ class Watch:
         self._connectors = Connectors()
         for descriptor in self.tracepoint.descriptors:
             self._poll.register(descriptor, select.POLLIN)
+
+    def _first_look(self) -> list[Socket]:
+        try:
+            return take_snapshot(self.only).sockets
+        except OSError as error:
+            if self.tracepoint is None or error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            # It has two descriptors for each processor, and a look needs some: rather look than hear.
+            self.why_no_tracepoint = os.strerror(error.errno).lower()
+        for descriptor in self.tracepoint.descriptors:
+            self._poll.unregister(descriptor)
+        self.tracepoint.close()
+        self.tracepoint = None
+        return take_snapshot(self.only).sockets
 
     def __iter__(self) -> Iterator[Change]:
         """Wait for changes and give each, until it is closed."""

@@ -6,6 +6,7 @@ This file knows words. It refuses to ask the kernel for anything but the names o
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -39,7 +40,8 @@ def sentences(verdict: Verdict) -> list[str]:
         lines = [f"No: {what} can be bound on {_places(free)} now, but not on {_places(refused)}."]
     else:
         lines = [f"No: {what} cannot be bound{where} now."]
-    lines += ["", "Why:", *(f"- {line}" for line in _reasons(refused))]
+    # One that is in the way of IPv4 and IPv6, and not alone in one of them, is found for each.
+    lines += ["", "Why:", *_unique(f"- {line}" for line in _reasons(refused))]
     lines += ["", "What would mend it:"]
     lines += _unique(f"- {line}" for attempt in refused for line in _remedies(attempt, verdict))
     lines += ["", "What the kernel said to a bind:"]
@@ -100,10 +102,12 @@ def _reason(cause: Cause, attempt: Attempt) -> list[str]:
     want = attempt.want
     match cause.obstacle:
         case Obstacle.LISTENER | Obstacle.BOUND | Obstacle.DATAGRAMS:
-            told = [
+            found = Counter(
                 _holder_line(cause.obstacle, sock, how)
                 for sock, how in zip(cause.sockets[:_MOST_TOLD], cause.overlaps, strict=False)
-            ]
+            )
+            # A program may have several at one address, by SO_REUSEPORT.
+            told = [line if count == 1 else f"{count} sockets: {line}" for line, count in found.items()]
             more = len(cause.sockets) - _MOST_TOLD
             return [*told, f"and {more} more like these"] if more > 0 else told
         case Obstacle.CONNECTION:
@@ -142,10 +146,17 @@ _DOES: Final = {
     Obstacle.BOUND: "has bound, without listening,",
     Obstacle.DATAGRAMS: "receives datagrams at",
 }
+# Of several processes, as of a server and its workers.
+_DO: Final = {
+    Obstacle.LISTENER: "listen on",
+    Obstacle.BOUND: "have bound, without listening,",
+    Obstacle.DATAGRAMS: "receive datagrams at",
+}
 
 
 def _holder_line(obstacle: Obstacle, sock: Socket, how: Overlap) -> str:
-    line = f"{who(sock)} {_DOES[obstacle]} {sock.local}{_how(sock, how)}"
+    does = _DO if len({owner.pid for owner in sock.owners}) > 1 else _DOES
+    line = f"{who(sock)} {does[obstacle]} {sock.local}{_how(sock, how)}"
     if sock.peer != "*":
         line += f", connected to {sock.peer}"
     command = next((owner.command for owner in sock.owners if owner.command), "")

@@ -164,7 +164,7 @@ def test_a_wrong_value_is_one_sentence_with_status_2(
     command(lambda args: 0)
     assert cli.main(["probe-me", "--size", "big"]) == 2
     assert capsys.readouterr().err == (
-        "underlay: probe-me: argument --size: invalid int value: 'big'; "
+        "underlay: probe-me: argument --size: 'big' is no whole number; "
         "`underlay probe-me --help` tells how it is used\n"
     )
 

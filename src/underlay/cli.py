@@ -38,6 +38,7 @@ import errno
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
@@ -112,6 +113,11 @@ _SHORTAGES = {
 }
 
 
+# How argparse complains of a word that int() or float() does not take: by the function's name.
+_NO_NUMBER = re.compile("invalid (int|float) value: (.*)", re.DOTALL)
+_NUMBERS = {"int": "whole number", "float": "number"}
+
+
 class Command(Protocol):
     """What a command's module offers."""
 
@@ -152,6 +158,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose complaint is one sentence, raised instead of printed."""
 
     def error(self, message: str) -> NoReturn:
+        message = _NO_NUMBER.sub(lambda found: f"{found[2]} is no {_NUMBERS[found[1]]}", message)
         raise UsageError(
             f"{self.prog.removeprefix('underlay ')}: {message}",
             remedy=f"`{self.prog} --help` tells how it is used",

@@ -305,7 +305,7 @@ def test_a_namespace_that_was_there_stays(machine: Machine) -> None:
         (["up", "tap7", "--address", "10.9.0"], "'10.9.0' is no IP address"),
         (["up", "tap7", "--address", "10.9.0.1"], "10.9.0.1 lacks the length of its prefix; write it like 10.9.0.1/24"),
         (["up", "tap7", "--mtu", "5", "--namespace", "lab"], "tap7 cannot have an MTU of 5 bytes"),
-        (["up", "tap7", "--mtu", "many"], "net up: argument --mtu: invalid int value: 'many'"),
+        (["up", "tap7", "--mtu", "many"], "net up: argument --mtu: 'many' is no whole number"),
         (["up", "tap7", "--mtu", "1000", "--address", "fd00::1/64", "--namespace", "lab"], "takes no IPv6 address"),
         (["up", "tap7", "--user", "nobody-of-that-name"], "there is no user 'nobody-of-that-name'"),
         (["up", "tap7", "--namespace", "a/b"], "'a/b' is no name for a namespace"),

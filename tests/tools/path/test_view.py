@@ -55,6 +55,14 @@ def test_hops_at_the_end_that_say_nothing_are_one_line() -> None:
     assert "    hops 2 to 9: no answer to 80 probes" in text(report)
 
 
+def test_answers_that_came_late_are_told_wherever_their_hops_are() -> None:
+    silent = replace(HOP, address=None, answered=0, path_loss=1.0, verdict=Verdict.NO_ANSWER, late=3)
+    report = replace(REPORT, hops=(HOP, *(replace(silent, ttl=ttl) for ttl in range(2, 10))), ending=Ending.SILENT)
+    found = " ".join(text(report))
+    assert "24 answers came after the time-out of 2 s, and their probes count as lost: a longer --timeout" in found
+    assert "late" not in "".join(text(REPORT)) and "time-out" not in "".join(text(REPORT))
+
+
 def test_a_screen_that_is_too_small_shows_the_heading_and_the_end() -> None:
     report = replace(REPORT, hops=tuple(replace(HOP, ttl=ttl) for ttl in range(1, 31)))
     found = lines(report)

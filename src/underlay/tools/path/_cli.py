@@ -51,8 +51,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     family.add_argument("-6", action="store_const", const=6, dest="family", help="by IPv6 only")
     parser.add_argument("--flows", type=int, default=1, metavar="N", help="so many flows side by side (default: 1)")
     parser.add_argument("-c", "--count", type=int, metavar="N", help=f"rounds (default: {_ROUNDS}; live: no end)")
-    parser.add_argument("-i", "--interval", type=float, default=1.0, metavar="S", help="round to round (default: 1)")
-    parser.add_argument("--timeout", type=float, default=2.0, metavar="S", help="an answer is lost then (default: 2)")
+    parser.add_argument(
+        "-i", "--interval", type=float, default=1.0, metavar="S", help="round to round (default: 1, least: 0.01)"
+    )
+    parser.add_argument("--timeout", type=float, default=2.0, metavar="S", help="an answer is late then (default: 2)")
     parser.add_argument("--max-hops", type=int, default=30, metavar="N", help="go no farther (default: 30)")
     parser.add_argument(
         "--silent-hops", type=int, default=8, metavar="N", help="give up after so many in a row (default: 8)"

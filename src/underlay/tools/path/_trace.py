@@ -93,19 +93,19 @@ class Trace:
         names: bool = True,
         resolve: Callable[[str], str | None] = system_name,
     ) -> None:
-        _check("flows", flows, 1, _MOST_FLOWS)
-        _check("max_hops", max_hops, 1, _MOST_HOPS)
-        _check("silent_hops", silent_hops, 1, _MOST_HOPS)
-        _check("interval_s", interval_s, max(_LEAST_INTERVAL_S, flows * _LEAST_INTERVAL_A_FLOW_S), _MOST_S)
-        _check("timeout_s", timeout_s, _LEAST_INTERVAL_S, _MOST_S)
+        _check("number of flows", flows, 1, _MOST_FLOWS)
+        _check("number of hops", max_hops, 1, _MOST_HOPS)
+        _check("number of silent hops", silent_hops, 1, _MOST_HOPS)
+        _check("interval in seconds", interval_s, max(_LEAST_INTERVAL_S, flows * _LEAST_INTERVAL_A_FLOW_S), _MOST_S)
+        _check("time-out in seconds", timeout_s, _LEAST_INTERVAL_S, _MOST_S)
         if rounds is not None:
-            _check("rounds", rounds, 1, 10**9)
+            _check("number of rounds", rounds, 1, 10**9)
         if protocol not in ("udp", "icmp", "tcp"):
             raise UsageError(f"there are no probes by {protocol!r}", remedy="choose one of udp, icmp, tcp")
         if protocol == "icmp" and port is not None:
             raise UsageError("ICMP has no ports", remedy="leave the port out, or choose udp or tcp")
         _check("port", DEFAULT_PORTS["udp"] if port is None else port, 1, 65535)
-        _check("source_port", source_port, 0, 65536 - flows)
+        _check("source port", source_port, 0, 65536 - flows)
         self.host, self.protocol = host, protocol
         self.port = None if protocol == "icmp" else port or DEFAULT_PORTS[protocol]
         self._interval_s, self._timeout_s = interval_s, timeout_s
@@ -292,7 +292,7 @@ class Trace:
 
 def _check(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise UsageError(f"{name} is {value}", remedy=f"give {least:.10g} to {most:.10g}")
+        raise UsageError(f"the {name} is {value:g}", remedy=f"give {least:.10g} to {most:.10g}")
 
 
 def _resolve(host: str, port: int, version: Literal[4, 6] | None, source: str | None) -> Target:

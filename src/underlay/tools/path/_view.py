@@ -141,6 +141,11 @@ def _remarks(report: Report) -> list[Line]:
         )
         if worst.ttl == 1 and report.interval_s < _USUAL_LIMIT_S:
             found += _sentence("Or every hop limits its answers: a longer --interval would tell, of 1 s for instance.")
+    if late := sum(hop.late for hop in report.hops):
+        found += _sentence(
+            f"{plural(late, 'answer')} came after the time-out of {report.timeout_s:g} s, and their probes count as"
+            " lost: a longer --timeout would tell what they say."
+        )
     if report.unassigned:
         found += _sentence(f"{report.unassigned} answers quote too little to say which probe they are for.")
     if report.strays:

@@ -12,6 +12,7 @@ Source: iperf3's own code, src/iperf_api.h and src/iperf_api.c (version 3.12; 3.
 from __future__ import annotations
 
 import enum
+import errno
 import json
 import os
 import secrets
@@ -262,7 +263,8 @@ class Control:
         if number == State.SERVER_ERROR:
             told, error = struct.unpack("!ii", self._read(8, time.monotonic() + _SEND_PATIENCE_S))
             what = _REASONS.get(told, f"its error {told}")
-            why = f" ({os.strerror(error).lower()})" if 0 < error < 4096 else ""
+            # Beside what is no system call's failure iperf3 tells what errno was left at, often a closed descriptor.
+            why = f" ({os.strerror(error).lower()})" if 0 < error < 4096 and error != errno.EBADF else ""
             raise PeerError(f"{self.peer} broke the test off: {what}{why}")
         if number == State.ACCESS_DENIED:
             raise PeerError(f"{self.peer} is busy running a test", remedy="try again later")

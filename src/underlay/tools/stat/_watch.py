@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...errors import UnderlayError, UsageError
+from .._complaints import reason
 from ._processes import ProcessSample, ProcessUsage, now_s, process_usage, read_processes, since_start
 from ._sample import Sample, read_sample
 from ._usage import Usage, between, since_boot
@@ -127,7 +128,8 @@ class Watch:
         except (OSError, LookupError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in _SHORTAGES:
                 raise  # this machine has too little, and /proc is not at fault
+            said = f"{error.filename}: {reason(error)}" if isinstance(error, OSError) else str(error)
             raise UnderlayError(
-                f"/proc does not tell what this machine does: {error}", remedy="is it mounted, and is this Linux?"
+                f"/proc does not tell what this machine does: {said}", remedy="is it mounted, and is this Linux?"
             ) from error
         return _Moment(sample, read_processes(None if self._top else self._pids))

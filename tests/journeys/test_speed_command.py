@@ -116,19 +116,23 @@ def test_a_server_says_where_it_listens_and_what_each_client_did() -> None:
     assert any(line.startswith("up ") for line in lines)
 
 
-def test_a_server_whose_output_nobody_reads_is_ended_by_one_signal() -> None:
+@pytest.mark.parametrize(("number", "is_testing"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_a_server_whose_output_nobody_reads_is_ended_by_one_signal(number: signal.Signals, is_testing: bool) -> None:
     port = free_port()
     with unread_pipe() as (output, fill):
-        child = subprocess.Popen([*SPEED, "--server", f"127.0.0.1:{port}"], stdout=output, stderr=subprocess.PIPE)
+        words = [*SPEED, "--server", f"127.0.0.1:{port}"]
+        child = subprocess.Popen(words, stdout=output, stderr=subprocess.PIPE)
         try:
             until_listening(port)
             fill()
-            other = start_stock_client(port, "-t", "30", "-b", "1M")
-            _until_connected(port, 2)
-            child.send_signal(signal.SIGTERM)
+            if is_testing:
+                other = start_stock_client(port, "-t", "30", "-b", "1M")
+                _until_connected(port, 2)
+            child.send_signal(number)
             _, errors = child.communicate(timeout=PATIENCE_S)
-            assert (child.returncode, errors) == (-signal.SIGTERM, b"")
-            other.communicate(timeout=PATIENCE_S)  # it was told
+            assert (child.returncode, errors) == (-number, b"")
+            if is_testing:
+                other.communicate(timeout=PATIENCE_S)  # it was told
         finally:
             child.kill()
             child.communicate()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import select
 import signal
 import socket
 import sys
@@ -47,6 +48,8 @@ exit status:
   130  Ctrl-C; what was measured is shown"""
 
 _INTERRUPTED: Final = 130
+# A reader that lives reads what a pipe holds in less.
+_READER_PATIENCE_S: Final = 2.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -131,12 +134,21 @@ def _serve(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return 0  # how a server usually ends
         finally:
-            if server.is_stuck:
-                # It waits in write(2) for somebody to read, and has the lock of stdout: with it no exit of Python's.
+            if server.is_stuck or not _is_read():
+                # Whoever waits in write(2) for a reader has the lock of stdout, and Python flushes it as it exits.
                 signal.signal(asked_by, signal.SIG_DFL)
                 signal.raise_signal(asked_by)
             signal.signal(signal.SIGTERM, before)
             _close(show)
+
+
+def _is_read() -> bool:
+    """Whether stdout takes more, now or in a moment: a full pipe does not that nobody reads, nor a stopped terminal."""
+    if sys.stdout is None:
+        return True
+    room = select.poll()
+    room.register(sys.stdout, select.POLLOUT)
+    return bool(room.poll(_READER_PATIENCE_S * 1000))
 
 
 def _add_test(parser: argparse.ArgumentParser) -> None:

@@ -35,8 +35,8 @@ def _escape(letter: str) -> str:
 def quoted(text: str) -> str:
     """The text in quotes for a sentence, escaped, and cut where it is long.
 
-    >>> quoted("tcp prot 80"), quoted("x" * 200)[-30:]
-    ("'tcp prot 80'", "xxxxxxxxxxxx…' (200 letters)")
+    >>> print(quoted("tcp prot 80"), quoted("x" * 200)[-20:])
+    'tcp prot 80' xxxx…' (200 letters)
     """
     return repr(text) if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED] + '…'!r} ({len(text)} letters)"
 

@@ -218,6 +218,7 @@ def test_what_cannot_be_is_one_sentence_and_status_2(tmp_path: Path, capsys: pyt
         (["-r", empty, "tcp prot"], "says libpcap"),
         (["-i", "nope0"], "there is no interface 'nope0' here"),
         (["-c", "0"], "--count must be at least 1"),
+        (["-r", empty, "-X", "-w", tmp_path / "x"], "-X is about lines, and -w prints none; add --print"),
         (["-r", empty, "-w", ""], "-r and -w name a file, and an empty word is no name; - is stdin, or stdout"),
         (["-r", empty, "x" * 20_000], "…' (20000 letters) is not one, says libpcap: "),
         (["--duration", "nan"], "--duration is in seconds"),

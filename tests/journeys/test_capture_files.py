@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests._kernel import needs_program
 from tests.tools.capture._net import LIMIT_S
 
 from underlay.cli import main
@@ -121,6 +122,41 @@ def test_a_file_that_is_not_whole_on_a_disk_that_is_full_is_told_of_both(tmp_pat
     assert "/dev/full: 0 packets, 0 bytes; 1 are not in it\n" in done.stderr
     done = capture("-r", path, expect=1)
     assert done.stdout.count("\n") == 1 and "is not whole: a block says it has 8 bytes" in done.stderr
+
+
+# A datagram that says every byte there is, and on what links: with its header, and without.
+EVERY_BYTE = bytes.fromhex("4500011c 4ea60000 40112e29 7f000001 7f000001 d64204d2 01080000") + bytes(range(256))
+MAC = bytes(range(12))
+LINKS = {
+    "Ethernet": (1, MAC + b"\x08\x00"),
+    "Ethernet with two tags": (1, MAC + bytes.fromhex("88a80007 81000008 0800")),
+    "Ethernet without IP": (1, MAC + bytes.fromhex("88b5")),
+    "raw IP": (101, b""),
+    "cooked": (113, bytes.fromhex("0000 0304 0006 000000000000 0000 0800")),
+    "cooked, version 2": (276, bytes.fromhex("0800 0000 00000001 0304 00 06 0000000000000000")),
+    "BSD loopback": (0, b"\x02\x00\x00\x00"),
+}
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("kept", [284, 33])
+def test_bytes_are_shown_as_tcpdump_shows_them(link: str, kept: int, tmp_path: Path) -> None:
+    path = tmp_path / "bytes.pcapng"
+    link_type, header = LINKS[link]
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file = PacketFile(fd)
+    file.add_interface("", link_type)
+    file.add(0, 1, header + EVERY_BYTE[:kept], len(header + EVERY_BYTE))
+    file.flush()
+    os.close(fd)
+    done = subprocess.run([needs_program("tcpdump"), "-nXr", path], capture_output=True, text=True, check=True)
+    theirs = [line for line in done.stdout.splitlines() if line.startswith("\t0x")]
+    ours = capture("-r", path, "-X").stdout.splitlines()
+    assert [line.rstrip() for line in ours[1:]] == [line.rstrip() for line in theirs]
+    assert len(theirs) == -(-kept // 16)
+    assert max(len(line.expandtabs()) for line in ours[1:]) <= 80
+    packet = json.loads(capture("-r", path, "-X", "--json").stdout.splitlines()[0])
+    assert bytes.fromhex(packet["bytes"]) == EVERY_BYTE[:kept]
 
 
 def test_what_a_full_disk_kept_out_of_a_file_of_a_file_is_counted(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-w", "--write", metavar="FILE", help="write pcapng; - is stdout. No lines then, unless --print")
     add("--print", action="store_true", help="lines as well as a file")
     add("--json", action="store_true", help="JSON Lines instead of lines, and a summary as the last")
+    add("-X", "--bytes", action="store_true", help="each packet's bytes too, but for its link header")
     add("-c", "--count", type=int, metavar="N", help="end after N packets")
     add("--duration", type=float, metavar="S", help="end after S seconds")
     add("-s", "--snap-length", type=int, default=SNAP_BYTES, metavar="B", help="bytes of each packet to keep")
@@ -111,6 +112,8 @@ def _must_make_sense(args: argparse.Namespace) -> None:
         raise UsageError("there is no stdout to write to", remedy="name a file after -w")
     if args.write == "-" and os.isatty(1):
         raise UsageError("packets are not for a terminal", remedy="put a pipe behind it, as `-w - | tshark -r -`")
+    if args.bytes and args.write is not None and not (args.print or args.json):
+        raise UsageError("-X is about lines, and -w prints none", remedy="add --print")
     if args.follow is not None and args.no_owners:
         raise UsageError("--follow looks for owners, so --no-owners cannot be")
     if args.read is not None:
@@ -182,6 +185,7 @@ def _output(args: argparse.Namespace, path: str | None) -> Output:
         path,
         lines=lines,
         as_json=args.json,
+        with_bytes=args.bytes,
         snap_bytes=args.snap_length,
         filter_text=" ".join(args.filter),
     )

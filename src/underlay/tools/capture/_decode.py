@@ -34,7 +34,7 @@ from ...wire import (
 )
 from . import _protocol_words as words
 from ._damaged import readable_ipv4, readable_ipv6, readable_tcp
-from ._link_types import ETHERNET, LINUX_SLL, RAW_IP, SLL_BYTES
+from ._link_types import ETHERNET, LINUX_SLL, LINUX_SLL2, NULL, RAW_IP, SLL_BYTES, TAGS
 from ._tunnels import TRANSPARENT_ETHERNET, VXLAN_PORT, Carried, inside_ip, inside_link, inside_vxlan
 
 __all__ = ["Decoded", "decode"]
@@ -63,15 +63,12 @@ class Decoded(NamedTuple):
 
 # www.tcpdump.org/linktypes.html. 12 and 14 are what BSDs and old files have for raw IP.
 _RAW: Final = frozenset((12, 14, RAW_IP))
-_NULL: Final = (0, 108)  # BSD loopback: the family in the order of that host, or of the network
-_SLL2: Final = 276
 _IPV4: Final = 228
 _IPV6: Final = 229
 # A family of 2 is IPv4; IPv6 has another number in each system (linktypes.html, LINKTYPE_NULL).
 _FAMILY6: Final = frozenset((10, 24, 28, 30))
 
-# 802.1Q, 802.1ad and what came before it: a tag of 4 bytes. More than a few only an attacker sends.
-_TAGS: Final = frozenset((0x8100, 0x88A8, 0x9100))
+# More than a few VLAN tags only an attacker sends.
 _MOST_TAGS: Final = 4
 # A tunnel in a tunnel in a tunnel is met, as MPLS in GRE; what is deeper is left alone.
 _MOST_TUNNELS: Final = 4
@@ -101,7 +98,7 @@ def decode(link_type: int, data: bytes, size_bytes: int) -> Decoded:
             return _ethernet(data, 0, end)
         if link_type in _RAW:
             return _ip(data, 0, end)
-        if link_type == _SLL2:
+        if link_type == LINUX_SLL2:
             return _typed(data, _U16.unpack_from(data)[0], 20, end, data[12 : 12 + min(data[11], 8)])
         if link_type == LINUX_SLL:
             return _typed(data, _U16.unpack_from(data, 14)[0], SLL_BYTES, end, data[6:12])
@@ -109,7 +106,7 @@ def decode(link_type: int, data: bytes, size_bytes: int) -> Decoded:
             return _ipv4(data, 0, end)
         if link_type == _IPV6:
             return _ipv6(data, 0, end)
-        if link_type in _NULL:
+        if link_type in NULL:
             family = data[:4] if link_type == 108 or data[0] == 0 else data[3::-1]
             number = int.from_bytes(family, "big")
             kind = ETHERTYPE_IPV4 if number == 2 else ETHERTYPE_IPV6 if number in _FAMILY6 else 0
@@ -140,7 +137,7 @@ def _typed(
 ) -> Decoded:
     """Read what an EtherType announces."""
     for _ in range(_MOST_TAGS):
-        if kind not in _TAGS:
+        if kind not in TAGS:
             break
         (kind,) = _U16.unpack_from(data, place + 2)
         place += 4

@@ -19,6 +19,7 @@ from typing import Final
 
 from ...errors import UnderlayError, UsageError
 from ...trace import PacketFile
+from ._dump import dump, link_header_bytes
 from ._link_types import ETHERNET
 from ._packet import SCHEMA, Describer
 
@@ -57,9 +58,21 @@ class Written:
 
 
 class Output:
-    """Takes packets one by one; `flush` hands on what was gathered. ``path`` is a file or ``-`` for stdout."""
+    """Takes packets one by one; `flush` hands on what was gathered. ``path`` is a file or ``-`` for stdout.
 
-    def __init__(self, path: str | None, *, lines: bool, as_json: bool, snap_bytes: int, filter_text: str = "") -> None:
+    ``with_bytes`` adds each packet's bytes, from its network header on: rows below its line, or digits in its object.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        *,
+        lines: bool,
+        as_json: bool,
+        with_bytes: bool = False,
+        snap_bytes: int,
+        filter_text: str = "",
+    ) -> None:
         self._path = path
         self._filter_text = filter_text
         self._fd = -1
@@ -67,6 +80,7 @@ class Output:
         self._interfaces: dict[tuple[str, int], int] = {}
         self._lines: list[str] | None = [] if lines or as_json else None
         self._as_json = as_json
+        self._with_bytes = with_bytes
         self.describer = Describer()
         if self._lines is not None and isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a process's name may be more than a terminal has
@@ -96,7 +110,13 @@ class Output:
                 raise self._stopped(error) from error
         if self._lines is not None:
             packet = self.describer.describe(link_type, data, size_bytes, time_ns, interface, direction, owner)
-            self._lines.append(json.dumps(packet.as_json()) if self._as_json else packet.line)
+            shown = data[link_header_bytes(link_type, data) :] if self._with_bytes else None
+            if self._as_json:
+                added = {} if shown is None else {"bytes": shown.hex()}
+                self._lines.append(json.dumps(packet.as_json() | added))
+            else:
+                self._lines.append(packet.line)
+                self._lines += () if shown is None else dump(shown)
 
     def flush(self) -> None:
         """Write what was gathered; lines also where the file takes no more."""

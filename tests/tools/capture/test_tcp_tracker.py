@@ -223,6 +223,19 @@ def test_what_was_seen_goes_round_with_the_numbers_and_takes_no_more_room_than_i
     assert max(len(side.seen) for side in flow.sides) <= tracker_module._MOST_STRETCHES
 
 
+def test_stretches_that_are_let_go_are_counted() -> None:
+    trace, most = Trace().open(), tracker_module._MOST_STRETCHES
+    for number in range(most):  # the first touches what the handshake left
+        trace.client(1 + 200 * number, 1, 100)
+    assert trace.tracker.statistics().stretches_let_go == 0
+    for number in range(most, most + 7):
+        trace.client(1 + 200 * number, 1, 100)
+    assert trace.tracker.statistics().stretches_let_go == 7
+    for number in range(most + 3):
+        trace.server(1, 1, sack=((200 * number + 1, 200 * number + 101),))
+    assert trace.tracker.statistics().stretches_let_go == 10
+
+
 def test_an_answer_that_comes_late_is_a_plain_retransmission() -> None:
     trace = Trace().open()
     for number in range(4):

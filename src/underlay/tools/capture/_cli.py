@@ -31,6 +31,7 @@ from ._live import MOST_RING_BYTES, RING_BYTES, Live, LiveStatistics
 from ._output import Names, Output, Stopped, Written, file_words
 from ._packet import SCHEMA
 from ._read import check_filter, patient, read_packets
+from ._tcp_tracker import TrackerStatistics
 
 __all__ = ["INTERMIXED", "configure", "main"]
 
@@ -312,6 +313,7 @@ def _tell(
                 "duration_s": round(told.duration_s, 3),
                 "connections": connections.flows,
                 "connections_let_go": connections.flows_let_go,
+                "stretches_let_go": connections.stretches_let_go,
                 "written_packets": written.packets if written else None,
                 "unwritten_packets": written.unwritten_packets if written else None,
                 "moved_times": written.moved_times if written else None,
@@ -333,11 +335,19 @@ def _tell(
         )
     if told.forgotten_flows:
         say(f"{told.forgotten_flows} flows were forgotten on the way, for want of room, and asked about anew")
-    if connections.flows_let_go:
-        say(
-            f"{connections.flows_let_go} of {connections.flows} connections were forgotten on the way, for want of room"
-        )
+    _tell_forgotten(connections)
     _tell_file(args.write, written)
+
+
+def _tell_forgotten(told: TrackerStatistics) -> None:
+    """Tell what was not remembered of the connections, on which the notes rest."""
+    if told.flows_let_go:
+        say(f"{told.flows_let_go} of {told.flows} connections were forgotten on the way, for want of room")
+    if told.stretches_let_go:
+        say(
+            f"{told.stretches_let_go} stretches between gaps were forgotten on the way, for want of room:"
+            " what was sent again in them may be called out of order"
+        )
 
 
 def _tell_file(path: str | None, written: Written | None, *, unread: str = "") -> None:
@@ -456,10 +466,12 @@ def _read(args: argparse.Namespace) -> int:
                 "dropped_packets": dropped,
                 "connections": connections.flows,
                 "connections_let_go": connections.flows_let_go,
+                "stretches_let_go": connections.stretches_let_go,
                 "written_packets": written.packets if written else None,
                 "unwritten_packets": written.unwritten_packets if written else None,
                 "moved_times": written.moved_times if written else None,
             }
         )
+    _tell_forgotten(output.describer.tracker_statistics())
     _tell_file(args.write, written, unread=unread)
     return status

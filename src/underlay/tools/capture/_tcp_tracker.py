@@ -123,10 +123,15 @@ class Notes(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TrackerStatistics:
-    """How many flows there were, and how many were forgotten to make room."""
+    """How many flows there were, and what was forgotten to make room.
+
+    ``stretches_let_go`` are of sequence numbers between gaps, of a direction that had more of them at once than are
+    remembered: whether a segment in one was seen before is not known any more.
+    """
 
     flows: int
     flows_let_go: int
+    stretches_let_go: int
 
 
 # From where to behind what. Those of a list touch each other nowhere.
@@ -139,7 +144,7 @@ class _Side:
 
     __slots__ = (
         "base", "beyond_acked", "duplicate_acks", "fin_end", "has_window", "last_ack", "last_ack_ns", "last_bits",
-        "mss", "next_ns", "next_seq", "sacked", "scale", "seen", "window", "window_is_bare",
+        "let_go", "mss", "next_ns", "next_seq", "sacked", "scale", "seen", "window", "window_is_bare",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -159,6 +164,7 @@ class _Side:
         self.mss = _DEFAULT_MSS
         self.seen: list[_Stretch] = []  # what the other side has not acknowledged yet …
         self.sacked: list[_Stretch] = []  # … and what of the other's this side told it has, behind its last ACK
+        self.let_go = 0  # stretches of these, for want of room, since this was last looked at
 
 
 class _Flow:
@@ -196,11 +202,11 @@ class FlowTracker:
             raise ValueError("at least one flow is remembered")
         self._most_flows = most_flows
         self._flows: OrderedDict[_Key, _Flow] = OrderedDict()
-        self._count = self._let_go = 0
+        self._count = self._let_go = self._stretches_let_go = 0
 
     def statistics(self) -> TrackerStatistics:
         """How many flows were seen and let go so far."""
-        return TrackerStatistics(self._count, self._let_go)
+        return TrackerStatistics(self._count, self._let_go, self._stretches_let_go)
 
     def see(
         self,
@@ -248,6 +254,9 @@ class FlowTracker:
         if back.base is None and flags & ACK:
             back.base = ack - 1 & _WRAP
         bits = _analyse(flow, forth, back, time_ns, seq, ack, flags, window, payload_bytes, sack, bits)
+        if forth.let_go:
+            self._stretches_let_go += forth.let_go
+            forth.let_go = 0
         if flags & SYN:
             if mss is not None:
                 forth.mss = mss
@@ -383,7 +392,7 @@ def _tell(side: _Side, sack: _Blocks, ack: int) -> bool:
     has_news = False
     for seq, end in sack:
         if 0 < (end - seq & _WRAP) < _HALF and 0 < (end - ack & _WRAP) < _HALF and not _is_in(side.sacked, seq, end):
-            side.sacked = _joined(side.sacked, seq, end)
+            side.sacked = _fewer(side, _joined(side.sacked, seq, end))
             has_news = True
     return has_news
 
@@ -398,11 +407,11 @@ def _join(side: _Side, seq: int, end: int) -> None:
         # Where no ACK is ever seen, numbers go round.
         seen[0] = (seen[0][0] if (end - seen[0][0] & _WRAP) < _HALF else seq, end)
     else:
-        side.seen = _joined(seen, seq, end)
+        side.seen = _fewer(side, _joined(seen, seq, end))
 
 
 def _joined(stretches: list[_Stretch], seq: int, end: int) -> list[_Stretch]:
-    """Join one with those that it touches; at most so many are kept, of these the last."""
+    """Join one with those that it touches."""
     apart = []
     for one, two in stretches:
         if (two - seq & _WRAP) & _HALF or (end - one & _WRAP) & _HALF:
@@ -413,7 +422,15 @@ def _joined(stretches: list[_Stretch], seq: int, end: int) -> list[_Stretch]:
         if not (two - end & _WRAP) & _HALF:
             end = two
     apart.append((seq, end))
-    return apart[-_MOST_STRETCHES:]
+    return apart
+
+
+def _fewer(side: _Side, stretches: list[_Stretch]) -> list[_Stretch]:
+    """Keep so many at most, the last that came, and count the others."""
+    if len(stretches) <= _MOST_STRETCHES:
+        return stretches
+    side.let_go += len(stretches) - _MOST_STRETCHES
+    return stretches[-_MOST_STRETCHES:]
 
 
 def _behind(stretches: list[_Stretch], ack: int) -> list[_Stretch]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def client(port: int, *words: str, expect: int = 0) -> str:
     return done.stdout if not expect else done.stdout + done.stderr
 
 
-@contextmanager
+@contextlib.contextmanager
 def server(*words: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """Run the command as a server; with ``--json`` it does not say where, so its port is chosen before."""
     port = free_port()
@@ -161,6 +162,16 @@ def test_a_server_without_descriptors_for_the_streams_says_so_to_its_client(word
     assert (done.returncode, done.stderr) == (1, f"{why} (too many open files)\n")
     assert (child.returncode, errors) == (1, "")
     assert "no streams for the client at 127.0.0.1:" in output
+
+
+def test_silent_connections_keep_nobody_out_where_descriptors_are_few() -> None:
+    with server() as (port, child):
+        most = len(os.listdir(f"/proc/{child.pid}/fd")) + 6
+        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (most, most))
+        with contextlib.ExitStack() as silent:
+            for _ in range(20):
+                silent.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client(port, "-n", "1K")
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)], ids=["text", "json"])

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from underlay.tools.speed import PeerError, Settings, Watcher, _run, measure
+from underlay.tools.speed import PeerError, Result, Server, Settings, Watcher, _run, _server, measure
 
-from ._iperf3 import PATIENCE_S, Ours, descriptors, our_server, start_stock_client, stock_client, stock_server
+from ._iperf3 import PATIENCE_S, Ours, Witness, descriptors, our_server, start_stock_client, stock_client, stock_server
 from ._speed_peers import be_impatient, framed, steps
 
 COOKIE = b"c" * 36 + b"\0"
@@ -216,6 +216,45 @@ def test_a_client_that_goes_away_leaves_the_server_usable(when: str) -> None:
         assert ours.failure()
         assert ours.result().is_complete
         serves(ours)
+
+
+def test_a_client_whose_bytes_are_read_one_by_one_keeps_nobody_out_when_it_goes() -> None:
+    with our_server() as ours:
+        client = Raw(ours.port)
+        client.ask(parallel=32, len=1)
+        client.hear_states(10)
+        client.streams += [client.stream() for _ in range(32)]
+        client.hear_states(1, 2)
+        for stream in client.streams:
+            stream.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    stream.send(bytes(1 << 20))
+        client.close()
+        measure("127.0.0.1", SHORT, port=ours.port)
+        assert ours.witness.sent_away == []
+
+
+def test_who_waited_in_vain_for_the_end_of_a_test_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_server, "_COOKIE_PATIENCE_S", 0.3)
+    goes_on = threading.Event()
+
+    class Slow(Witness):
+        def finished(self, result: Result) -> None:
+            goes_on.wait(PATIENCE_S)
+            super().finished(result)
+
+    witness = Slow()
+    with Server("127.0.0.1", 0, watcher=witness) as server, server.in_thread():
+        try:
+            measure("127.0.0.1", SHORT, port=server.port)
+            second = Raw(server.port)
+            assert second.hear() == b"\xff"
+            second.close()
+        finally:
+            goes_on.set()
+        assert witness.results.get(timeout=PATIENCE_S).is_complete
+        measure("127.0.0.1", SHORT, port=server.port)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import threading
@@ -16,7 +17,7 @@ import pytest
 from underlay.tools.speed import Settings, _movers, _streams
 from underlay.tools.speed._movers import close_all, start
 from underlay.tools.speed._sockets import set_up
-from underlay.tools.speed._streams import Budget, Stream, make_stream
+from underlay.tools.speed._streams import Budget, Stream, make_stream, stop_receiving
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -99,7 +100,7 @@ def datagram(number: int, at_s: float = 0.0) -> bytes:
 
 def until_read(stream: Stream) -> None:
     """End the stream as a server does, so that all that has come is counted."""
-    stream.stop_receiving(time.monotonic() + PATIENCE_S)
+    stop_receiving([stream], time.monotonic() + PATIENCE_S)
 
 
 @pytest.mark.parametrize(
@@ -334,3 +335,31 @@ def test_a_stream_that_breaks_keeps_the_reason_and_tells_who_waits() -> None:
     assert ended.wait(PATIENCE_S)
     assert isinstance(stream.failure, ConnectionResetError)
     close_all([stream])
+
+
+def test_a_stream_for_which_there_is_no_memory_breaks_and_tells_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stepper() -> Callable[[], bool]:
+        raise MemoryError
+
+    here, there = tcp_pair()
+    with here, there:
+        ended: list[bool] = []
+        stream = make_stream(1, here, Settings(length_bytes=10_000), is_sender=False)
+        stream.on_end = lambda: ended.append(True)
+        monkeypatch.setattr(stream, "stepper", stepper)
+        start([stream])
+        until(lambda: stream.has_ended)
+        assert getattr(stream.failure, "errno", None) == errno.ENOMEM
+        until(lambda: ended == [True])
+
+
+def test_what_is_read_byte_by_byte_is_left_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_streams, "END_PATIENCE_S", 0.05)
+    with receiving(Settings(length_bytes=1)) as (stream, there):
+        there.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            while True:
+                there.sendall(bytes(1 << 20))
+        assert not stream.has_ended
+        stop_receiving([stream], time.monotonic())
+        assert (stream.has_ended, stream.failure) == (True, None)

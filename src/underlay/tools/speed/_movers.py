@@ -10,6 +10,7 @@ This file knows threads and readiness. It refuses to know what a step moves.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -60,14 +61,15 @@ def no_further_thread() -> UnderlayError:
 def close_all(streams: Sequence[Stream]) -> None:
     """End all threads and sockets, whatever they are at."""
     for stream in streams:
-        stream.is_stopped = True
+        stream.is_stopped = stream.is_cut = True
         try:
             stream.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread
         except OSError:
             pass  # the peer was first
+    deadline = time.monotonic() + END_PATIENCE_S
     for stream in streams:
         if stream.thread is not None:
-            stream.thread.join(END_PATIENCE_S)
+            stream.thread.join(max(0.0, deadline - time.monotonic()))
         stream.sock.close()
 
 
@@ -77,7 +79,7 @@ def _move_one(crew: Sequence[Stream]) -> None:
     failure: OSError | None = None
     try:
         step = stream.stepper()
-        while not (stream.is_sender and stream.is_stopped):
+        while not (stream.is_cut or (stream.is_sender and stream.is_stopped)):
             if due_in_s is not None and (wait_s := due_in_s()) > 0:
                 time.sleep(min(wait_s, _LONGEST_SLEEP_S))
                 continue
@@ -87,8 +89,8 @@ def _move_one(crew: Sequence[Stream]) -> None:
             except BlockingIOError:  # SO_SNDTIMEO, SO_RCVTIMEO: nothing was moved so long
                 if stream.is_stopped:
                     break
-    except OSError as error:
-        failure = error
+    except (OSError, MemoryError) as error:
+        failure = _failure(error)
     finally:
         stream.end(failure)
 
@@ -128,7 +130,7 @@ def _receive_many(crew: Sequence[Stream]) -> None:
                 _step(steps, stream, step, readable)
         for stream in [stream for stream in steps if stream.is_stopped]:
             # What was shut down is readable without end; what is not, and was stopped, has nothing more.
-            if not _step(steps, stream, steps[stream], readable) and stream in steps:
+            if stream.is_cut or (not _step(steps, stream, steps[stream], readable) and stream in steps):
                 _end(steps, stream, readable)
 
 
@@ -138,8 +140,8 @@ def _steppers(crew: Sequence[Stream]) -> dict[Stream, Callable[[], bool]]:
         stream.sock.setblocking(False)
         try:
             steps[stream] = stream.stepper()
-        except OSError as error:
-            stream.end(error)
+        except (OSError, MemoryError) as error:
+            stream.end(_failure(error))
     return steps
 
 
@@ -153,9 +155,14 @@ def _step(
         _end(steps, stream, waits)
     except BlockingIOError:
         return False
-    except OSError as error:
-        _end(steps, stream, waits, error)
+    except (OSError, MemoryError) as error:
+        _end(steps, stream, waits, _failure(error))
     return False
+
+
+def _failure(error: OSError | MemoryError) -> OSError:
+    """Give what ended a stream as the kernel would say it: a block may be a mebibyte, and a test has 256."""
+    return error if isinstance(error, OSError) else OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 
 def _end(

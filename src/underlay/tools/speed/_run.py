@@ -17,7 +17,7 @@ from ._movers import start
 from ._protocol import Control, PeerError, State
 from ._results import Cpu, Interval, PeerResults, Result
 from ._settings import Settings
-from ._streams import END_PATIENCE_S, Budget, Stream
+from ._streams import END_PATIENCE_S, Budget, Stream, stop_receiving, wait_for_ends
 from ._tally import Tally
 
 __all__ = ["REASON_S", "Run"]
@@ -118,12 +118,10 @@ class Run:
         receivers = [stream for stream in self._streams if not stream.is_sender]
         for stream in senders:
             stream.is_stopped = True
-        for stream in senders:
-            stream.wait_for_end(END_PATIENCE_S)
+        wait_for_ends(senders, time.monotonic() + END_PATIENCE_S)
         # A client goes on to read, so that no server waits for it, but no longer counts.
-        deadline = time.monotonic() + _DRAIN_S
-        for stream in receivers if not self._at_client else ():
-            stream.stop_receiving(deadline)
+        if not self._at_client:
+            stop_receiving(receivers, time.monotonic() + _DRAIN_S)
         now = time.monotonic()
         for stream in self._streams:
             self._tally.finish(stream, now - self._counted_from)

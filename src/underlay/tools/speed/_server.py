@@ -37,6 +37,8 @@ __all__ = ["Server"]
 _BACKLOG: Final = 128
 # A cookie comes with the connection, or nearly.
 _COOKIE_PATIENCE_S: Final = 5.0
+# Where descriptors are short, one that was silent for longer makes room for the next.
+_SPEAKS_WITHIN_S: Final = 0.5
 # Connections that have not yet said their cookie, or wait for the server, or hear that it is busy: with more, the
 # first of them goes.
 _MOST_NEWCOMERS: Final = 256
@@ -56,6 +58,11 @@ class _Newcomer:
     deadline: float
     cookie: bytearray = field(default_factory=bytearray)
     is_refused: bool = False
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether it has said its cookie."""
+        return len(self.cookie) == COOKIE_BYTES
 
 
 class Server:
@@ -182,8 +189,11 @@ class Server:
             sock, address = listener.accept()
         except OSError as error:
             # It went away, or we are out of descriptors: then the others' ends have to come first, and a test that
-            # waits for its streams waits in vain.
-            if error.errno in SHORTAGES and self._session is not None:
+            # waits for its streams waits in vain. But who has said nothing as yet keeps nobody out.
+            if error.errno in SHORTAGES and self._make_room(_SPEAKS_WITHIN_S):
+                return
+            will_be_room = any(not each.has_spoken for each in self._newcomers.values())
+            if error.errno in SHORTAGES and self._session is not None and not will_be_room:
                 self._session.lack(error)
             time.sleep(0.01)
             return
@@ -197,6 +207,15 @@ class Server:
         if session is not None and session.phase is Phase.BUSY and not session.is_leaving:
             self._refuse(newcomer)
 
+    def _make_room(self, silent_s: float = 0.0) -> bool:
+        """Drop the first of those that have said nothing for so long, and tell whether there was one."""
+        latest = time.monotonic() + _COOKIE_PATIENCE_S - silent_s
+        for newcomer in self._newcomers.values():
+            if not newcomer.has_spoken and newcomer.deadline <= latest:
+                self._drop(newcomer)
+                return True
+        return False
+
     def _hear(self, newcomer: _Newcomer) -> None:
         try:
             data = newcomer.sock.recv(4096 if newcomer.is_refused else COOKIE_BYTES - len(newcomer.cookie))
@@ -208,7 +227,7 @@ class Server:
             self._drop(newcomer)
         elif not newcomer.is_refused:
             newcomer.cookie += data
-            if len(newcomer.cookie) == COOKIE_BYTES:
+            if newcomer.has_spoken:
                 # No longer heard here: what follows is for whoever gets the connection.
                 self._selector.unregister(newcomer.sock)
                 self._admit(newcomer)
@@ -228,14 +247,7 @@ class Server:
             session.offer(newcomer.sock)
             return
         try:
-            self._session = Session(
-                newcomer.sock,
-                bytes(newcomer.cookie),
-                port=self.port,
-                handshakes_for=functools.partial(handshakes_for, self._listeners),
-                interval_s=self._interval_s,
-                watcher=self._watcher,
-            )
+            self._session = self._make_session(newcomer)
         except OSError as error:  # it went away, or we are out of descriptors
             if error.errno in SHORTAGES:
                 with contextlib.suppress(OSError):
@@ -250,6 +262,21 @@ class Server:
             self._thread = None
             self._session.refuse(no_further_thread())
 
+    def _make_session(self, newcomer: _Newcomer) -> Session:
+        while True:
+            try:
+                return Session(
+                    newcomer.sock,
+                    bytes(newcomer.cookie),
+                    port=self.port,
+                    handshakes_for=functools.partial(handshakes_for, self._listeners),
+                    interval_s=self._interval_s,
+                    watcher=self._watcher,
+                )
+            except OSError as error:
+                if error.errno not in SHORTAGES or not self._make_room():
+                    raise
+
     def _run_session(self, session: Session) -> None:
         session.run()
         with contextlib.suppress(OSError):
@@ -257,7 +284,7 @@ class Server:
 
     def _admit_who_waits(self) -> None:
         for newcomer in list(self._newcomers.values()):
-            if len(newcomer.cookie) == COOKIE_BYTES and not newcomer.is_refused:
+            if newcomer.has_spoken and not newcomer.is_refused:
                 self._admit(newcomer)
 
     def _refuse(self, newcomer: _Newcomer) -> None:
@@ -279,7 +306,11 @@ class Server:
     def _drop_the_late(self) -> None:
         now = time.monotonic()
         for newcomer in [each for each in self._newcomers.values() if each.deadline <= now]:
-            self._drop(newcomer)
+            if newcomer.has_spoken and not newcomer.is_refused:  # it waited for a test that does not come to its end
+                self._selector.register(newcomer.sock, selectors.EVENT_READ)
+                self._refuse(newcomer)
+            else:
+                self._drop(newcomer)
 
     def _next_s(self) -> float:
         first = min((newcomer.deadline for newcomer in self._newcomers.values()), default=None)

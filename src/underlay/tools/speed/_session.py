@@ -122,6 +122,10 @@ class Session:
             if self._run is not None:
                 self._run.end()
             self._break_off(error)
+        except MemoryError:
+            self._break_off(
+                UnderlayError(f"no memory for the test of {self.control.peer}", remedy="`ulimit -v` may be too low")
+            )
         except BaseException as error:
             self.bug = error
         finally:

@@ -18,16 +18,24 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ._settings import MOST_DATAGRAM_BYTES, TCP_BLOCK_BYTES, Settings
 from ._sockets import tcp_info
 
-__all__ = ["END_PATIENCE_S", "Budget", "Stream", "make_stream", "stream_number"]
+__all__ = [
+    "END_PATIENCE_S",
+    "Budget",
+    "Stream",
+    "make_stream",
+    "stop_receiving",
+    "stream_number",
+    "wait_for_ends",
+]
 
 END_PATIENCE_S: Final = 1.0
-"""How long a thread may take to notice that its socket was shut down, or its stream stopped."""
+"""How long all threads together may take to notice that their sockets were shut down, or their streams stopped."""
 
 # Datagrams that are sent by one step where nothing paces them. Of 32 KiB each, to a socket that nobody reads, one takes
 # 3.99 µs of CPU time and by single steps 4.16 (medians of 25 interleaved runs of 60,000).
@@ -88,6 +96,8 @@ class Stream:
         self.jitter_s = 0.0
         self.failure: OSError | None = None
         self.is_stopped = False
+        self.is_cut = False
+        """Whether it is to move nothing more, though there is something: a receiver reads on after it was stopped."""
         self.budget: Budget | None = None
         self.on_end: Callable[[], None] = lambda: None
         self.due_in_s = _pace(self)
@@ -128,8 +138,8 @@ class Stream:
         if self.thread is not None:
             self._ended.wait(timeout_s)
 
-    def stop_receiving(self, deadline: float) -> None:
-        """Count what has come until now, until ``deadline`` at most; what comes later is not."""
+    def drain(self, deadline: float) -> None:
+        """Wait until what has come is read, until ``deadline`` at most, and take no more from the network."""
         # Bytes that are in our buffer came during the test: we were slower than the network.
         unread = select.poll()
         unread.register(self.sock, select.POLLIN)
@@ -140,7 +150,6 @@ class Stream:
             self.sock.shutdown(socket.SHUT_RD)  # wakes the thread
         except OSError:
             pass  # the peer was first
-        self.wait_for_end(max(0.0, deadline - time.monotonic()) + END_PATIENCE_S)
 
 
 class TcpSender(Stream):
@@ -216,12 +225,12 @@ class TcpReceiver(Stream):
 
         return step
 
-    def stop_receiving(self, deadline: float) -> None:
-        """Count what has come until now, and what follows it without a gap."""
+    def drain(self, deadline: float) -> None:
+        """Wait for what follows without a gap, too."""
         # poll(2) calls readable only what reaches the mark: of a sender whose last megabytes are still on their way it
         # would find nothing as soon as less than a block is there.
         self._wake_at(1)
-        super().stop_receiving(deadline)
+        super().drain(deadline)
 
     def _may_wait_for_blocks(self) -> bool:
         """Whether less than a block need not wake us at once.
@@ -322,6 +331,26 @@ def make_stream(number: int, sock: socket.socket, settings: Settings, *, is_send
     else:
         kind = TcpSender if is_sender else TcpReceiver
     return kind(number, sock, settings, is_sender=is_sender)
+
+
+def stop_receiving(streams: Sequence[Stream], deadline: float) -> None:
+    """Let receivers count what has come until now, until ``deadline`` at most; what comes later is not counted.
+
+    All end soon after it, however much is still in their buffers: of millions of bytes that a peer wants to be read one
+    by one (`length_bytes`) the kernel gives out every one, though the socket was shut down.
+    """
+    for stream in streams:
+        stream.drain(deadline)
+    wait_for_ends(streams, max(deadline, time.monotonic()) + END_PATIENCE_S)
+    for stream in streams:
+        stream.is_cut = True
+    wait_for_ends(streams, time.monotonic() + END_PATIENCE_S)
+
+
+def wait_for_ends(streams: Sequence[Stream], deadline: float) -> None:
+    """Wait until none of them moves anything more, until ``deadline`` at most."""
+    for stream in streams:
+        stream.wait_for_end(max(0.0, deadline - time.monotonic()))
 
 
 def stream_number(at: int) -> int:

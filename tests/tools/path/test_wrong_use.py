@@ -42,6 +42,7 @@ from underlay.tools.path import Trace, trace
         ("0.0.0.0", "0.0.0.0 is no host"),
         ("fe80::1", "fe80::1 may be on any link; say on which, as in fe80::1%eth0"),
         ("::", ":: is no host"),
+        ("::ffff:127.0.0.1", "is an IPv4 address as IPv6 writes it; give 127.0.0.1"),
         ("--flows 64 -i 0.1 127.0.0.1", "the interval in seconds is 0.1; give 0.16 to 3600"),
         ("--udp --tcp 127.0.0.1", "not allowed with argument"),
         ("--live 127.0.0.1", "--live is for --json"),

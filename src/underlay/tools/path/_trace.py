@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 
-from ...errors import UnderlayError, UsageError
+from ...errors import UnderlayError, UsageError, plural
 from ._error_queue import Target
 from ._hops import circle, hops
 from ._ledger import Answer, Ledger, Probe
@@ -285,7 +285,7 @@ class Trace:
             case Ending.SILENT:
                 silent = schedule.last_ttl - last
                 after = f"behind hop {last}, {self._ledger.cell(flow, last).address}," if last else "anywhere"
-                return f"{address} is not reached: nothing answers {after} within {silent} hops"
+                return f"{address} is not reached: nothing answers {after} within {plural(silent, 'hop')}"
             case _:
                 return f"whether {address} is reached is not known yet"
 
@@ -318,6 +318,9 @@ def _resolve(host: str, port: int, version: Literal[4, 6] | None, source: str | 
     family, sockaddr = _first_with_a_route([(each[0], each[4]) for each in found])
     address = str(sockaddr[0])
     parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        # The socket would speak IPv6 and the wire IPv4: neither hop limits nor answers get from the one to the other.
+        raise UsageError(f"{address} is an IPv4 address as IPv6 writes it", remedy=f"give {parsed.ipv4_mapped}")
     if parsed.is_multicast or address == "255.255.255.255":
         raise UsageError(f"{address} is many hosts", remedy="a path leads to one; give its address")
     if parsed.is_unspecified:

@@ -496,5 +496,5 @@ def test_a_server_that_may_start_no_thread_says_so_and_serves_the_next(
                     client.begin()
                 told = client.hear(9)
         assert struct.unpack("!bii", told) == (-2, 200, errno.EAGAIN)
-        assert ours.failure() == "no further thread could be started; raise the limit: `ulimit -u`"
+        assert ours.failure() == "no further thread could be started; raise the limit: `ulimit -u`, or `ulimit -v`"
         serves(ours)

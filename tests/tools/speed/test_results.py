@@ -66,6 +66,7 @@ def test_iperf3s_unsigned_minus_one_is_no_figure() -> None:
         {"streams": [STREAM | {"end_time": None}]},
         {"streams": [STREAM | {"start_time": 2, "end_time": 1.5}]},
         {"streams": [STREAM | {"omitted_packets": 101}]},
+        {"streams": [STREAM | {"errors": 101}]},
         {"streams": [{}]},
         {"streams": [7]},
         {"cpu_util_total": "20"},

@@ -55,7 +55,7 @@ def start(streams: Sequence[Stream]) -> None:
 
 def no_further_thread() -> UnderlayError:
     """Say that this machine, or this user, may have no further thread (``RuntimeError`` of `threading`)."""
-    return UnderlayError("no further thread could be started", remedy="raise the limit: `ulimit -u`")
+    return UnderlayError("no further thread could be started", remedy="raise the limit: `ulimit -u`, or `ulimit -v`")
 
 
 def close_all(streams: Sequence[Stream]) -> None:

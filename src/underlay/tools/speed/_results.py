@@ -262,7 +262,8 @@ class PeerResults:
                 lasted_s = figures["end_time"] - figures.get("start_time", 0.0) if "end_time" in figures else 0.0
                 if lasted_s < 0 or 0 < lasted_s < _LEAST_S:
                     raise ValueError
-                if figures.get("omitted_packets", 0.0) > figures["packets"]:
+                # What is lost is a gap in the numbers, of which the highest is told.
+                if max(figures.get("omitted_packets", 0.0), figures["errors"]) > figures["packets"]:
                     raise ValueError
                 streams[number] = figures | {"retransmits": _figure_or_none(each, "retransmits")}
         except (KeyError, TypeError, ValueError):

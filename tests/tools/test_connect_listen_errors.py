@@ -208,8 +208,8 @@ def test_old_connections_hold_a_port_that_reuse_address_frees(tmp_path: Path) ->
     number = leave_in_time_wait(reuse_address=1)
     told = sentence(run(tmp_path, "listen", "--no-reuse-address", f"127.0.0.1:{number}"), 2)
     assert told.endswith(
-        "connections of an earlier listener are not over yet; "
-        "--reuse-address takes the port if that one had it too; else wait a minute"
+        "earlier connections of that port are not over yet; "
+        "--reuse-address takes the port if whoever had it did so too; else wait a minute"
     )
     listener = subprocess.Popen(
         [sys.executable, "-m", "underlay", "listen", "-v", f"127.0.0.1:{number}"],
@@ -228,7 +228,7 @@ def test_old_connections_hold_a_port_that_reuse_address_frees(tmp_path: Path) ->
 def test_reuse_address_does_not_help_where_the_earlier_listener_had_it_not(tmp_path: Path) -> None:
     number = leave_in_time_wait(reuse_address=0)
     told = sentence(run(tmp_path, "listen", "--reuse-address", f"127.0.0.1:{number}"), 2)
-    assert told.endswith("are not over yet; it had no --reuse-address, so wait a minute")
+    assert told.endswith("are not over yet; whoever had it did so without SO_REUSEADDR, so wait a minute")
 
 
 def test_an_address_of_another_machine_cannot_be_listened_on(tmp_path: Path) -> None:

@@ -77,8 +77,13 @@ def _cannot_agree(address: Address, failure: ssl.SSLError) -> UnderlayError:
     return UnderlayError(f"{address} and we could not agree on TLS ({failure.reason})", remedy="does it speak TLS?")
 
 
-def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_address: bool = False) -> UnderlayError:
-    """Say in one sentence why ``address`` cannot be bound, and who is in the way."""
+def cannot_listen(
+    address: Address, error: OSError, *, udp: bool = False, reuse_address: bool = False, may_share: bool = True
+) -> UnderlayError:
+    """Say in one sentence why ``address`` cannot be bound, and who is in the way.
+
+    ``reuse_address`` was tried; ``may_share`` says that the command has an option for SO_REUSEPORT.
+    """
     what = f"cannot listen on {address}"
     # A port in use was the wrong one to name; what else the kernel refuses is its doing.
     kind = UsageError if error.errno == errno.EADDRINUSE else UnderlayError
@@ -94,17 +99,19 @@ def cannot_listen(address: Address, error: OSError, *, udp: bool = False, reuse_
             )
         if found is not None and not is_alive:
             # TCP_TIMEWAIT_LEN is 60 s in Linux (include/net/tcp.h). SO_REUSEADDR helps
-            # only where the earlier listener had set it as well: socket(7).
-            early = "--reuse-address takes the port if that one had it too; else wait a minute"
+            # only where whoever had the port had set it as well: socket(7).
+            early = "--reuse-address takes the port if whoever had it did so too; else wait a minute"
             return kind(
-                f"{what}: connections of an earlier listener are not over yet",
-                remedy="it had no --reuse-address, so wait a minute" if reuse_address else early,
+                f"{what}: earlier connections of that port are not over yet",
+                remedy="whoever had it did so without SO_REUSEADDR, so wait a minute" if reuse_address else early,
             )
         by = "another process" if found is None or not found.owners else _owner(found)
         return kind(
             f"{what}: the port is in use by {by}",
             remedy="end it, choose another port, or start both with --reuse-port"
-            " (--reuse-address does not help while it listens)",
+            " (--reuse-address does not help while it listens)"
+            if may_share
+            else "end it, or choose another port",
         )
     match error.errno:
         case errno.EADDRINUSE:

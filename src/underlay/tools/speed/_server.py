@@ -10,7 +10,6 @@ This file knows who comes in. It refuses to know what a test is.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import selectors
@@ -21,7 +20,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from ...errors import UsageError
 from .._address import Place, written
 from .._complaints import cannot_listen
 from ._movers import no_further_thread
@@ -360,10 +358,7 @@ def _listen(host: str, port: int, family: int) -> list[socket.socket]:
     except OSError as error:
         for listener in listeners:
             listener.close()
-        told = cannot_listen(place, error, reuse_address=True)
-        if error.errno == errno.EADDRINUSE:
-            raise UsageError(told.what, remedy="end it, or choose another port with -p") from error
-        raise told from error
+        raise cannot_listen(place, error, reuse_address=True, may_share=False) from error
 
 
 def _listener(family: int, address: tuple[object, ...], *, only_6: bool) -> socket.socket:

@@ -142,6 +142,19 @@ def test_a_commands_status_is_the_exit_status(command: Callable[..., None]) -> N
     assert cli.main(["probe-me", "--size", "7"]) == 7
 
 
+def test_a_command_that_finds_no_memory_is_one_sentence(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(args: argparse.Namespace) -> int:
+        raise MemoryError
+
+    command(work)
+    assert cli.main(["probe-me", "--size", "7"]) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert told.err.startswith("underlay: this machine refused what the command needs: Cannot allocate memory; ")
+
+
 def test_a_commands_help_keeps_the_capitals_of_its_line(
     command: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:

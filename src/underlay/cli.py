@@ -194,14 +194,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (remedy := _SHORTAGES.get(error.errno or 0)) is None:
             raise
         _silence_stdout()  # which may be what refused, and would again at exit
-        _complain(f"this machine refused what the command needs: {error.strerror}; {remedy}")
-        return UnderlayError.exit_status
+        return _refused(os.strerror(error.errno or 0), remedy)
+    except MemoryError:
+        return _refused(os.strerror(errno.ENOMEM), _SHORTAGES[errno.ENOMEM])
 
 
 def entry() -> NoReturn:
     """Run the command and end the process with its exit status: the console script."""
     _let_interrupts_end(quietly=True)
+    try:
+        if sys.stdout is not None and not os.get_blocking(sys.stdout.fileno()):
+            from .tools._blocking_stdout import blocking
+
+            sys.stdout = blocking(sys.stdout)
+    except OSError:
+        pass  # it is closed, which shows when something is to be written
     sys.exit(main())
+
+
+def _refused(what: str, remedy: str) -> int:
+    _complain(f"this machine refused what the command needs: {what}; {remedy}")
+    return UnderlayError.exit_status
 
 
 def _dispatch(arguments: list[str]) -> int:

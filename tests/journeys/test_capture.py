@@ -425,6 +425,16 @@ def test_a_full_disk_ends_it_with_a_whole_file_and_the_count(net: Net, tmp_path:
         assert done.stderr == "underlay: stdout takes no more: no space left on device; make room, or write elsewhere\n"
 
 
+def test_a_reader_that_left_before_the_summary_costs_no_count(net: Net, tmp_path: Path) -> None:
+    unread, output = os.pipe()
+    os.close(unread)
+    child = net.capture("-i", "lo", "--json", "-w", tmp_path / "a", "--duration", "0.3", "udp port 9", stdout=output)
+    os.close(output)
+    _, errors = child.communicate(timeout=LIMIT_S)
+    assert child.returncode == 141
+    assert "0 packets captured" in errors and f"{tmp_path / 'a'}: 0 packets" in errors
+
+
 def test_a_reader_that_leaves_ends_it_and_the_counts_are_told(net: Net, tmp_path: Path) -> None:
     """As `| head` does."""
     beside = tmp_path / "beside.pcapng"

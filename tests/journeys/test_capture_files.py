@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -195,6 +196,66 @@ def test_a_time_that_no_file_can_say_is_the_nearest_and_counted(tmp_path: Path) 
     assert json.loads(done.stdout.splitlines()[-1])["moved_times"] == 1
     assert f"{anew}: 1 packet with the nearest time that a file can say, 1970 to 2554" in done.stderr
     assert [packet.time_ns for packet in packets(anew)] == [(1 << 64) - 1]
+
+
+@pytest.mark.parametrize("words", [[], ["--json"], ["-w", "anew.pcapng"]], ids=" ".join)
+def test_a_file_that_refuses_a_read_is_one_sentence_and_what_was_read_is_shown(
+    words: list[str], tmp_path: Path
+) -> None:
+    # Another process's memory, from address 0 on, refuses as a disk does that fails (EIO).
+    argv = [sys.executable, "-m", "underlay", "capture", "-r", "/proc/self/mem", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=LIMIT_S, cwd=tmp_path)
+    assert done.returncode == 1 and not (tmp_path / "anew.pcapng").exists()
+    assert "underlay: /proc/self/mem cannot be read to its end: input/output error\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_pipe_that_somebody_made_non_blocking_is_waited_for_at_both_ends(tmp_path: Path) -> None:
+    path = tmp_path / "many.pcapng"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file = PacketFile(fd)
+    file.add_interface("lo", 1)
+    for number in range(2000):
+        file.add(0, number, bytes(60), 60)
+    file.close()
+    os.close(fd)
+    argv = [sys.executable, "-m", "underlay", "capture", "-r", "-"]
+    reading, writing = os.pipe(), os.pipe()
+    for end in (reading[0], writing[1]):
+        os.set_blocking(end, False)
+    with subprocess.Popen(argv, stdin=reading[0], stdout=writing[1], stderr=subprocess.PIPE) as child:
+        os.close(reading[0])
+        os.close(writing[1])
+        with os.fdopen(writing[0], "rb") as output, os.fdopen(reading[1], "wb") as stdin:
+
+            def write() -> None:
+                time.sleep(0.3)  # it has nothing to read by then
+                stdin.write(path.read_bytes())
+                stdin.close()
+
+            threading.Thread(target=write).start()
+            time.sleep(1)  # it has more to say by then than the pipe holds
+            lines = output.read().splitlines()
+        assert (child.wait(LIMIT_S), len(lines)) == (0, 2000)
+
+
+def test_whose_reader_left_is_told_what_is_in_the_file(tmp_path: Path) -> None:
+    path, anew = tmp_path / "many.pcapng", tmp_path / "anew.pcapng"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file = PacketFile(fd)
+    file.add_interface("lo", 1)
+    for number in range(30_000):
+        file.add(0, number, bytes(60), 60)
+    file.close({0: (30_005, 5)})
+    os.close(fd)
+    unread, output = os.pipe()
+    os.close(unread)
+    argv = [sys.executable, "-m", "underlay", "capture", "-r", str(path), "-w", str(anew), "--print"]
+    done = subprocess.run(argv, stdout=output, stderr=subprocess.PIPE, text=True, check=False, timeout=LIMIT_S)
+    os.close(output)
+    assert done.returncode == 141
+    assert f"underlay: {anew}: {len(packets(anew))} packets, " in done.stderr
+    assert f"nor is the rest of {path}" in done.stderr
 
 
 def test_a_strange_file_steers_no_terminal_and_is_written_anew(tmp_path: Path) -> None:

@@ -6,18 +6,25 @@ import errno
 import mmap
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from tests._kernel import needs_program
 
 from underlay.errors import UsageError
 from underlay.link import Rtnetlink
 from underlay.tools.capture import Live, LiveStatistics, Row, decode, interfaces
+from underlay.tools.capture import _cli as command
 from underlay.tools.capture import _ring as ring_module
 from underlay.tools.capture._filter import Instruction
+from underlay.tools.capture._output import Output
 from underlay.tools.capture._ring import BLOCK_BYTES, PacketRing
 
 from ._net import Net, network
@@ -444,6 +451,38 @@ def test_a_ring_for_whose_addresses_this_process_has_no_room_is_let_go_for_a_sma
     monkeypatch.setattr(mmap, "mmap", limited)
     live = live_in(net, "lo")
     assert [payload(row, 1) for row in captured(net, live, lambda: send(b"x"))] == [b"x"]
+
+
+def test_a_ring_takes_no_more_than_half_of_what_the_process_may_map(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring_module, "_free_addresses_bytes", lambda: 20 << 20)
+    with pytest.raises(UsageError, match="no memory for a ring of 64 MiB"):
+        net.do(lambda: live_in(net, "lo", ring_bytes=64 << 20).__enter__())
+    live = live_in(net, "lo")
+    assert [payload(row, 1) for row in captured(net, live, lambda: send(b"x"))] == [b"x"]
+
+
+def test_what_the_process_may_map_is_its_limit_less_what_it_has() -> None:
+    words = "from underlay.tools.capture._ring import _free_addresses_bytes as free; print(free())"
+    unlimited, limited = (
+        int(subprocess.run([*before, sys.executable, "-c", words], capture_output=True, check=True).stdout)
+        for before in ([], [needs_program("prlimit"), f"--as={1 << 30}"])
+    )
+    assert 0 < limited < min(unlimited, 1 << 30)
+
+
+def test_a_capture_without_memory_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    class Full:
+        source = SimpleNamespace(name="lo", link_type=1)
+
+        def begin(self) -> None:
+            pass
+
+        def batches(self) -> Iterator[None]:
+            raise MemoryError
+
+    failure = command._run(cast(Live, Full()), Output(None, lines=True, as_json=False, snap_bytes=1))
+    assert str(failure) == "there is no memory for more packets; raise `ulimit -v`, or say -w or -s 128"
+    assert "capturing on lo" in capsys.readouterr().err
 
 
 def test_a_ring_takes_no_more_than_half_of_the_memory_and_one_of_no_given_size_becomes_smaller(

@@ -1,13 +1,12 @@
 """The command `underlay capture`: its options, what it prints and how it ends.
 
-This file knows the command line and the signals that end a capture. How packets come stands in ``_live.py`` and
-``_read.py``, where they go in ``_output.py``.
+This file knows the command line and the signals that end a capture. How packets come stands in ``_live.py``, how files
+are read in ``_read_cli.py``, and where packets go in ``_output.py``.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import signal
@@ -16,22 +15,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import BinaryIO, Final
+from typing import Final
 
-from ...errors import UnderlayError, UsageError, plural
-from ...trace import SNAP_BYTES, CaptureFormatError, CaptureReader, ReadPacket
+from ...errors import UnderlayError, UsageError
+from ...trace import SNAP_BYTES
 from .._printable import escaped
-from .._privileges import give_up_root
 from .._say import say
 from ._interfaces import interfaces
 from ._link_types import ETHERNET, RAW_IP
 from ._live import MOST_RING_BYTES, RING_BYTES, Live, LiveStatistics
 from ._output import Names, Output, Stopped, Written, file_words
 from ._packet import SCHEMA
-from ._read import check_filter, patient, read_packets
-from ._tcp_tracker import TrackerStatistics
+from ._read_cli import read
+from ._summary import as_keys, tell_file, tell_forgotten
 
 __all__ = ["INTERMIXED", "configure", "main"]
 
@@ -92,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
     if args.list:
         return _list(args.json)
     if args.read is not None:
-        return _read(args)
+        return read(args, _output, _ended_at_once)
     return _capture(args)
 
 
@@ -252,6 +249,8 @@ def _run(live: Live, output: Output) -> UnderlayError | None:
             progress.tick()
     except Stopped as stopped:
         return stopped
+    except MemoryError:
+        return UnderlayError("there is no memory for more packets", remedy="raise `ulimit -v`, or say -w or -s 128")
     return None
 
 
@@ -300,25 +299,6 @@ def _tell(
     args: argparse.Namespace, output: Output, told: LiveStatistics, written: Written | None, *, as_json: bool
 ) -> None:
     connections = output.describer.tracker_statistics()
-    if as_json:
-        output.print_json(
-            {
-                "type": "summary",
-                "captured_packets": told.captured_packets,
-                "dropped_packets": told.dropped_packets,
-                "not_followed_packets": told.not_followed_packets,
-                "undecided_packets": told.undecided_packets,
-                "unasked_owners": told.unasked_owners,
-                "forgotten_flows": told.forgotten_flows,
-                "duration_s": round(told.duration_s, 3),
-                "connections": connections.flows,
-                "connections_let_go": connections.flows_let_go,
-                "stretches_let_go": connections.stretches_let_go,
-                "written_packets": written.packets if written else None,
-                "unwritten_packets": written.unwritten_packets if written else None,
-                "moved_times": written.moved_times if written else None,
-            }
-        )
     say(
         f"{told.captured_packets} packets captured in {told.duration_s:.1f} s,"
         f" {told.dropped_packets} dropped by the kernel for want of room in the ring"
@@ -335,143 +315,17 @@ def _tell(
         )
     if told.forgotten_flows:
         say(f"{told.forgotten_flows} flows were forgotten on the way, for want of room, and asked about anew")
-    _tell_forgotten(connections)
-    _tell_file(args.write, written)
-
-
-def _tell_forgotten(told: TrackerStatistics) -> None:
-    """Tell what was not remembered of the connections, on which the notes rest."""
-    if told.flows_let_go:
-        say(f"{told.flows_let_go} of {told.flows} connections were forgotten on the way, for want of room")
-    if told.stretches_let_go:
-        say(
-            f"{told.stretches_let_go} stretches between gaps were forgotten on the way, for want of room:"
-            " what was sent again in them may be called out of order"
-        )
-
-
-def _tell_file(path: str | None, written: Written | None, *, unread: str = "") -> None:
-    """Tell what was written; ``unread`` names a file that was not read to its end for it."""
-    if written is None:
-        return
-    name = escaped(file_words(path or "-"))
-    missing = f"; {written.unwritten_packets} are not in it" if written.unwritten_packets else ""
-    rest = f", nor is the rest of {escaped(file_words(unread, 'stdin'))}" if unread else ""
-    say(f"{name}: {written.packets} packets, {written.bytes} bytes{missing}{rest}")
-    if written.moved_times:
-        say(f"{name}: {plural(written.moved_times, 'packet')} with the nearest time that a file can say, 1970 to 2554")
-
-
-# --- a file -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
-    if path == "-":
-        if sys.stdin is None:
-            raise UsageError("there is no stdin to read", remedy="name a file after -r")
-        yield sys.stdin.buffer
-        return
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
-        raise UsageError(f"{Path(path)} cannot be read: {reason}", remedy="check its name") from error
-    with file:
-        yield file
-
-
-def _broken(path: str, error: CaptureFormatError) -> str:
-    path = file_words(path, "stdin")
-    if error.offset_bytes <= 4:
-        return f"{path} is no capture: {error.reason}"
-    return f"{path} is not whole: {error}"
-
-
-def _read(args: argparse.Namespace) -> int:
-    status = packets = 0
-    text = " ".join(args.filter)
-    with _opened(args.read) as file:
-        give_up_root()  # what strangers sent is read by the user who called sudo
-        if text:
-            with _ended_at_once():
-                check_filter(text)
-        outputs: list[Output] = []
-
-        def show() -> None:
-            for each in outputs:
-                each.flush()
-
-        # A file that stands where -w points is lost only to one that can be read.
-        reader: CaptureReader | None = None
-        found: Iterator[ReadPacket] = iter(())
-        nothing: CaptureFormatError | None = None
-        try:
-            reader = CaptureReader(patient(file, show))
-            found = read_packets(reader, text)
-            found = itertools.chain([next(found)], found)
-        except StopIteration:
-            found = iter(())
-        except CaptureFormatError as error:
-            nothing = error
-        output = _output(args, None if nothing else args.write)
-        outputs.append(output)
-        written = None
-        unread = ""
-        failures: list[str] = []
-        try:
-            try:
-                if nothing is not None:
-                    raise nothing
-                for packet in found:
-                    packets += 1
-                    interface = packet.interface
-                    data = packet.data[: args.snap_length]
-                    output.take(
-                        interface.link_type,
-                        data,
-                        packet.size_bytes,
-                        packet.time_ns,
-                        interface.name or "-",
-                        packet.direction,
-                        packet.comment,
-                    )
-                    if packets == args.count:
-                        break
-            except CaptureFormatError as error:
-                failures.append(_broken(args.read, error))
-            except Stopped as stopped:
-                failures.append(str(stopped))
-                unread = args.read
-            try:
-                output.flush()
-            except Stopped as stopped:
-                failures.append(str(stopped))
-            for each in dict.fromkeys(failures):
-                say(escaped(each))
-                status = 1
-            dropped = None if reader is None else reader.dropped_packets
-            written = output.finish(packets, packets + (dropped or 0), dropped)
-        finally:
-            output.close()
-    if dropped:
-        name = escaped(file_words(args.read, "stdin"))
-        say(f"{name}: {dropped} packets more were dropped when it was captured, as it says")
-    if args.json:
-        connections = output.describer.tracker_statistics()
-        output.print_json(
-            {
-                "type": "summary",
-                "captured_packets": packets,
-                "dropped_packets": dropped,
-                "connections": connections.flows,
-                "connections_let_go": connections.flows_let_go,
-                "stretches_let_go": connections.stretches_let_go,
-                "written_packets": written.packets if written else None,
-                "unwritten_packets": written.unwritten_packets if written else None,
-                "moved_times": written.moved_times if written else None,
-            }
-        )
-    _tell_forgotten(output.describer.tracker_statistics())
-    _tell_file(args.write, written, unread=unread)
-    return status
+    tell_forgotten(connections)
+    tell_file(args.write, written)
+    if as_json:  # the last, for whoever reads it may have left
+        summary = {
+            "type": "summary",
+            "captured_packets": told.captured_packets,
+            "dropped_packets": told.dropped_packets,
+            "not_followed_packets": told.not_followed_packets,
+            "undecided_packets": told.undecided_packets,
+            "unasked_owners": told.unasked_owners,
+            "forgotten_flows": told.forgotten_flows,
+            "duration_s": round(told.duration_s, 3),
+        }
+        output.print_json(summary | as_keys(connections, written))

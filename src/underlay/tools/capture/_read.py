@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import io
 import os
+import select
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-from ...errors import UsageError
+from ...errors import UnderlayError, UsageError
 from ...trace import SNAP_BYTES, CaptureReader, ReadPacket
 from .._printable import quoted
 from ._filter import CompiledFilter, asks_for_a_capture, compile_filter
 from ._link_types import ETHERNET, LINUX_SLL2
 
-__all__ = ["check_filter", "patient", "read_packets"]
+__all__ = ["UnreadableError", "check_filter", "patient", "read_packets"]
 
 # A file may have as many link types as it likes; each gets a filter of its own.
 _MOST_LINK_TYPES = 64
 # What is read at once; a pipe gives what there is.
 _READ_BYTES = 1 << 18
+
+
+class UnreadableError(UnderlayError):
+    """The file refused a read, as one on a disk that fails."""
 
 
 class _Patient(io.RawIOBase):
@@ -38,7 +43,13 @@ class _Patient(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         self._before()
-        return os.readv(self._fd, [buffer])
+        while True:
+            try:
+                return os.readv(self._fd, [buffer])
+            except BlockingIOError:  # somebody else made it non-blocking
+                select.select([self._fd], [], [])
+            except OSError as error:
+                raise UnreadableError(os.strerror(error.errno or 0).lower()) from error
 
 
 def patient(file: BinaryIO, before: Callable[[], None]) -> BinaryIO:

@@ -22,6 +22,7 @@ import ctypes
 import errno
 import mmap
 import os
+import resource
 import select
 import socket
 import struct
@@ -102,6 +103,18 @@ def _available_bytes() -> int:
     return 1 << 62
 
 
+def _free_addresses_bytes() -> int:
+    """Give how much more memory this process may map: RLIMIT_AS in getrlimit(2)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return 1 << 62
+    try:
+        with open("/proc/self/statm") as file:  # its first figure is the size in pages: proc_pid_statm(5)
+            return limit - int(file.read().split()[0]) * mmap.PAGESIZE
+    except (OSError, ValueError, IndexError):
+        return limit
+
+
 class PacketRing:
     """A socket that sees packets and the ring they go to; nothing is received before `start`.
 
@@ -132,14 +145,15 @@ class PacketRing:
     def make(self, size_bytes: int, retire_ms: int = RETIRE_MS) -> None:
         """Make the ring; ``UsageError`` where the kernel has not so much memory.
 
-        It would try, at the cost of all other programs: a ring never takes more than half of what is available.
+        It would try, at the cost of all other programs: a ring never takes more than half of what is available. Nor
+        does it take more than half of what this process may map, which needs room for the packets that it looks at.
         """
         self._blocks = max(2, size_bytes // BLOCK_BYTES)
         total = self._blocks * BLOCK_BYTES
         refusal = UsageError(
             f"the kernel has no memory for a ring of {total >> 20} MiB", remedy="choose a smaller --ring-size"
         )
-        if total > _available_bytes() // 2:
+        if total > min(_available_bytes(), _free_addresses_bytes()) // 2:
             raise refusal
         request = _REQUEST.pack(BLOCK_BYTES, self._blocks, _FRAME_BYTES, total // _FRAME_BYTES, retire_ms, 0, 0)
         self._socket.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V3)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import pytest
 
 from underlay.link import TunTap
-from underlay.tools.path import Report, Trace, Verdict, trace
+from underlay.tools.path import Ending, Report, Trace, Verdict, trace
 from underlay.wire import (
     ICMP4_DESTINATION_UNREACHABLE,
     ICMP4_TIME_EXCEEDED,
@@ -205,6 +205,27 @@ def test_an_answer_after_the_time_out_is_late_and_its_probe_lost(protocol: str) 
     assert [hop.address for hop in report.hops] == HOPS
     assert [(hop.sent, hop.answered, hop.late) for hop in report.hops][2] == (3, 2, 1)
     assert sum(hop.duplicates for hop in report.hops) == 0
+
+
+@pytest.mark.parametrize("protocol", ["udp", pytest.param("icmp", marks=pytest.mark.long)])
+def test_a_router_that_says_late_that_it_finds_no_host_is_where_the_path_ends(protocol: str) -> None:
+    # As Linux does: what comes while it looks for a neighbour waits, and is answered when that is over.
+    held: list[bytes] = []
+
+    def answer(ttl: int, probe: bytes) -> list[bytes]:
+        if ttl <= 2:
+            return [error(ttl, probe)]
+        held.append(error(2, probe, kind=ICMP4_DESTINATION_UNREACHABLE, code=1))
+        return held if ttl == 7 else []  # when those before it are given up
+
+    with routers(answer) as peer:
+        report = peer.namespace.run(
+            lambda: trace(TARGET, protocol=protocol, rounds=2, interval_s=1.0, timeout_s=0.15, names=False)  # type: ignore[arg-type]
+        )
+    assert [hop.address for hop in report.hops] == [HOPS[0], HOPS[1], HOPS[1]]
+    assert (report.ending, report.hops[2].note) == (Ending.UNREACHABLE, "host unreachable")
+    assert report.ending_says.endswith(f"at hop 3, {HOPS[1]} says: host unreachable")
+    assert (report.hops[2].answered, report.hops[2].late) == (0, 1)
 
 
 # --- what means harm -------------------------------------------------------------------------------------

@@ -40,6 +40,39 @@ def test_a_probe_is_lost_at_its_deadline_and_late_once_after_it() -> None:
     assert (cell.settled, cell.answered, cell.late, cell.duplicates) == (1, 0, 1, 1)
 
 
+def test_a_late_answer_tells_who_is_there_until_one_comes_in_time() -> None:
+    ledger = Ledger(1)
+    first, second = (ledger.new_probe(0, 3, 1000 * number, 5000 + 1000 * number) for number in range(2))
+    ledger.expire(5000)
+    ledger.answer(first, Answer(AnswerKind.UNREACHABLE, "192.0.2.9", 6000, "host unreachable"))
+    cell = ledger.cell(0, 3)
+    assert (cell.address, cell.note, cell.answered, cell.late) == ("192.0.2.9", "host unreachable", 0, 1)
+    ledger.answer(second, answer(5500))
+    assert (cell.address, cell.note) == ("192.0.2.1", "")
+
+
+@pytest.mark.parametrize(
+    ("answers", "end"),
+    [
+        ([], 7),  # who says so is not known otherwise
+        ([(1, "10.0.0.1"), (2, "10.0.0.2")], 3),
+        ([(1, "10.0.0.1"), (2, "10.0.0.2"), (3, "10.0.0.2")], 4),
+        ([(2, "10.0.0.2"), (4, "10.0.0.9"), (6, "10.0.0.2")], 7),  # packets go round
+        ([(2, "10.0.0.2"), (8, "10.0.0.2")], 3),
+    ],
+)
+def test_a_path_ends_behind_the_router_that_says_so_however_far_the_probe_was_to_go(
+    answers: list[tuple[int, str]], end: int
+) -> None:
+    ledger = Ledger(1)
+    for ttl, address in answers:
+        ledger.answer(ledger.new_probe(0, ttl, 0, 1000), answer(1, address))
+    probe = ledger.new_probe(0, 7, 0, 1000)
+    said = Answer(AnswerKind.UNREACHABLE, "10.0.0.2", 5, "host unreachable")
+    assert ledger.end_of(probe, said, source="10.0.0.77") == end
+    assert ledger.end_of(probe, said, source="10.0.0.2") == 1
+
+
 def test_a_probe_that_was_not_sent_never_was() -> None:
     ledger = Ledger(1)
     ledger.not_sent(ledger.new_probe(0, 1, 1000, 5000))

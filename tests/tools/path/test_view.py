@@ -59,8 +59,20 @@ def test_answers_that_came_late_are_told_wherever_their_hops_are() -> None:
     silent = replace(HOP, address=None, answered=0, path_loss=1.0, verdict=Verdict.NO_ANSWER, late=3)
     report = replace(REPORT, hops=(HOP, *(replace(silent, ttl=ttl) for ttl in range(2, 10))), ending=Ending.SILENT)
     found = " ".join(text(report))
-    assert "24 answers came after the time-out of 2 s, and their probes count as lost: a longer --timeout" in found
+    assert "24 answers came after the time-out of 2 s; a longer --timeout would count them." in found
     assert "late" not in "".join(text(REPORT)) and "time-out" not in "".join(text(REPORT))
+
+
+def test_a_dead_end_whose_answers_came_late_has_its_row_and_is_no_loss() -> None:
+    late = replace(HOP, ttl=2, address="192.0.2.1", answered=0, late=9, path_loss=1.0, note="host unreachable")
+    for end in (
+        replace(late, verdict=Verdict.NO_ANSWER),
+        replace(late, answered=4, late=5, path_loss=0.6, verdict=Verdict.LOSS),
+    ):
+        found = text(replace(REPORT, hops=(HOP, end), ending=Ending.UNREACHABLE, ending_says="it is not reached"))
+        assert [line.split()[0] for line in found[4:7:2]] == ["1", "host"]
+        assert f"    host unreachable; {end.late} late" in found
+        assert not [line for line in found if "lost" in line or "no answer" in line]
 
 
 def test_a_screen_that_is_too_small_shows_the_heading_and_the_end() -> None:
@@ -75,12 +87,14 @@ def test_a_screen_that_is_too_small_shows_the_heading_and_the_end() -> None:
         assert (shown[-1] == found[-1]) == (rows > 1)
 
 
-@pytest.mark.parametrize(("ttl", "interval_s", "may_be"), [(1, 0.2, True), (1, 1.0, False), (2, 0.2, False)])
+@pytest.mark.parametrize(
+    ("ttl", "interval_s", "may_be"), [(1, 0.2, True), (1, 1.0, True), (1, 3.0, False), (2, 0.2, False)]
+)
 def test_loss_from_the_first_hop_on_of_quick_probes_may_be_a_limit(ttl: int, interval_s: float, may_be: bool) -> None:
     lossy = replace(HOP, ttl=ttl, answered=5, path_loss=0.5, verdict=Verdict.LOSS)
     found = " ".join(text(replace(REPORT, interval_s=interval_s, hops=(lossy,))))
     assert f"Packets are lost from hop {ttl} on: 50.0 %" in found
-    assert ("Or every hop limits its answers" in found) == may_be
+    assert ("Or hops limit their answers" in found) == may_be
 
 
 def test_one_of_a_kind_is_no_plural() -> None:

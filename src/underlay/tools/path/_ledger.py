@@ -143,11 +143,18 @@ class Cell:
     note: str = ""
     mpls: tuple[int, ...] = ()
     history: deque[Probe] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    told_by: str | None = None
+    """Who is there, as far as answers tell that came too late, or to a probe that was to go farther."""
 
     @property
     def address(self) -> str | None:
         """Who answered most often."""
-        return max(self.addresses, key=self.addresses.__getitem__, default=None)
+        return max(self.addresses, key=self.addresses.__getitem__, default=self.told_by)
+
+    def hear_of(self, answer: Answer) -> None:
+        """Take from an answer that does not count who is there, and what is said, where nobody answered in time."""
+        if not self.addresses:
+            self.told_by, self.note = answer.address, answer.note
 
 
 class Ledger:
@@ -209,9 +216,24 @@ class Ledger:
             case State.LOST:
                 probe.state = State.LATE
                 cell.late += 1
+                cell.hear_of(answer)
             case _:
                 cell.duplicates += 1
         return False
+
+    def end_of(self, probe: Probe, answer: Answer, source: str) -> int:
+        """At which distance the path ends, of which an answer says that it leads no farther.
+
+        A router, or the machine ``source`` itself, that looks for a neighbour says so after seconds, to all probes that
+        it has got by then, however far they were to go. Its own distance is known by those that ended there.
+        """
+        if answer.address == source:
+            return 1
+        cells = self._cells[probe.flow]
+        own = max(
+            (ttl for ttl, cell in cells.items() if ttl < probe.ttl and answer.address in cell.addresses), default=None
+        )
+        return probe.ttl if own is None else own + 1
 
     def expire(self, now_ns: int) -> list[Probe]:
         """Count as lost what should have been answered by now, and give it."""

@@ -19,7 +19,7 @@ from typing import Final, Literal, Protocol, Self
 from ...errors import UnderlayError, UsageError, plural
 from ._error_queue import Target
 from ._hops import circle, hops
-from ._ledger import Answer, Ledger, Probe
+from ._ledger import Answer, AnswerKind, Ledger, Probe, State
 from ._model import Ending, Report
 from ._names import Names, system_name
 from ._probe_icmp import IcmpProber
@@ -235,7 +235,13 @@ class Trace:
                 self._unassigned += 1
                 return
             probe = on_their_way[0]
-        if self._ledger.answer(probe, answer):
+        was_lost = probe.state is State.LOST
+        is_in_time = self._ledger.answer(probe, answer)
+        if answer.kind is AnswerKind.UNREACHABLE and (is_in_time or was_lost):
+            end = self._ledger.end_of(probe, answer, self._probers[flow].source)
+            self._ledger.cell(flow, end).hear_of(answer)
+            self._schedules[flow].answered(end, answer.kind, time.monotonic_ns())
+        elif is_in_time:
             self._schedules[flow].answered(probe.ttl, answer.kind, time.monotonic_ns())
 
     def _give_up(self, now_ns: int) -> None:
@@ -276,7 +282,10 @@ class Trace:
                 return f"{address} is {end} {'hop' if end == 1 else 'hops'} away"
             case Ending.UNREACHABLE:
                 cell = self._ledger.cell(flow, end or 0)
-                return f"{address} is not reached: at hop {end}, {cell.address} says: {cell.note}"
+                who = f"at hop {end}, {cell.address}"
+                if cell.address == self._probers[flow].source:
+                    who = "this machine itself"
+                return f"{address} is not reached: {who} says: {cell.note}"
             case Ending.TOO_LONG:
                 addresses = [self._ledger.cell(flow, ttl).address for ttl in range(1, last + 1)]
                 if routers := circle(addresses):
@@ -350,7 +359,8 @@ def _cannot_start(error: OSError, target: Target, source_port: int) -> UnderlayE
     words = error.strerror or os.strerror(error.errno or 0)
     match error.errno:
         case errno.ENETUNREACH | errno.EHOSTUNREACH:
-            return UnderlayError(f"this machine has no route to {target.address}", remedy="see `ip route`")
+            command = "ip -6 route" if ":" in target.address else "ip route"
+            return UnderlayError(f"this machine has no route to {target.address}", remedy=f"see `{command}`")
         case errno.EADDRNOTAVAIL:
             if target.source:
                 return UsageError(f"{target.source} is no address of this machine", remedy="see `ip address`")

@@ -26,8 +26,9 @@ _TIME_WIDTH: Final = 7
 _HEAD: Final = f"{'hop':>3} {'loss %':>6} {'sent':>5} {'got':>5}"
 _WHO: Final = len(_HEAD) + _TIME_WIDTH * len(_TIMES) + 2
 _INDENT: Final = " " * 4
-# One answer a second to each host is what Linux gives (icmp(7), icmp_ratelimit; ip-sysctl.rst, icmp/ratelimit).
-_USUAL_LIMIT_S: Final = 1.0
+# One answer a second to each host is what Linux gives (icmp(7), icmp_ratelimit; ip-sysctl.rst, icmp/ratelimit), and
+# another program that asks, or answers of two kinds, share it.
+_TOLD_APART_S: Final = 3.0
 # Where fewer rows than these are left for the hops and the end, the heading makes room: an empty line, and a sentence.
 _LEAST_BELOW: Final = 4
 
@@ -92,9 +93,9 @@ def _height(line: Line, columns: int) -> int:
 
 
 def _silent_tail(rows: list[Hop]) -> list[Hop]:
-    """The rows at the end of which none has an answer: one line is enough for two and more."""
+    """The rows at the end of which none has an answer, not even a late one: a line is enough for two and more."""
     count = 0
-    while count < len(rows) and rows[len(rows) - 1 - count].verdict is Verdict.NO_ANSWER:
+    while count < len(rows) and rows[-1 - count].verdict is Verdict.NO_ANSWER and rows[-1 - count].address is None:
         count += 1
     return rows[len(rows) - count :]
 
@@ -115,7 +116,7 @@ def _rows(hop: Hop, *, many_flows: bool) -> list[Line]:
     says = []
     if many_flows:
         says.append(f"flow{'s' * (len(hop.flows) > 1)} {_spans(hop.flows)}")
-    if hop.verdict not in (Verdict.OK, Verdict.LOSS):
+    if hop.verdict not in (Verdict.OK, Verdict.LOSS) and (hop.address is None or hop.answered):
         says.append(f"{hop.verdict.value}: {hop.evidence}" if hop.evidence else hop.verdict.value)
     if hop.note:
         says.append(hop.note)
@@ -135,16 +136,19 @@ def _rows(hop: Hop, *, many_flows: bool) -> list[Line]:
 def _remarks(report: Report) -> list[Line]:
     found: list[Line] = []
     worst = next((hop for hop in report.hops if hop.verdict is Verdict.LOSS), None)
-    if worst is not None and worst.path_loss:
+    # Where nothing goes on, what is missing are answers that say so: nothing is lost that was to arrive.
+    is_dead_end = report.ending is Ending.UNREACHABLE and worst is report.hops[-1]
+    if worst is not None and worst.path_loss and not is_dead_end:
         found += _sentence(
             f"Packets are lost from hop {worst.ttl} on: {worst.path_loss * 100:.1f} % there, on the way or back."
         )
-        if worst.ttl == 1 and report.interval_s < _USUAL_LIMIT_S:
-            found += _sentence("Or every hop limits its answers: a longer --interval would tell, of 1 s for instance.")
+        if (worst.ttl == 1 or report.ending is Ending.UNREACHABLE) and report.interval_s < _TOLD_APART_S:
+            found += _sentence("Or hops limit their answers: a longer --interval would tell, of 3 s for instance.")
     if late := sum(hop.late for hop in report.hops):
+        them = "it" if late == 1 else "them"
         found += _sentence(
-            f"{plural(late, 'answer')} came after the time-out of {report.timeout_s:g} s, and their probes count as"
-            " lost: a longer --timeout would tell what they say."
+            f"{plural(late, 'answer')} came after the time-out of {report.timeout_s:g} s;"
+            f" a longer --timeout would count {them}."
         )
     if report.unassigned:
         found += _sentence(f"{report.unassigned} answers quote too little to say which probe they are for.")

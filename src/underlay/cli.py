@@ -159,6 +159,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = _NO_NUMBER.sub(lambda found: f"{found[2]} is no {_NUMBERS[found[1]]}", message)
+        # What begins with a dash argparse takes for an option, a negative number too where `-4` is one.
+        message = message.replace("expected one argument", "it takes a word behind it, and none that begins with -")
         raise UsageError(
             f"{self.prog.removeprefix('underlay ')}: {message}",
             remedy=f"`{self.prog} --help` tells how it is used",
@@ -202,14 +204,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry() -> NoReturn:
     """Run the command and end the process with its exit status: the console script."""
     _let_interrupts_end(quietly=True)
-    try:
-        if sys.stdout is not None and not os.get_blocking(sys.stdout.fileno()):
-            from .tools._blocking_stdout import blocking
-
-            sys.stdout = blocking(sys.stdout)
-    except OSError:
-        pass  # it is closed, which shows when something is to be written
+    _keep_stdout_whole()
     sys.exit(main())
+
+
+def _keep_stdout_whole() -> None:
+    """Put another in the place of a stdout that would lose output, which most are not."""
+    try:
+        if sys.stdout is None or (os.get_blocking(sys.stdout.fileno()) and hasattr(sys.stdout.buffer, "raw")):
+            return
+    except (AttributeError, OSError, ValueError):  # it is no file, or closed, which shows when something is written
+        return
+    from .tools._whole_stdout import whole
+
+    sys.stdout = whole(sys.stdout)
 
 
 def _refused(what: str, remedy: str) -> int:

@@ -411,6 +411,9 @@ def test_a_full_disk_ends_it_with_a_whole_file_and_the_count(net: Net, tmp_path:
     net.burst(10)
     _, errors = child.communicate(timeout=LIMIT_S)
     assert child.returncode == 1 and "/dev/full takes no more: no space left on device; make room" in errors
+    child = net.capture("-i", "lo", "-w", "/dev/full", "--duration", "0.2", "udp port 9")
+    _, errors = child.communicate(timeout=LIMIT_S)  # no packet came, and not even the file's head is in it
+    assert child.returncode == 1 and "/dev/full takes no more: no space left on device" in errors
     with open("/dev/full", "w") as full:
         child = net.capture("-i", "lo", "udp", stdout=full.fileno())
         net.burst(10)

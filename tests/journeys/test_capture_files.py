@@ -74,7 +74,7 @@ def test_what_was_dropped_stands_in_a_file_of_a_file_too(tmp_path: Path) -> None
         file.close({0: (1 + dropped, dropped)})
     os.close(fd)
     done = capture("-r", path, "-w", anew, "--json")
-    assert f"{path}: 540 packets more were dropped when it was captured, as it says" in done.stderr
+    assert f"{path}: 540 packets were dropped when it was captured, as it says" in done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["dropped_packets"] == 540
     with open(anew, "rb") as opened:
         reader = CaptureReader(opened)
@@ -178,7 +178,7 @@ def test_what_a_full_disk_kept_out_of_a_file_of_a_file_is_counted(tmp_path: Path
     written, unwritten = len(packets(anew)), summary["captured_packets"] - len(packets(anew))
     assert 0 < written < summary["captured_packets"] < 30_000
     assert (summary["written_packets"], summary["unwritten_packets"]) == (written, unwritten)
-    assert f"; {unwritten} are not in it, nor is the rest of {path}\n" in done.stderr
+    assert f"; {unwritten} are not in it; the rest of {path} was not read\n" in done.stderr
 
 
 def test_a_time_that_no_file_can_say_is_the_nearest_and_counted(tmp_path: Path) -> None:
@@ -239,6 +239,67 @@ def test_a_pipe_that_somebody_made_non_blocking_is_waited_for_at_both_ends(tmp_p
         assert (child.wait(LIMIT_S), len(lines)) == (0, 2000)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("words", [[], ["--json"], ["-w", "anew.pcapng"]], ids=" ".join)
+def test_a_signal_ends_the_reading_of_a_pipe_in_order(words: list[str], number: int, tmp_path: Path) -> None:
+    path = tmp_path / "one.pcapng"
+    write_packet(path, "far0")
+    argv = [sys.executable, "-m", "underlay", "capture", "-r", "-", "--print" if "-w" in words else "-X", *words]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    ) as child:
+        try:
+            assert child.stdin is not None and child.stdout is not None
+            child.stdin.write(path.read_bytes())
+            child.stdin.flush()
+            first = child.stdout.readline()  # and now it waits for more
+            child.send_signal(number)
+            # Not by communicate(), which would close stdin, and end the reading so.
+            assert child.wait(LIMIT_S) == 0
+            output, errors = first + child.stdout.read(), child.stderr.read().decode()  # type: ignore[union-attr]
+        finally:
+            child.kill()
+    assert b"far0" in first and "Traceback" not in errors
+    if "-w" in words:
+        assert len(packets(tmp_path / "anew.pcapng")) == 1
+        assert "underlay: anew.pcapng: 1 packets, " in errors and "; the rest of stdin was not read\n" in errors
+    else:
+        assert "underlay: 1 packets were read; stdin may have more\n" in errors
+    if "--json" in words:
+        assert json.loads(output.splitlines()[-1])["captured_packets"] == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_ctrl_c_ends_the_reading_in_order_and_a_second_one_at_once(times: int, unbuffered: str, tmp_path: Path) -> None:
+    path = tmp_path / "many.pcapng"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file = PacketFile(fd)
+    file.add_interface("lo", 1)
+    for number in range(20_000):
+        file.add(0, number, bytes(60), 60)
+    file.close()
+    os.close(fd)
+    argv = [sys.executable, "-m", "underlay", "capture", "-r", str(path)]
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as child:
+        try:
+            assert child.stdout is not None and child.stderr is not None
+            child.stdout.readline()  # it soon waits for room in the pipe
+            for _ in range(times):
+                time.sleep(0.3)
+                child.send_signal(signal.SIGINT)
+            if times == 2:
+                assert child.wait(LIMIT_S) == 130
+                return
+            count = 1 + child.stdout.read().count(b"\n")
+            assert child.wait(LIMIT_S) == 0
+            # A write that the signal cut in two was ended.
+            assert child.stderr.read().decode() == f"underlay: {count} packets were read; {path} may have more\n"
+        finally:
+            child.kill()
+
+
 def test_whose_reader_left_is_told_what_is_in_the_file(tmp_path: Path) -> None:
     path, anew = tmp_path / "many.pcapng", tmp_path / "anew.pcapng"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
@@ -255,7 +316,7 @@ def test_whose_reader_left_is_told_what_is_in_the_file(tmp_path: Path) -> None:
     os.close(output)
     assert done.returncode == 141
     assert f"underlay: {anew}: {len(packets(anew))} packets, " in done.stderr
-    assert f"nor is the rest of {path}" in done.stderr
+    assert f"; the rest of {path} was not read\n" in done.stderr
 
 
 def test_a_strange_file_steers_no_terminal_and_is_written_anew(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The command `underlay capture`: its options, what it prints and how it ends.
 
-This file knows the command line and the signals that end a capture. How packets come stands in ``_live.py``, how files
+This file knows the command line and the order of a running capture. How packets come stands in ``_live.py``, how files
 are read in ``_read_cli.py``, and where packets go in ``_output.py``.
 """
 
@@ -9,13 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Final
 
 from ...errors import UnderlayError, UsageError
@@ -28,6 +24,7 @@ from ._live import MOST_RING_BYTES, RING_BYTES, Live, LiveStatistics
 from ._output import Names, Output, Stopped, Written, file_words
 from ._packet import SCHEMA
 from ._read_cli import read
+from ._signals import ended_at_once, ended_by_signals
 from ._summary import as_keys, tell_file, tell_forgotten
 
 __all__ = ["INTERMIXED", "configure", "main"]
@@ -89,7 +86,7 @@ def main(args: argparse.Namespace) -> int:
     if args.list:
         return _list(args.json)
     if args.read is not None:
-        return read(args, _output, _ended_at_once)
+        return read(args, _output)
     return _capture(args)
 
 
@@ -143,23 +140,6 @@ def _same(read: str, written: str) -> bool:
     return stat.S_ISREG(one.st_mode) and os.path.samestat(one, other)
 
 
-@contextmanager
-def _ended_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process while libpcap compiles a filter: for one of thousands of words it takes minutes.
-
-    Nothing is open yet that would have to be closed, and a handler of Python's would have to wait.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _list(as_json: bool) -> int:
     found = [
         (each.name, "up" if each.is_up else "down", _LINKS.get(each.link_type, "cooked"), each.index)
@@ -193,7 +173,7 @@ def _output(args: argparse.Namespace, path: str | None) -> Output:
 
 
 def _capture(args: argparse.Namespace) -> int:
-    with _ended_at_once():
+    with ended_at_once():
         live = Live(
             args.interface,
             " ".join(args.filter),
@@ -214,7 +194,7 @@ def _capture(args: argparse.Namespace) -> int:
         left: BrokenPipeError | None = None
         try:
             try:
-                with _ended_by_signals(live):
+                with ended_by_signals(live):
                     failure = _run(live, output)
             except BrokenPipeError as error:  # as `| head` does; stderr is still there, and perhaps a file
                 left = error
@@ -231,7 +211,7 @@ def _capture(args: argparse.Namespace) -> int:
     if failure is not None:
         say(escaped(str(failure)))
         return 1
-    return 0
+    return 1 if written is not None and written.failure else 0
 
 
 def _run(live: Live, output: Output) -> UnderlayError | None:
@@ -270,29 +250,6 @@ class _Progress:
         if dropped > self._dropped:
             say(f"{dropped} packets were dropped so far; a filter, -w, or a larger --ring-size helps")
         self._dropped = dropped
-
-
-@contextmanager
-def _ended_by_signals(live: Live) -> Iterator[None]:
-    """Let Ctrl-C, and the signals by which others ask us to end, end the capture in order; twice: at once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if live.is_stopping and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if live.is_stopping:  # and does not come to it: nobody reads our output, for instance
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        live.stop()
-
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup`, or the background of a shell
-            before[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _tell(

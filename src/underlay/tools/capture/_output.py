@@ -55,6 +55,8 @@ class Written:
     """Of those that were captured, or read."""
     moved_times: int
     """Packets of a time that a file cannot say."""
+    failure: str = ""
+    """Why the end of it could not be written, where nothing before had failed."""
 
 
 class Output:
@@ -169,10 +171,15 @@ class Output:
         counts: dict[int, tuple[int, int]] = {}
         if self._interfaces and dropped is not None:
             counts = {min(self._interfaces.values()): (received, dropped)}
-        with contextlib.suppress(OSError):  # it is full, which was told
-            self._file.close(counts)
-        file = self._file
-        return Written(file.written_packets, file.written_bytes, captured - file.written_packets, file.moved_times)
+        file, failure = self._file, ""
+        try:
+            file.close(counts)
+        except BrokenPipeError:
+            pass  # its reader has left before there was anything to read
+        except OSError as error:
+            failure = str(self._stopped(error))
+        written = file.written_packets
+        return Written(written, file.written_bytes, captured - written, file.moved_times, failure)
 
     def close(self) -> None:
         """Close the file."""

@@ -6,58 +6,19 @@ packet.
 
 from __future__ import annotations
 
-import io
-import os
-import select
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-from ...errors import UnderlayError, UsageError
+from ...errors import UsageError
 from ...trace import SNAP_BYTES, CaptureReader, ReadPacket
 from .._printable import quoted
 from ._filter import CompiledFilter, asks_for_a_capture, compile_filter
 from ._link_types import ETHERNET, LINUX_SLL2
 
-__all__ = ["UnreadableError", "check_filter", "patient", "read_packets"]
+__all__ = ["check_filter", "read_packets"]
 
 # A file may have as many link types as it likes; each gets a filter of its own.
 _MOST_LINK_TYPES = 64
-# What is read at once; a pipe gives what there is.
-_READ_BYTES = 1 << 18
-
-
-class UnreadableError(UnderlayError):
-    """The file refused a read, as one on a disk that fails."""
-
-
-class _Patient(io.RawIOBase):
-    def __init__(self, fd: int, before: Callable[[], None]) -> None:
-        self._fd = fd
-        self._before = before
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        self._before()
-        while True:
-            try:
-                return os.readv(self._fd, [buffer])
-            except BlockingIOError:  # somebody else made it non-blocking
-                select.select([self._fd], [], [])
-            except OSError as error:
-                raise UnreadableError(os.strerror(error.errno or 0).lower()) from error
-
-
-def patient(file: BinaryIO, before: Callable[[], None]) -> BinaryIO:
-    """Read an open file so that ``before`` is called each time that more may have to be waited for.
-
-    At the other end of a pipe may be a running capture: what has come by then is shown by then.
-    """
-    return io.BufferedReader(_Patient(file.fileno(), before), _READ_BYTES)
 
 
 def check_filter(text: str) -> None:

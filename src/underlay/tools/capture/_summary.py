@@ -31,8 +31,10 @@ def tell_file(path: str | None, written: Written | None, *, unread: str = "") ->
         return
     name = escaped(file_words(path or "-"))
     missing = f"; {written.unwritten_packets} are not in it" if written.unwritten_packets else ""
-    rest = f", nor is the rest of {escaped(file_words(unread, 'stdin'))}" if unread else ""
+    rest = f"; the rest of {escaped(file_words(unread, 'stdin'))} was not read" if unread else ""
     say(f"{name}: {written.packets} packets, {written.bytes} bytes{missing}{rest}")
+    if written.failure:
+        say(escaped(written.failure))
     if written.moved_times:
         say(f"{name}: {plural(written.moved_times, 'packet')} with the nearest time that a file can say, 1970 to 2554")
 

@@ -179,8 +179,8 @@ def test_a_watch_tells_who_connected_what_was_over_before_it_could_look(here: Pl
 def test_a_watch_says_what_it_hears(here: Place) -> None:
     watching = Watching(here, "proto:tcp")
     watching.end()
-    assert "the ends of TCP and UDP sockets by its messages" in watching.sources
-    assert "TCP's states by the kernel's tracepoint" in watching.sources or "no tracepoint: " in watching.sources
+    assert "the ends of TCP and UDP sockets by the kernel's messages" in watching.sources
+    assert "TCP's states by a tracepoint" in watching.sources or "no tracepoint: " in watching.sources
     watching = Watching(here, "proto:tcp", "--interval", "0.1", nobody=True)
     with here.server() as server:
         watching.until(f"127.0.0.1:{port_of(server)}")

@@ -6,8 +6,10 @@ import argparse
 import errno
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -253,3 +255,12 @@ def _disconnect(sock: socket.socket) -> None:
     import ctypes
 
     assert ctypes.CDLL(None).connect(sock.fileno(), bytes(16), 16) == 0
+
+
+def test_nobody_is_asked_about_a_socket_that_cannot_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = REST._replace(state=State.BOUND)
+    monkeypatch.setattr(list_module, "take_snapshot", lambda only: Snapshot([bound], 0, ()))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))  # to ask would be an AttributeError
+    args = argparse.Namespace(yes=False, json=False)
+    with pytest.raises(UsageError, match="is only bound, and such a socket the kernel cannot end"):
+        _cli._close(args, ["80"])

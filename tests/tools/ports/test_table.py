@@ -84,6 +84,13 @@ def test_a_change_s_row_says_when_what_and_who(
     assert len(change_line(Change(kind, 1_700_000_000.25, sock, before), 60).text) == 60
 
 
+def test_what_a_socket_changed_to_is_not_what_is_cut() -> None:
+    sock = Socket("tcp", 4, State.FIN_WAIT_2, "127.0.0.1", 7701, "127.0.0.1", 47416, 0, 0)
+    line = change_line(Change("changed", 1_700_000_000.25, sock, State.ESTABLISHED), 80).text
+    assert len(line) <= 80
+    assert "ESTABLISHED to FIN-WAIT-2  127.0.0.1:7701 127.0.0.1:47416" in line
+
+
 def test_what_a_stranger_wrote_moves_no_cursor() -> None:
     hostile = Owner(1, 2, "a\x1b]0;x\x07", "b\nc\r\x1b[31m\udc80", 0)
     text = "\n".join(line.text for line in list_lines([*SOCKETS, SOCKETS[1]._replace(owners=(hostile,))], 200))
@@ -131,7 +138,7 @@ def test_what_tcp_knows_is_told_in_words_with_units() -> None:
     assert text == (
         "    retransmit timer in 204 ms, after 2 in vain; rtt 25.3 ms ± 1.2 ms, least 20 ms; rto 230 ms; cubic open;"
         " cwnd 10 × 1,448 B (ssthresh 7); in flight 0, lost 1, sent again 3; sent 1,000,000 B, received 0 B;"
-        " delivers 10.0 Mbit/s; held by the peer's window 25% of the time"
+        " delivers 10.0 Mbit/s; held by the peer's window 25 % of the time"
     )
     assert all(len(line) <= 80 for line in info_lines(sock, 80))
     assert list(info_lines(SOCKETS[4], 80)) == []

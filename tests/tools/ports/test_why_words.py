@@ -55,7 +55,13 @@ def test_several_processes_listen_and_one_listens() -> None:
     owners = tuple(Owner(pid, 3, "httpd", "httpd -k start", 0) for pid in (7, 8))
     one, both = (told_of(UNSEEN_HOLDER._replace(owners=owners[:count])) for count in (1, 2))
     assert "- httpd (pid 7, user root) listens on 127.0.0.1:80: httpd -k start" in one
-    assert "- httpd (pid 7, user root) and 1 more listen on 127.0.0.1:80: httpd -k start" in both
+    assert "- httpd (pid 7 and 1 more, user root) listen on 127.0.0.1:80: httpd -k start" in both
+
+
+def test_who_has_only_inherited_a_socket_is_named_beside_its_server() -> None:
+    owners = (Owner(7, 3, "httpd", "", 0), Owner(8, 3, "httpd", "", 0), Owner(9, 0, "sleep", "", 0))
+    (line,) = (line for line in told_of(UNSEEN_HOLDER._replace(owners=owners)) if "listen on" in line)
+    assert line == "- Httpd (pid 7 and 1 more, user root) and sleep (pid 9, user root) listen on 127.0.0.1:80."
 
 
 def test_sockets_of_which_the_same_is_to_be_said_are_counted_and_told_once() -> None:

@@ -215,9 +215,9 @@ def _sources(watch: Watch) -> str:
     """What the changes are known by, in a sentence."""
     heard = []
     if watch.tracepoint is not None:
-        heard.append("TCP's states by the kernel's tracepoint")
+        heard.append("TCP's states by a tracepoint")
     if watch.hears_deaths:
-        heard.append("the ends of TCP and UDP sockets by its messages")
+        heard.append("the ends of TCP and UDP sockets by the kernel's messages")
     rest = f"{'the rest' if heard else 'everything'} by looking every {watch.interval_s:g} s"
     text = f"watching {', '.join([*heard, rest])}"
     if watch.why_no_tracepoint:
@@ -259,7 +259,7 @@ def _why(args: argparse.Namespace, words: list[str]) -> int:
 
 
 def _close(args: argparse.Namespace, words: list[str]) -> int:
-    from ._close import close_socket, what_is_left
+    from ._close import check_closable, close_socket, what_is_left
     from ._list import take_snapshot
     from ._table import list_lines
 
@@ -278,6 +278,7 @@ def _close(args: argparse.Namespace, words: list[str]) -> int:
         remedy = "name both ends, like local:HOST:PORT peer:HOST:PORT"
         raise UsageError(f"{len(found)} sockets match, and close ends one", remedy=remedy)
     [sock] = found
+    check_closable(sock)  # before anybody is asked
     if not args.yes and not _agrees(sock):
         say("nothing was closed")
         return 1

@@ -14,7 +14,7 @@ from ._filter import Filter
 from ._list import open_diag, take_snapshot
 from ._socket import Socket, State
 
-__all__ = ["close_socket", "effect", "what_is_left"]
+__all__ = ["check_closable", "close_socket", "effect", "what_is_left"]
 
 _REFUSALS: Final = {
     errno.EPERM: ("may not be ended by this user", "root may (CAP_NET_ADMIN)"),
@@ -33,13 +33,7 @@ def close_socket(sock: Socket) -> bool:
     `UsageError` for a socket that the kernel cannot end: a Unix socket, or one that is only bound. `UnderlayError`
     where it refuses, and where it does not find the socket among others that share its address (SO_REUSEPORT).
     """
-    if sock.protocol == "unix":
-        raise UsageError("the kernel ends no Unix socket", remedy="end the process that holds it")
-    if sock.state is State.BOUND:
-        raise UsageError(
-            f"{sock.local} is only bound, and such a socket the kernel cannot end",
-            remedy="end the process that holds it",
-        )
+    check_closable(sock)
     try:
         with open_diag() as kernel:
             destroy(kernel, sock)
@@ -56,6 +50,17 @@ def close_socket(sock: Socket) -> bool:
         what, remedy = refusal
         raise _Refused(f"{sock.local} {what}", remedy=remedy) from None
     return True
+
+
+def check_closable(sock: Socket) -> None:
+    """Raise ``UsageError`` for a socket that no kernel ends."""
+    if sock.protocol == "unix":
+        raise UsageError("the kernel ends no Unix socket", remedy="end the process that holds it")
+    if sock.state is State.BOUND:
+        raise UsageError(
+            f"{sock.local} is only bound, and such a socket the kernel cannot end",
+            remedy="end the process that holds it",
+        )
 
 
 def what_is_left(sock: Socket) -> Socket | None:

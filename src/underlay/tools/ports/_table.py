@@ -236,7 +236,7 @@ def _told(info: TcpInfo) -> Iterator[str]:
             ("send buffer", info.send_buffer_limited_us),
         ):
             if limited_us:
-                yield f"held by the {name} {limited_us / info.busy_us:.0%} of the time"
+                yield f"held by the {name} {limited_us / info.busy_us * 100:.0f} % of the time"
 
 
 # What stands before each kind of change, and its style.
@@ -256,11 +256,15 @@ def change_line(change: Change, width: int | None) -> Line:
     state = "" if change.kind == "passed" else _IN_CAPITALS[sock.state]
     if change.before is not None:
         state = f"{_IN_CAPITALS[change.before]} to {state}"
-    local, peer = (f"{end:<{_LONGEST_IPV4_END}}" for end in ends(sock))
+    local, peer = ends(sock)
     owner = owner_cell(sock) if sock.owners else ""
     if (by := change.connected_by) is not None:
         owner = f"by {_whose(by.pid, by.name, by.command, by.uid)}"
-    text = f"{stamp} {sign} {sock.protocol:<4} {local} {peer} {state}  {owner}".rstrip()
+    head = f"{stamp} {sign} {sock.protocol:<4}"
+    text = f"{head} {local:<{_LONGEST_IPV4_END}} {peer:<{_LONGEST_IPV4_END}} {state}"
+    if width is not None and len(text) > width:
+        text = f"{head} {state}  {local} {peer}"  # what has changed is not what is cut
+    text = f"{text}  {owner}".rstrip()
     return Line(text if width is None else cut(text, width), style)
 
 

@@ -192,10 +192,18 @@ def who(sock: Socket) -> str:
         if sock.inode == 0:
             return "no process any more" if sock.is_orphan else "no process yet: it waits to be accepted"
         return f"a process of user {user_name(sock.uid)} that you do not see" if sock.uid is not None else "nobody seen"
-    first = sock.owners[0]
-    pids = sorted({owner.pid for owner in sock.owners})
-    name = f"{escaped(first.name)} (pid {pids[0]}, user {user_name(first.uid)})"
-    return name if len(pids) == 1 else f"{name} and {len(pids) - 1} more"
+    by_pid = {owner.pid: owner for owner in sorted(sock.owners, key=lambda owner: owner.pid)}
+    # Those that are alike together: whoever ends a server is not to end what has only inherited its socket.
+    alike: dict[tuple[str, int], list[int]] = {}
+    for pid, owner in by_pid.items():
+        alike.setdefault((owner.name, owner.uid), []).append(pid)
+    told = []
+    for (name, uid), pids in list(alike.items())[:_MOST_TOLD]:
+        more = f" and {len(pids) - 1} more" if len(pids) > 1 else ""
+        told.append(f"{escaped(name)} (pid {pids[0]}{more}, user {user_name(uid)})")
+    if len(alike) > _MOST_TOLD:
+        told.append("others")
+    return " and ".join([", ".join(told[:-1]), told[-1]]) if len(told) > 1 else told[0]
 
 
 def _count(cause: Cause, noun: str) -> str:

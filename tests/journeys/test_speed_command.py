@@ -97,7 +97,7 @@ def test_a_server_prints_one_object_a_line_for_each_test_and_for_each_that_broke
         client(port, "-n", "1M")
         child.send_signal(signal.SIGINT)
         output, errors = child.communicate(timeout=PATIENCE_S)
-    assert (child.returncode, errors) == (0, "")
+    assert (child.returncode, errors) == (0, f"underlay: listening on 127.0.0.1:{port}; Ctrl-C ends it\n")
     told = [json.loads(line) for line in output.splitlines()]
     assert [each["complete"] for each in told] == [True, False, True]
     assert all(next(iter(each)) == "schema" for each in told)
@@ -137,6 +137,34 @@ def test_a_server_whose_output_nobody_reads_is_ended_by_one_signal(number: signa
         finally:
             child.kill()
             child.communicate()
+
+
+def test_a_server_that_is_stopped_in_the_midst_of_a_test_says_that_it_was_itself() -> None:
+    with server() as (port, child):
+        other = start_stock_client(port, "-t", "30", "-b", "1M")
+        assert child.stdout is not None
+        while not child.stdout.readline().startswith("up "):
+            pass
+        child.send_signal(signal.SIGTERM)
+        output, _ = child.communicate(timeout=PATIENCE_S)
+        other.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 0
+    assert re.search(
+        r"^this server was stopped in the midst of the test of the client at 127\.0\.0\.1:\d+$", output, re.M
+    )
+
+
+def test_a_server_of_json_says_beside_its_output_where_it_listens() -> None:
+    with subprocess.Popen(
+        [*SPEED, "--server", "127.0.0.1:0", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stderr is not None
+        found = re.fullmatch(r"underlay: listening on 127\.0\.0\.1:(\d+); Ctrl-C ends it\n", child.stderr.readline())
+        assert found is not None
+        client(int(found[1]), "-n", "1K")
+        child.send_signal(signal.SIGTERM)
+        output, _ = child.communicate(timeout=PATIENCE_S)
+    assert json.loads(output)["complete"]
 
 
 def test_one_test_is_enough_for_a_server_that_is_told_so_and_its_status_is_the_tests() -> None:
@@ -263,6 +291,9 @@ def test_who_is_sent_away_ends_with_1_and_one_sentence() -> None:
         (["x:1", "-p", "2"], "two ports, 1 and 2; leave one of them out"),
         ([":1"], "':1' has no host; write it like 10.0.0.1, [::1]:5201 or lab.example:5201"),
         (["x", "-u", "-Z"], "-Z, -C, -M and -N are about TCP; leave them out, or -u"),
+        (["7903"], "'7903' is a number and no host; -p 7903 names the port"),
+        (["--server", "7903"], "'7903' is a number and no host; -p 7903 names the port"),
+        (["x", "-t", "0"], None),
         (["x", "-P", "0"], "0 parallel streams are not possible; a test has 1 to 128"),
         (["x", "-n", "0"], "a test of no bytes measures nothing; -n and -k take 1 or more"),
         (["x", "-u", "-l", "65508"], "a datagram of 65508 bytes is not possible; it has 16 to 65507"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 
-__all__ = ["Address", "Place", "UnixPath", "parse", "parse_host", "parse_source", "written"]
+__all__ = ["Address", "Place", "UnixPath", "bound_to", "parse", "parse_host", "parse_source", "written"]
 
 _HIGHEST_PORT = 65_535  # 16 bits: RFC 9293, 3.1; RFC 768
 # sun_path has 108 bytes, the last a NUL: unix(7).
@@ -126,6 +126,20 @@ def written(address: object) -> str:
     if isinstance(address, str) and address:
         return str(UnixPath("@" + address[1:] if address.startswith("\0") else address))
     return "a Unix socket without a name"
+
+
+def bound_to(sock: socket.socket) -> str:
+    """Write the address that a socket is bound to; ``*`` where it hears IPv4 and IPv6, as `Place` writes it.
+
+    >>> with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both:
+    ...     bound_to(both)[:2]
+    '*:'
+    """
+    address = sock.getsockname()
+    is_every = sock.family == socket.AF_INET6 and address[0] == "::"
+    if is_every and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        return str(Place("", address[1]))
+    return written(address)
 
 
 def _split(text: str) -> tuple[str, str | None]:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ..errors import UsageError
-from ._address import Address, Place, UnixPath, written
+from ._address import Address, Place, UnixPath, bound_to
 from ._complaints import cannot_listen
 from ._netcat import Options, new_socket
 from ._say import say
@@ -44,7 +44,7 @@ async def bound(address: Address, chosen: Options) -> AsyncIterator[list[socket.
                     sock.listen(_BACKLOG)
         except OSError as error:
             raise cannot_listen(address, error, udp=chosen.udp, reuse_address=chosen.reuse_address) from error
-        places = " and ".join(written(sock.getsockname()) for sock in sockets)
+        places = " and ".join(map(bound_to, sockets))
         if chosen.verbose or (isinstance(address, Place) and address.port == 0):  # else nobody knew the port
             say(f"listening on {places}")
         yield sockets

@@ -14,7 +14,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from ..errors import UnderlayError, UsageError
+from ..errors import UnderlayError, UsageError, plural
 from ._address import Address, Place, UnixPath
 
 if TYPE_CHECKING:
@@ -85,8 +85,9 @@ def cannot_listen(
     ``reuse_address`` was tried; ``may_share`` says that the command has an option for SO_REUSEPORT.
     """
     what = f"cannot listen on {address}"
-    # A port in use was the wrong one to name; what else the kernel refuses is its doing.
-    kind = UsageError if error.errno == errno.EADDRINUSE else UnderlayError
+    # A port in use was the wrong one to name, and so was one for which a right is missing; what else the kernel refuses
+    # is its doing.
+    kind = UsageError if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EPERM) else UnderlayError
     if isinstance(error, socket.gaierror):
         return cannot_connect(address, error)
     if error.errno == errno.EADDRINUSE and isinstance(address, Place):
@@ -106,12 +107,13 @@ def cannot_listen(
                 remedy="whoever had it did so without SO_REUSEADDR, so wait a minute" if reuse_address else early,
             )
         by = "another process" if found is None or not found.owners else _owner(found)
+        them = "them all" if found is not None and len({owner.pid for owner in found.owners}) > 1 else "it"
         return kind(
             f"{what}: the port is in use by {by}",
-            remedy="end it, choose another port, or start both with --reuse-port"
+            remedy=f"end {them}, choose another port, or start both with --reuse-port"
             " (--reuse-address does not help while it listens)"
             if may_share
-            else "end it, or choose another port",
+            else f"end {them}, or choose another port",
         )
     match error.errno:
         case errno.EADDRINUSE:
@@ -144,7 +146,9 @@ def _in_the_way(port: int, udp: bool) -> tuple[Socket | None, bool]:
 
 
 def _owner(sock: Socket) -> str:
-    return f"{sock.owners[0].name or 'a process'} (pid {sock.owners[0].pid})"
+    name, pids = sock.owners[0].name, sorted({owner.pid for owner in sock.owners})
+    others = f", shared by {plural(len(pids) - 1, 'other')}" if len(pids) > 1 else ""
+    return f"{name or 'a process'} (pid {pids[0]}){others}"
 
 
 def reason(error: OSError) -> str:

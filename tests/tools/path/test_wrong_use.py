@@ -25,6 +25,8 @@ from underlay.tools.path import Trace, trace
         ("-i 0 127.0.0.1", "the interval in seconds is 0; give 0.01 to 3600"),
         ("-i nan 127.0.0.1", "the interval in seconds is nan"),
         ("--timeout inf 127.0.0.1", "the time-out in seconds is inf"),
+        ("-c 99999999999 127.0.0.1", "the number of rounds is 99999999999; give 1 to 1000000000"),
+        ("-c -1 127.0.0.1", "argument -c/--count: it takes a word behind it, and none that begins with -"),
         ("-c 0 127.0.0.1", "the number of rounds is 0; give 1 to 1000000000"),
         ("--max-hops 256 127.0.0.1", "the number of hops is 256"),
         ("--silent-hops 0 127.0.0.1", "the number of silent hops is 0"),

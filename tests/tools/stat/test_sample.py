@@ -208,6 +208,8 @@ def test_noise_in_place_of_a_process_raises_nothing(noise: bytes) -> None:
         ("--pid 999999999", "there is no process 999999999"),
         ("--pid -1", "there is no process -1"),
         ("--top -1", "busiest processes; give"),
+        ("--top 0", "the 0 busiest processes; give 1 or more"),
+        ("2000000", "an interval of 2000000 s; give 0.01 to 1000000"),
         ("1 --live", "--live takes a terminal"),
         ("one", "argument INTERVAL: 'one' is no number"),
         ("--wide --json", "not allowed with argument"),

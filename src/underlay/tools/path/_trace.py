@@ -301,7 +301,7 @@ class Trace:
 
 def _check(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise UsageError(f"the {name} is {value:g}", remedy=f"give {least:.10g} to {most:.10g}")
+        raise UsageError(f"the {name} is {value:.15g}", remedy=f"give {least:.10g} to {most:.10g}")
 
 
 def _resolve(host: str, port: int, version: Literal[4, 6] | None, source: str | None) -> Target:

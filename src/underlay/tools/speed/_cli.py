@@ -218,6 +218,8 @@ def _place(text: str, port: int | None) -> Place:
     host, beside = parse_host(text)
     if beside is not None and port is not None and beside != port:
         raise UsageError(f"two ports, {beside} and {port}", remedy="leave one of them out")
+    if host.isascii() and host.isdigit():  # inet_aton(3) would take it for an address
+        raise UsageError(f"{text!r} is a number and no host", remedy=f"-p {text} names the port")
     if not host:
         raise UsageError(f"{text!r} has no host", remedy="write it like 10.0.0.1, [::1]:5201 or lab.example:5201")
     return Place(host, next((each for each in (beside, port) if each is not None), PORT))
@@ -281,7 +283,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not value > 0 or math.isinf(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return value
 
 

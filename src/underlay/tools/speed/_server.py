@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from .._address import Place, written
+from .._address import Place, bound_to, written
 from .._complaints import cannot_listen
 from ._movers import no_further_thread
 from ._protocol import COOKIE_BYTES, PORT, Refusal, State
@@ -114,7 +114,7 @@ class Server:
     @property
     def addresses(self) -> list[str]:
         """Where it listens, as a person writes it."""
-        return [written(listener.getsockname()) for listener in self._listeners]
+        return [bound_to(listener) for listener in self._listeners]
 
     @property
     def is_stuck(self) -> bool:

@@ -82,6 +82,7 @@ class Session:
         self.phase = Phase.BUSY
         self.bug: BaseException | None = None
         self.is_complete = False
+        self._is_interrupted = False
         self.has_ended = False
         address = sock.getpeername()
         self._client_host: str = address[0]
@@ -121,7 +122,8 @@ class Session:
         except UnderlayError as error:
             if self._run is not None:
                 self._run.end()
-            self._break_off(error)
+            ours = PeerError(f"this server was stopped in the midst of the test of {self.control.peer}")
+            self._break_off(ours if self._is_interrupted else error)
         except MemoryError:
             self._break_off(
                 UnderlayError(f"no memory for the test of {self.control.peer}", remedy="`ulimit -v` may be too low")
@@ -146,6 +148,7 @@ class Session:
 
     def interrupt(self) -> None:
         """Break the test off from another thread, and tell the client."""
+        self._is_interrupted = True
         try:
             self.control.sock.send(State.SERVER_TERMINATE.wire)
             self.control.sock.shutdown(socket.SHUT_RDWR)

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ...errors import UnderlayError
+from .._say import say
 from .._sparkline import is_utf8
 from ._results import SCHEMA, Interval, Result
 from ._settings import Settings, Way
@@ -145,6 +146,10 @@ class JsonShow(Watcher):
 
     def __init__(self, *, at_client: bool) -> None:
         self._role = "client" if at_client else "server"
+
+    def listening(self, addresses: list[str]) -> None:
+        """Say where, beside the output: port 0 is any."""
+        say(f"listening on {' and '.join(addresses)}; Ctrl-C ends it")
 
     def finished(self, result: Result) -> None:
         """Print it."""

@@ -56,7 +56,7 @@ def _udp(result: Result, way: Way) -> Verdict | None:
     total = result.total(way)
     share = total.lost_share
     if share is not None and share >= _LOSSY:
-        return Verdict(way, "lossy", f"{share:.1%} of the datagrams were lost")
+        return Verdict(way, "lossy", f"{share * 100:.1f} % of the datagrams were lost")
     if (busy := _cpu(result, way)) is not None and not _is_paced(result, way):
         return busy
     # What was sent after the last that came may all be lost, and is in no gap.
@@ -71,9 +71,9 @@ def _tcp(result: Result, way: Way) -> Verdict | None:
         return Verdict(way, "paced", "it reached the rate that was asked for")
     streams = [stream for stream in result.streams if stream.way is way]
     if (share := _mean(streams, "window_limited")) >= _LARGER_PART:
-        return Verdict(way, "window", f"the receiver's window held the sender for {share:.0%} of the time")
+        return Verdict(way, "window", f"the receiver's window held the sender for {share * 100:.0f} % of the time")
     if (share := _mean(streams, "buffer_limited")) >= _LARGER_PART:
-        return Verdict(way, "buffer", f"the sender's buffer held it for {share:.0%} of the time")
+        return Verdict(way, "buffer", f"the sender's buffer held it for {share * 100:.0f} % of the time")
     return _cpu(result, way)
 
 

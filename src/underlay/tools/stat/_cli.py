@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("interval", nargs="?", type=float, metavar="INTERVAL", help="seconds from row to row")
     parser.add_argument("count", nargs="?", type=int, metavar="COUNT", help="rows in all (default: until Ctrl-C)")
     parser.add_argument("--pid", type=int, action="append", default=[], metavar="N", help="tell of process N too")
-    parser.add_argument("--top", type=int, default=0, metavar="N", help="tell of the N busiest processes too")
+    parser.add_argument("--top", type=int, metavar="N", help="tell of the N busiest processes too")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--wide", action="store_true", help="all columns: some 160 of the terminal's")
     form.add_argument("--live", action="store_true", help="a view that changes in place, with sparklines")
@@ -56,7 +56,9 @@ def main(args: argparse.Namespace) -> int:
         args.interval = 1.0
     if args.live and (sys.stdout is None or not sys.stdout.isatty()):
         raise UsageError("--live takes a terminal", remedy="leave it out, or choose --json")
-    watch = Watch(args.interval, args.count, pids=args.pid, top=args.top)
+    if args.top == 0:
+        raise UsageError("the 0 busiest processes", remedy="give 1 or more")
+    watch = Watch(args.interval, args.count, pids=args.pid, top=args.top or 0)
     try:
         if args.live:
             _show(watch)

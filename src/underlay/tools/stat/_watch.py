@@ -71,7 +71,7 @@ class Watch:
     ) -> None:
         if interval_s is not None and not _LEAST_INTERVAL_S <= interval_s <= _MOST_INTERVAL_S:
             raise UsageError(
-                f"an interval of {interval_s:g} s", remedy=f"give {_LEAST_INTERVAL_S:g} to {_MOST_INTERVAL_S:g}"
+                f"an interval of {interval_s:.15g} s", remedy=f"give {_LEAST_INTERVAL_S:g} to {_MOST_INTERVAL_S:.10g}"
             )
         if count is not None and count < 1:
             raise UsageError(f"{count} rows", remedy="give 1 or more")

@@ -353,6 +353,13 @@ def test_an_address_of_the_other_family_is_told(tmp_path: Path) -> None:
     assert told == "127.0.0.1 is no address of the family that -4 or -6 names; leave that out"
 
 
+def test_a_name_without_an_address_of_the_family_is_told_so(tmp_path: Path) -> None:
+    for words in (["connect", "-6", "no.such.host.invalid:80"], ["speed", "-6", "no.such.host.invalid"]):
+        told = sentence(run(tmp_path, *words), 1)
+        assert told.startswith("nobody knows an IPv6 address of no.such.host.invalid (")
+        assert told.endswith("); leave -6 out, or check its spelling")
+
+
 def test_a_source_that_nobody_knows_is_not_blamed_on_the_address(tmp_path: Path, server: socket.socket) -> None:
     told = sentence(run(tmp_path, "connect", "--source", "no.such.host.invalid", f"127.0.0.1:{port(server)}"), 1)
     assert told.endswith("--source must be a free address of this machine")

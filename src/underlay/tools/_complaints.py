@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 __all__ = ["cannot_connect", "cannot_listen", "reason"]
 
 
-def cannot_connect(address: Address, error: OSError, *, tls: bool = False) -> UnderlayError:
-    """Say in one sentence why there is no connection to ``address``."""
+def cannot_connect(address: Address, error: OSError, *, tls: bool = False, family: int = 0) -> UnderlayError:
+    """Say in one sentence why there is no connection to ``address``, of which one of ``family`` was looked for."""
     if isinstance(error, socket.gaierror):
         host = address.host if isinstance(address, Place) else address
         if error.errno == socket.EAI_ADDRFAMILY:
             return UnderlayError(f"{host} is no address of the family that -4 or -6 names", remedy="leave that out")
+        if family in (socket.AF_INET, socket.AF_INET6):
+            version = 4 if family == socket.AF_INET else 6
+            return UnderlayError(
+                f"nobody knows an IPv{version} address of {host} ({error.strerror})",
+                remedy=f"leave -{version} out, or check its spelling",
+            )
         return UnderlayError(f"nobody knows the address of {host} ({error.strerror})", remedy="check its spelling")
     if (failure := _of_tls(error)) is not None:
         return _cannot_agree(address, failure)

@@ -79,13 +79,15 @@ async def _open(
             reader, writer = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=name)
     except TimeoutError as error:
         if error.errno is not None:
-            raise cannot_connect(address, error, tls=chosen.tls) from error  # the kernel gave up first
+            raise cannot_connect(
+                address, error, tls=chosen.tls, family=chosen.family
+            ) from error  # the kernel gave up first
         raise UnderlayError(
             f"time-out: {address} did not answer within {chosen.timeout_s:g} s",
             remedy="a packet filter drops what it does not want without a word",
         ) from None
     except OSError as error:
-        raise cannot_connect(address, error, tls=chosen.tls) from error
+        raise cannot_connect(address, error, tls=chosen.tls, family=chosen.family) from error
     if not chosen.nodelay:
         connection: socket.socket = writer.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
@@ -127,7 +129,7 @@ async def _datagrams(address: Address, source: Place | None, chosen: Options) ->
     try:
         datagrams = await open_datagrams(await _connected_socket(address, source, chosen))
     except OSError as error:
-        raise cannot_connect(address, error, tls=chosen.tls) from error
+        raise cannot_connect(address, error, tls=chosen.tls, family=chosen.family) from error
     note(chosen, f"sends to {address} by UDP")
     patience, traffic = _patience(address, chosen), Traffic()
     keyboard, screen = Input(), Output()

@@ -71,7 +71,7 @@ def resolve(place: Place, family: int) -> list[Target]:
     except UnicodeError:
         raise UsageError(f"{place.host!r} is no name of a host", remedy="between dots it has 1 to 63 letters") from None
     except OSError as error:
-        raise cannot_connect(place, error) from error
+        raise cannot_connect(place, error, family=family) from error
     return [Target(each_family, address) for each_family, _, _, _, address in found]
 
 

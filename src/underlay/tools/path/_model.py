@@ -49,7 +49,7 @@ class Hop:
     ttl: int
     """Its distance: the time to live (or hop limit) of the probes that end here."""
     address: str | None
-    """Who answers; None where nobody does."""
+    """Who answers, be it late; None where nobody does."""
     name: str | None
     """Its name by reverse look-up, None where it has none or nobody asked."""
     flows: tuple[int, ...]

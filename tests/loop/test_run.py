@@ -311,7 +311,7 @@ def test_without_io_the_variable_and_then_auto_decide(tmp_path: Path, variable: 
         ([], "no program to run; name a script"),
         (["--model", "epoll", "app.py"], "no option --model here"),
         (["--io", "epol", "app.py"], "there is no I/O model 'epol'; did you mean 'epoll'?"),
-        (["--io"], "run: argument --io: expected one argument"),
+        (["--io"], "run: argument --io: it takes a word behind it"),
         (["--io", "epoll", "--net", "lo", "app.py"], "--io and --net exclude each other; leave one out"),
         (["--net=lo", "--io=auto", "app.py"], "--io and --net exclude each other; leave one out"),
         (

@@ -228,6 +228,26 @@ def test_a_router_that_says_late_that_it_finds_no_host_is_where_the_path_ends(pr
     assert (report.hops[2].answered, report.hops[2].late) == (0, 1)
 
 
+@pytest.mark.parametrize("protocol", ["udp", "icmp", "tcp"])
+def test_one_word_of_a_router_that_the_way_ends_hides_nothing_behind_it(protocol: str) -> None:
+    said: list[int] = []
+
+    def answer(ttl: int, probe: bytes) -> list[bytes]:
+        if ttl == 3:
+            return []
+        if ttl == 5 and not said:
+            said.append(ttl)
+            return [error(2, probe, kind=ICMP4_DESTINATION_UNREACHABLE, code=1)]
+        return [error(ttl, probe)]
+
+    with routers(answer) as peer:
+        report = peer.namespace.run(
+            lambda: trace(TARGET, protocol=protocol, rounds=12, interval_s=0.05, timeout_s=SHORT_S, names=False)  # type: ignore[arg-type]
+        )
+    assert report.reached
+    assert [hop.address for hop in report.hops] == [HOPS[0], HOPS[1], None, HOPS[3], HOPS[4]]
+
+
 # --- what means harm -------------------------------------------------------------------------------------
 
 

@@ -44,11 +44,19 @@ def test_a_late_answer_tells_who_is_there_until_one_comes_in_time() -> None:
     ledger = Ledger(1)
     first, second = (ledger.new_probe(0, 3, 1000 * number, 5000 + 1000 * number) for number in range(2))
     ledger.expire(5000)
-    ledger.answer(first, Answer(AnswerKind.UNREACHABLE, "192.0.2.9", 6000, "host unreachable"))
+    ledger.answer(first, answer(6000, "192.0.2.9"))
     cell = ledger.cell(0, 3)
-    assert (cell.address, cell.note, cell.answered, cell.late) == ("192.0.2.9", "host unreachable", 0, 1)
+    assert (cell.address, cell.answered, cell.late) == ("192.0.2.9", 0, 1)
     ledger.answer(second, answer(5500))
-    assert (cell.address, cell.note) == ("192.0.2.1", "")
+    assert cell.address == "192.0.2.1"
+
+
+def test_a_late_answer_that_the_way_ends_does_not_tell_who_is_where_its_probe_was_to_go() -> None:
+    ledger = Ledger(1)
+    probe = ledger.new_probe(0, 7, 1000, 5000)
+    ledger.expire(5000)
+    ledger.answer(probe, Answer(AnswerKind.UNREACHABLE, "192.0.2.9", 6000, "host unreachable"))
+    assert (ledger.cell(0, 7).address, ledger.cell(0, 7).late) == (None, 1)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +67,7 @@ def test_a_late_answer_tells_who_is_there_until_one_comes_in_time() -> None:
         ([(1, "10.0.0.1"), (2, "10.0.0.2"), (3, "10.0.0.2")], 4),
         ([(2, "10.0.0.2"), (4, "10.0.0.9"), (6, "10.0.0.2")], 7),  # packets go round
         ([(2, "10.0.0.2"), (8, "10.0.0.2")], 3),
+        ([(2, "10.0.0.2"), (3, "10.0.0.3")], 7),  # and yet it has sent others on
     ],
 )
 def test_a_path_ends_behind_the_router_that_says_so_however_far_the_probe_was_to_go(
@@ -70,7 +79,15 @@ def test_a_path_ends_behind_the_router_that_says_so_however_far_the_probe_was_to
     probe = ledger.new_probe(0, 7, 0, 1000)
     said = Answer(AnswerKind.UNREACHABLE, "10.0.0.2", 5, "host unreachable")
     assert ledger.end_of(probe, said, source="10.0.0.77") == end
-    assert ledger.end_of(probe, said, source="10.0.0.2") == 1
+
+
+def test_a_path_ends_at_its_beginning_where_this_machine_says_so_and_nobody_else_has_answered() -> None:
+    ledger = Ledger(1)
+    said = Answer(AnswerKind.UNREACHABLE, "10.0.0.77", 5, "host unreachable")
+    probe = ledger.new_probe(0, 4, 0, 1000)
+    assert ledger.end_of(probe, said, source="10.0.0.77") == 1
+    ledger.answer(ledger.new_probe(0, 1, 0, 1000), answer(1, "10.0.0.1"))
+    assert ledger.end_of(probe, said, source="10.0.0.77") == 4
 
 
 def test_a_probe_that_was_not_sent_never_was() -> None:

@@ -110,6 +110,48 @@ def test_a_host_that_refuses_is_the_end() -> None:
     assert (schedule.ending, schedule.last_ttl) == (Ending.UNREACHABLE, 3)
 
 
+@pytest.mark.parametrize("rounds_before", [1, 5])
+@pytest.mark.parametrize(("said_of", "is_elsewhere"), [(3, True), (3, False), (2, True)])
+def test_a_router_that_says_once_that_the_way_ends_hides_no_hop_and_no_host(
+    rounds_before: int, said_of: int, is_elsewhere: bool
+) -> None:
+    path, schedule = Path([1 * MS, 1 * MS, None, 1 * MS, 1 * MS]), plan(20)
+    said: list[int] = []
+    begin = schedule._begin_round
+
+    def say(now_ns: int) -> None:
+        if schedule.rounds_sent == rounds_before and not said:
+            said.append(said_of)
+            schedule.answered(said_of, AnswerKind.UNREACHABLE, now_ns, is_elsewhere=is_elsewhere)
+        begin(now_ns)
+
+    schedule._begin_round = say  # type: ignore[method-assign]
+    run(path, schedule)
+    assert (said, schedule.ending, schedule.end_ttl) == ([said_of], Ending.REACHED, 5)
+    assert path.sent[4] == path.sent[5] == 20
+
+
+def test_a_dead_end_that_is_said_again_is_asked_no_farther() -> None:
+    path, schedule = Path([1 * MS] * 3, end=AnswerKind.UNREACHABLE), plan(20)
+    run(path, schedule)
+    assert dict(path.sent) == {1: 20, 2: 20, 3: 20}
+
+
+def test_a_way_that_opens_behind_a_dead_end_is_found_though_the_next_hop_is_silent() -> None:
+    path, schedule = Path([1 * MS, 1 * MS, 1 * MS], end=AnswerKind.UNREACHABLE), plan(40)
+    begin = schedule._begin_round
+
+    def open_it(now_ns: int) -> None:
+        if schedule.rounds_sent == 10:
+            assert schedule.ending is Ending.UNREACHABLE
+            path.hops, path.end = [1 * MS, 1 * MS, None, None, 1 * MS], AnswerKind.REACHED
+        begin(now_ns)
+
+    schedule._begin_round = open_it  # type: ignore[method-assign]
+    run(path, schedule)
+    assert (schedule.ending, schedule.end_ttl) == (Ending.REACHED, 5)
+
+
 def test_the_greatest_distance_is_kept() -> None:
     path, schedule = Path([1] * 20), plan(max_hops=7)
     run(path, schedule)
@@ -122,7 +164,7 @@ def test_a_path_that_changes_its_length_is_found_anew(before: int, after: int) -
     path, schedule = Path([1] * before), plan(20)
     answered = schedule.answered
 
-    def change(ttl: int, kind: AnswerKind, now_ns: int) -> None:
+    def change(ttl: int, kind: AnswerKind, now_ns: int, *, is_elsewhere: bool = False) -> None:
         if schedule.rounds_sent == 5:
             path.hops = [1] * after
         answered(ttl, path.kind(ttl), now_ns)

@@ -5,10 +5,10 @@ This file knows the ledger and the rules of ``_verdict.py``. It refuses to know 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ._ledger import Ledger, State, Times
+from ._ledger import Answer, Ledger, State, Times
 from ._model import Hop, Verdict
 from ._verdict import CHANCE, chance_of_fewer, even_beat, path_loss
 
@@ -31,13 +31,24 @@ class _Row:
     evidence: str = ""
 
 
-def hops(ledger: Ledger, last_ttl: Callable[[int], int], name: Callable[[str], str | None]) -> tuple[Hop, ...]:
-    """Give every row, judged; ``last_ttl`` tells how far a flow's path is shown, ``name`` what an address is called."""
-    rows = _rows(ledger, {flow: last_ttl(flow) for flow in range(ledger.flows)})
+def hops(
+    ledger: Ledger,
+    last_ttl: Callable[[int], int],
+    name: Callable[[str], str | None],
+    dead_end: Callable[[int], Answer | None] = lambda _: None,
+) -> tuple[Hop, ...]:
+    """Give every row, judged.
+
+    ``last_ttl`` tells how far a flow's path is shown, ``name`` what an address is called, and ``dead_end`` who says
+    that a flow's path leads no farther: which may be known by an answer that was late, or to another probe.
+    """
+    last = {flow: last_ttl(flow) for flow in range(ledger.flows)}
+    ends = {(flow, last[flow]): answer for flow in last if (answer := dead_end(flow)) is not None}
+    rows = _rows(ledger, last, ends)
     limited: set[tuple[int, int]] = set()
     for row in reversed(rows):  # what is behind is judged first
         _judge(row, rows, ledger, limited)
-    return tuple(_hop(row, ledger, name) for row in rows)
+    return tuple(_hop(row, ledger, name, ends) for row in rows)
 
 
 def circle(addresses: Sequence[str | None]) -> tuple[str, ...]:
@@ -53,7 +64,7 @@ def circle(addresses: Sequence[str | None]) -> tuple[str, ...]:
     return ()
 
 
-def _rows(ledger: Ledger, last: dict[int, int]) -> list[_Row]:
+def _rows(ledger: Ledger, last: dict[int, int], ends: Mapping[tuple[int, int], Answer]) -> list[_Row]:
     """Group the flows, at each distance, by who answers most of their probes there."""
     rows: list[_Row] = []
     for ttl in range(1, max(last.values(), default=0) + 1):
@@ -62,7 +73,10 @@ def _rows(ledger: Ledger, last: dict[int, int]) -> list[_Row]:
             cell = ledger.cells(flow).get(ttl)
             if ttl > end or cell is None:
                 continue
-            row = groups.setdefault(cell.address, _Row(ttl, cell.address, [], 0, 0))
+            address = cell.address
+            if address is None and (said := ends.get((flow, ttl))) is not None:
+                address = said.address
+            row = groups.setdefault(address, _Row(ttl, address, [], 0, 0))
             row.flows.append(flow)
             row.settled += cell.settled
             row.answered += cell.answered
@@ -135,11 +149,12 @@ def _probes(row: _Row, ledger: Ledger) -> list[tuple[float, bool]]:
     return sorted(probes)
 
 
-def _hop(row: _Row, ledger: Ledger, name: Callable[[str], str | None]) -> Hop:
+def _hop(row: _Row, ledger: Ledger, name: Callable[[str], str | None], ends: Mapping[tuple[int, int], Answer]) -> Hop:
     cells = [ledger.cell(flow, row.ttl) for flow in row.flows]
     times = Times.of(cell.times for cell in cells)
     others = {address: None for cell in cells for address in cell.addresses if address != row.address}
     stdev, jitter = times.stdev_ns, times.jitter_ns
+    said = next((ends[flow, row.ttl].note for flow in row.flows if (flow, row.ttl) in ends), "")
     return Hop(
         row.ttl,
         row.address,
@@ -158,7 +173,7 @@ def _hop(row: _Row, ledger: Ledger, name: Callable[[str], str | None]) -> Hop:
         row.path_loss,
         row.verdict,
         row.evidence,
-        next((cell.note for cell in cells if cell.note), ""),
+        next((cell.note for cell in cells if cell.note), "") or said,
         tuple(others),
         sum(cell.addresses_left_out for cell in cells),
         next((cell.mpls for cell in cells if cell.mpls), ()),

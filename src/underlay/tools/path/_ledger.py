@@ -144,17 +144,12 @@ class Cell:
     mpls: tuple[int, ...] = ()
     history: deque[Probe] = field(default_factory=lambda: deque(maxlen=HISTORY))
     told_by: str | None = None
-    """Who is there, as far as answers tell that came too late, or to a probe that was to go farther."""
+    """Who is there, as far as answers tell that came too late."""
 
     @property
     def address(self) -> str | None:
         """Who answered most often."""
         return max(self.addresses, key=self.addresses.__getitem__, default=self.told_by)
-
-    def hear_of(self, answer: Answer) -> None:
-        """Take from an answer that does not count who is there, and what is said, where nobody answered in time."""
-        if not self.addresses:
-            self.told_by, self.note = answer.address, answer.note
 
 
 class Ledger:
@@ -216,7 +211,9 @@ class Ledger:
             case State.LOST:
                 probe.state = State.LATE
                 cell.late += 1
-                cell.hear_of(answer)
+                # One that says that the way ends need not be from there: `end_of`.
+                if not cell.addresses and answer.kind is not AnswerKind.UNREACHABLE:
+                    cell.told_by, cell.note = answer.address, answer.note
             case _:
                 cell.duplicates += 1
         return False
@@ -225,14 +222,15 @@ class Ledger:
         """At which distance the path ends, of which an answer says that it leads no farther.
 
         A router, or the machine ``source`` itself, that looks for a neighbour says so after seconds, to all probes that
-        it has got by then, however far they were to go. Its own distance is known by those that ended there.
+        it has got by then, however far they were to go. Its own distance is known by those that ended there; but where
+        somebody else has answered behind it, it is about this probe alone.
         """
-        if answer.address == source:
-            return 1
         cells = self._cells[probe.flow]
-        own = max(
-            (ttl for ttl, cell in cells.items() if ttl < probe.ttl and answer.address in cell.addresses), default=None
-        )
+        own = 0 if answer.address == source else None
+        for ttl in range(1, probe.ttl):
+            if (cell := cells.get(ttl)) is None or not cell.addresses:
+                continue
+            own = ttl if answer.address in cell.addresses else None
         return probe.ttl if own is None else own + 1
 
     def expire(self, now_ns: int) -> list[Probe]:

@@ -22,6 +22,8 @@ __all__ = ["Schedule"]
 # While the path is being found, the next distance waits so long for the answer of the last: longer than most
 # round trips take, so that few probes overshoot the host, and 20 distances still take a second.
 _GAP_NS: Final = 50_000_000
+# So many probes to a dead end without an answer, of which the last may be on its way, and one goes farther each round.
+_DOUBTED: Final = 2
 
 
 class Schedule:
@@ -47,21 +49,36 @@ class Schedule:
         self.end_ttl: int | None = None
         """The distance at which the path ends."""
         self._end_kind: AnswerKind | None = None
+        self._unconfirmed = 0
+        """Probes to a dead end since a router has last said to one of them that it is one."""
 
     # --- what was heard --------------------------------------------------------------------------------
 
-    def answered(self, ttl: int, kind: AnswerKind, now_ns: int) -> None:
-        """Take note of the first answer to a probe."""
+    def answered(self, ttl: int, kind: AnswerKind, now_ns: int, *, is_elsewhere: bool = False) -> None:
+        """Take note of the first answer to a probe; ``is_elsewhere`` where that was to go farther than ``ttl``.
+
+        What the host itself has answered holds against a router that says it cannot be reached: then packets are lost.
+        """
         if kind is AnswerKind.PASSING:
             self.farthest_answer = max(self.farthest_answer, ttl)
             if self.end_ttl is not None and ttl >= self.end_ttl:  # the path became longer
                 self.end_ttl = self._end_kind = None
                 self._tail = 0
-        elif self.end_ttl is None or ttl <= self.end_ttl:
-            self.end_ttl, self._end_kind = ttl, kind
-            self.farthest_answer = min(self.farthest_answer, ttl)
+        elif kind is AnswerKind.REACHED:
+            if self.end_ttl is None or self._end_kind is AnswerKind.UNREACHABLE or ttl <= self.end_ttl:
+                self._end(ttl, kind)
+        elif self._end_kind is not AnswerKind.REACHED and (self.end_ttl is None or ttl <= self.end_ttl):
+            if not is_elsewhere:
+                self._unconfirmed = 0
+            elif ttl != self.end_ttl:
+                self._unconfirmed = _DOUBTED
+            self._end(ttl, kind)
         if self._is_searching and ttl == self._next_ttl - 1:
             self._next_ns = min(self._next_ns, now_ns)
+
+    def _end(self, ttl: int, kind: AnswerKind) -> None:
+        self.end_ttl, self._end_kind = ttl, kind
+        self.farthest_answer = min(self.farthest_answer, ttl)
 
     # --- what is to be done ----------------------------------------------------------------------------
 
@@ -96,7 +113,7 @@ class Schedule:
             self.rounds_sent = 1
             self._begin_round(now_ns)
             return None
-        while self._plan and self.end_ttl is not None and self._plan[0] > self.end_ttl:
+        while self._plan and self.end_ttl is not None and self._plan[0] > self.end_ttl and not self._is_doubted:
             self._plan.popleft()
         if not self._plan:
             self._round_is_sent(now_ns)
@@ -104,6 +121,7 @@ class Schedule:
         if now_ns < self._next_ns:
             return None
         ttl = self._plan.popleft()
+        self._unconfirmed += ttl == self.end_ttl
         # What is late stays late: to catch up would be a burst.
         self._next_ns = max(self._next_ns, now_ns - self._step_ns) + self._step_ns
         if not self._plan:
@@ -118,11 +136,17 @@ class Schedule:
         self._start_ns = max(self._start_ns + self._interval_ns, now_ns)
         self._next_ns = self._start_ns
         self._plan = deque(range(1, (self.end_ttl or self.farthest_answer) + 1))
-        if self.end_ttl is None and self.farthest_answer < self._max_hops:
-            room = min(self._silent_hops, self._max_hops - self.farthest_answer)
-            self._plan.append(self.farthest_answer + 1 + self._tail % room)
+        last = self.farthest_answer if self.end_ttl is None else self.end_ttl
+        if self._end_kind is not AnswerKind.REACHED and last < self._max_hops:
+            room = min(self._silent_hops, self._max_hops - last)
+            self._plan.append(last + 1 + self._tail % room)
             self._tail += 1
         self._step_ns = self._interval_ns // max(len(self._plan), 1)
+
+    @property
+    def _is_doubted(self) -> bool:
+        """Whether a dead end is none any more, perhaps: the way may have opened behind a hop that is silent."""
+        return self._end_kind is AnswerKind.UNREACHABLE and self._unconfirmed >= _DOUBTED
 
     # --- what is known ---------------------------------------------------------------------------------
 

@@ -114,6 +114,7 @@ class Trace:
         self._ledger = Ledger(flows)
         self._send_errors: Counter[str] = Counter()
         self._unassigned = 0
+        self._dead_ends: dict[int, Answer] = {}
         self._sent = 0
         self._probers: list[_Prober] = []
         makers: dict[str, Callable[[Target, int], _Prober]] = {"udp": UdpProber, "icmp": IcmpProber, "tcp": TcpProber}
@@ -238,9 +239,10 @@ class Trace:
         was_lost = probe.state is State.LOST
         is_in_time = self._ledger.answer(probe, answer)
         if answer.kind is AnswerKind.UNREACHABLE and (is_in_time or was_lost):
-            end = self._ledger.end_of(probe, answer, self._probers[flow].source)
-            self._ledger.cell(flow, end).hear_of(answer)
-            self._schedules[flow].answered(end, answer.kind, time.monotonic_ns())
+            schedule, end = self._schedules[flow], self._ledger.end_of(probe, answer, self._probers[flow].source)
+            schedule.answered(end, answer.kind, time.monotonic_ns(), is_elsewhere=end != probe.ttl)
+            if schedule.ending is Ending.UNREACHABLE and schedule.end_ttl == end:
+                self._dead_ends[flow] = answer
         elif is_in_time:
             self._schedules[flow].answered(probe.ttl, answer.kind, time.monotonic_ns())
 
@@ -254,7 +256,7 @@ class Trace:
         """Give what is known by now."""
         best = min(range(len(self._schedules)), key=lambda flow: _BEST_FIRST.index(self._schedules[flow].ending))
         schedule = self._schedules[best]
-        found = hops(self._ledger, lambda flow: self._schedules[flow].last_ttl, self._names)
+        found = hops(self._ledger, lambda flow: self._schedules[flow].last_ttl, self._names, self._dead_end)
         return Report(
             self.host,
             self._target.address,
@@ -274,6 +276,10 @@ class Trace:
             dict(self._send_errors),
         )
 
+    def _dead_end(self, flow: int) -> Answer | None:
+        """What was said of the end of a flow's way that leads nowhere."""
+        return self._dead_ends[flow] if self._schedules[flow].ending is Ending.UNREACHABLE else None
+
     def _ending_says(self, schedule: Schedule, flow: int) -> str:
         address, end = self._target.address, schedule.end_ttl
         last = schedule.farthest_answer
@@ -281,11 +287,10 @@ class Trace:
             case Ending.REACHED:
                 return f"{address} is {end} {'hop' if end == 1 else 'hops'} away"
             case Ending.UNREACHABLE:
-                cell = self._ledger.cell(flow, end or 0)
-                who = f"at hop {end}, {cell.address}"
-                if cell.address == self._probers[flow].source:
-                    who = "this machine itself"
-                return f"{address} is not reached: {who} says: {cell.note}"
+                said = self._dead_ends[flow]
+                is_here = said.address == self._probers[flow].source
+                who = "this machine itself" if is_here else f"at hop {end}, {said.address}"
+                return f"{address} is not reached: {who} says: {said.note}"
             case Ending.TOO_LONG:
                 addresses = [self._ledger.cell(flow, ttl).address for ttl in range(1, last + 1)]
                 if routers := circle(addresses):

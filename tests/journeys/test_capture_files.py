@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -296,6 +297,44 @@ def test_ctrl_c_ends_the_reading_in_order_and_a_second_one_at_once(times: int, u
             assert child.wait(LIMIT_S) == 0
             # A write that the signal cut in two was ended.
             assert child.stderr.read().decode() == f"underlay: {count} packets were read; {path} may have more\n"
+        finally:
+            child.kill()
+
+
+def test_a_pipe_of_packets_that_somebody_made_non_blocking_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "many.pcapng"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file = PacketFile(fd)
+    file.add_interface("lo", 1)
+    for number in range(5000):
+        file.add(0, number, bytes(60), 60)
+    file.close()
+    os.close(fd)
+    unread, output = os.pipe()
+    os.set_blocking(output, False)
+    argv = [sys.executable, "-m", "underlay", "capture", "-r", str(path), "-w", "-"]
+    with subprocess.Popen(argv, stdout=output, stderr=subprocess.PIPE) as child, os.fdopen(unread, "rb") as reader:
+        os.close(output)
+        time.sleep(0.5)  # it has filled the pipe by then
+        assert len(list(CaptureReader(io.BytesIO(reader.read())))) == 5000
+        assert child.wait(LIMIT_S) == 0
+
+
+def test_a_fifo_that_nobody_opens_for_reading_is_waited_for_no_longer_than_until_a_signal(tmp_path: Path) -> None:
+    path, fifo = tmp_path / "one.pcapng", tmp_path / "fifo"
+    write_packet(path, "lo")
+    os.mkfifo(fifo)
+    argv = [sys.executable, "-m", "underlay", "capture", "-r", str(path), "-w", str(fifo)]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE) as child:
+        try:
+            asleep, until_s = 0, time.monotonic() + LIMIT_S
+            while asleep < 5:  # for so long nothing else lets it sleep: proc_pid_stat(5)
+                assert child.poll() is None and time.monotonic() < until_s
+                state = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0]
+                asleep = asleep + 1 if state == "S" else 0
+                time.sleep(0.05)
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(LIMIT_S) == -signal.SIGTERM
         finally:
             child.kill()
 

@@ -8,6 +8,7 @@ that a probe reports one by one are `PcapngWriter`'s.)
 from __future__ import annotations
 
 import os
+import select
 import stat
 import struct
 from typing import Final
@@ -107,7 +108,10 @@ class PacketFile:
         done = 0
         try:
             while done < len(data):
-                done += os.write(self._fd, data[done:])
+                try:
+                    done += os.write(self._fd, data[done:])
+                except BlockingIOError:  # somebody who shares the pipe made it non-blocking: its reader is slow
+                    select.select([], [self._fd], [])
         except OSError as error:
             self._error = error
             self._cut(gathered, done, packets)

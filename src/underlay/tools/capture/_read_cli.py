@@ -83,9 +83,11 @@ def read(args: argparse.Namespace, make_output: Callable[[argparse.Namespace, st
                 check_filter(text)
         with ended_by_signals(patient):
             course, reader, found = _begin(args.read, patient, text)
-            # A file that stands where -w points is lost only to one that can be read.
-            output = make_output(args, None if found is None else args.write)
-            outputs.append(output)
+        # A file that stands where -w points is lost only to one that can be read. Whoever waits here for the reader of
+        # a FIFO has nothing to end in order.
+        output = make_output(args, None if found is None else args.write)
+        outputs.append(output)
+        with ended_by_signals(patient):
             try:
                 if found is not None:
                     _pass_on(args, course, patient, found, output)

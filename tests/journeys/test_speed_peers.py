@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from underlay.tools.speed import PeerError, Result, Server, Settings, Watcher, _run, _server, measure
+from underlay.tools.speed._streams import Stream, TcpReceiver
 
 from ._iperf3 import PATIENCE_S, Ours, Witness, descriptors, our_server, start_stock_client, stock_client, stock_server
 from ._speed_peers import be_impatient, framed, steps
@@ -233,6 +234,17 @@ def test_a_client_whose_bytes_are_read_one_by_one_keeps_nobody_out_when_it_goes(
         client.close()
         measure("127.0.0.1", SHORT, port=ours.port)
         assert ours.witness.sent_away == []
+
+
+def test_a_client_hears_that_the_server_has_no_memory_for_its_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stepper(_: Stream) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(TcpReceiver, "stepper", stepper)
+    with our_server() as ours:
+        told = stock_client(ours.port, "-t", "5", fails=True)
+        assert "unable to create a new stream: Cannot allocate memory" in told["error"]
+        assert "broke: cannot allocate memory; `ulimit -v` may be too low" in ours.failure()
 
 
 def test_who_waited_in_vain_for_the_end_of_a_test_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

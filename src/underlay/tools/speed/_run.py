@@ -6,12 +6,14 @@ clock or bytes, and how it ends so that what has arrived is counted. It refuses 
 
 from __future__ import annotations
 
+import errno
 import math
 import resource
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from ...errors import UnderlayError
 from .._complaints import reason
 from ._movers import start
 from ._protocol import Control, PeerError, State
@@ -197,7 +199,10 @@ class Run:
                 if (state := self._control.wait_state(left_s)) is not None:
                     return state
             why = reason(stream.failure) if stream.failure is not None else "it was closed before its end"
-            raise PeerError(f"stream {stream.number} between {self._control.peer} and us broke: {why}")
+            what = f"stream {stream.number} between {self._control.peer} and us broke: {why}"
+            if stream.failure is not None and stream.failure.errno == errno.ENOMEM:  # our own shortage
+                raise UnderlayError(what, remedy="`ulimit -v` may be too low") from stream.failure
+            raise PeerError(what)
         return None
 
     def _end_omission(self, now: float) -> None:

@@ -107,6 +107,15 @@ def test_every_command_has_help_that_fits_80_columns(underlay: Run, name: str) -
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("words", [["--help"], ["ports", "--help"]], ids=" ".join)
+def test_help_that_cannot_be_written_is_a_failure(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "underlay", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("underlay: this machine refused what the command needs: No space left on device; ")
+
+
 def test_a_complaint_writes_no_word_to_the_terminal_that_it_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["speed", "a\x1b[31mb"], ["connect", "a\x1b[31mb:1"], ["path", "a\x1b[31mb"]):
         assert cli.main(words) in (1, 2)

@@ -40,10 +40,13 @@ import importlib.util
 import os
 import re
 from collections.abc import Sequence
-from typing import NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from . import __version__
 from .errors import UnderlayError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 __all__ = ["COMMANDS", "GROUPS", "entry", "main"]
 
@@ -155,7 +158,11 @@ def _columns() -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one sentence, raised instead of printed."""
+    """A parser whose complaint is one sentence, raised instead of printed, and whose help fails where it cannot be."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if file is not None:  # there is none where the shell closed stdout
+            file.write(message)
 
     def error(self, message: str) -> NoReturn:
         message = _NO_NUMBER.sub(lambda found: f"{found[2]} is no {_NUMBERS[found[1]]}", message)
@@ -205,7 +212,9 @@ def entry() -> NoReturn:
     """Run the command and end the process with its exit status: the console script."""
     _let_interrupts_end(quietly=True)
     _keep_stdout_whole()
-    sys.exit(main())
+    status = main()
+    _let_interrupts_end(quietly=True)  # nothing is left to be cleared away but by Python itself
+    sys.exit(status)
 
 
 def _keep_stdout_whole() -> None:

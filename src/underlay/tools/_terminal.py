@@ -19,6 +19,8 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from ._whole_stdout import write_all
+
 __all__ = ["READ_BYTES", "Input", "Output", "OutputGone"]
 
 _P = ParamSpec("_P")
@@ -67,7 +69,7 @@ class Output:
             if self._hand is None:
                 self._hand = _Hand("stdout")
             try:
-                await self._hand.call(_write_all, self._descriptor, data)
+                await self._hand.call(write_all, self._descriptor, data)
             except BrokenPipeError:
                 raise OutputGone from None
 
@@ -117,12 +119,3 @@ def _read(descriptor: int, limit: int) -> bytes:
             return os.read(descriptor, limit)
         except BlockingIOError:  # somebody else made it non-blocking
             select.select([descriptor], [], [])
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(descriptor, rest) :]
-        except BlockingIOError:
-            select.select([], [descriptor], [])

@@ -1,4 +1,4 @@
-"""A stdout that writes all it is given, and waits for room where its descriptor does not.
+"""Writes all that it is given, and waits for room where the descriptor does not: by a call, or as a stdout.
 
 Two of Python's lose output without a word. Whoever shares a pipe or a terminal with us may have made it non-blocking
 (O_NONBLOCK in open(2) belongs to all of them; event loops do so), and what finds no room is dropped. To make it
@@ -18,7 +18,19 @@ from typing import TYPE_CHECKING, TextIO, cast
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["whole"]
+__all__ = ["whole", "write_all"]
+
+
+def write_all(descriptor: int, data: ReadableBuffer) -> None:
+    """Write it to the last byte, whoever made the descriptor non-blocking; raises what write(2) says else."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            room = select.poll()
+            room.register(descriptor, select.POLLOUT)
+            room.poll()
 
 
 class _Whole(io.RawIOBase):
@@ -35,23 +47,13 @@ class _Whole(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def write(self, data: ReadableBuffer, /) -> int:
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        while rest:
-            try:
-                rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:
-                room = select.poll()
-                room.register(self._descriptor, select.POLLOUT)
-                room.poll()
-        return size
+        write_all(self._descriptor, data)
+        return memoryview(data).nbytes
 
 
 def whole(stdout: TextIO) -> TextIO:
-    """Give the same stdout, or one in its place if it would lose something; the descriptor stays the given one's."""
+    """Give one in the place of a stdout that would lose something; the descriptor stays the given one's."""
     is_unbuffered = isinstance(stdout.buffer, io.RawIOBase)
-    if os.get_blocking(stdout.fileno()) and not is_unbuffered:
-        return stdout
     raw = _Whole(stdout.fileno())
     buffer = cast("io.BufferedWriter[_Whole]", raw) if is_unbuffered else io.BufferedWriter(raw)  # as Python's own is
     return io.TextIOWrapper(

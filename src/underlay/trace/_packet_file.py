@@ -111,7 +111,9 @@ class PacketFile:
                 try:
                     done += os.write(self._fd, data[done:])
                 except BlockingIOError:  # somebody who shares the pipe made it non-blocking: its reader is slow
-                    select.select([], [self._fd], [])
+                    room = select.poll()  # select(2) knows no descriptor above 1023
+                    room.register(self._fd, select.POLLOUT)
+                    room.poll()
         except OSError as error:
             self._error = error
             self._cut(gathered, done, packets)

@@ -9,8 +9,7 @@ import io
 import os
 import select
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from ...errors import UnderlayError
 
@@ -31,7 +30,7 @@ class StoppedReading(Exception):
     """`PatientFile.stop` was said."""
 
 
-class PatientFile:
+class PatientFile(io.RawIOBase):
     """The file of a descriptor, which stays the caller's; `file` is to be read from.
 
     ``before`` is called each time that more may have to be waited for: at the other end of a pipe may be a running
@@ -43,40 +42,42 @@ class PatientFile:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._fd = fd
         self._before = before
-        self.is_stopping = False
         # What is not ready is never waited for in read(2), which Python begins again after a signal: poll(2) is, too,
         # but then the handler has written to what it looks at.
-        ready = select.poll()
-        ready.register(fd, select.POLLIN)
-        ready.register(self._wake, select.POLLIN)
+        self._ready = select.poll()
+        self._ready.register(fd, select.POLLIN)
+        self._ready.register(self._wake, select.POLLIN)
+        self.is_stopping = False
+        self.file = io.BufferedReader(self, _READ_BYTES)
 
-        def read(buffer: WriteableBuffer) -> int:
-            self._before()
-            while True:
-                ready.poll()
-                if self.is_stopping:
-                    raise StoppedReading
-                try:
-                    return os.readv(fd, [buffer])
-                except BlockingIOError:
-                    continue  # somebody else has read what there was
-                except OSError as error:
-                    raise UnreadableError(os.strerror(error.errno or 0).lower()) from error
+    def close(self) -> None:
+        """Let go of what is of its own; a second time does nothing."""
+        if not self.closed:
+            os.close(self._wake)
+        super().close()
 
-        self.file = io.BufferedReader(_Raw(read), _READ_BYTES)
+    def readable(self) -> bool:
+        """Whether it can be read: it can."""
+        return True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        os.close(self._wake)
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read what there is, as soon as there is something; 0 at the end."""
+        self._before()
+        while True:
+            self._ready.poll()
+            if self.is_stopping:
+                raise StoppedReading
+            try:
+                return os.readv(self._fd, [buffer])
+            except BlockingIOError:
+                continue  # somebody else has read what there was
+            except OSError as error:
+                raise UnreadableError(os.strerror(error.errno or 0).lower()) from error
 
     def has_more(self) -> bool:
         """Whether there is more than was read, as far as that shows without waiting; it is to be asked at the end."""
         self._before = lambda: None  # which may be what broke
-        if not select.select([self._fd], [], [], 0)[0]:
+        if self._fd not in dict(self._ready.poll(0)):
             return True
         try:
             return bool(self.file.peek(1))
@@ -87,14 +88,3 @@ class PatientFile:
         """Let reads end."""
         self.is_stopping = True
         os.eventfd_write(self._wake, 1)
-
-
-class _Raw(io.RawIOBase):
-    def __init__(self, read: Callable[[WriteableBuffer], int]) -> None:
-        self._read = read
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        return self._read(buffer)

@@ -86,13 +86,16 @@ def test_what_was_dropped_stands_in_a_file_of_a_file_too(tmp_path: Path) -> None
         assert len(list(reader)) == 1 and reader.counts == {} and reader.dropped_packets is None
 
 
-def write_packet(path: Path, interface: str, then: bytes = b"") -> None:
-    """Make a file of one packet that came by an interface, with something behind it."""
+def write_packets(
+    path: Path, count: int, interface: str = "lo", counts: dict[int, tuple[int, int]] | None = None, then: bytes = b""
+) -> None:
+    """Make a file of so many packets, a nanosecond apart, with counts of the kernel's and something behind it."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     file = PacketFile(fd)
     file.add_interface(interface, 1)
-    file.add(0, 1, bytes(60), 60)
-    file.flush()
+    for number in range(1, count + 1):
+        file.add(0, number, bytes(60), 60)
+    file.close(counts)
     os.write(fd, then)
     os.close(fd)
 
@@ -100,7 +103,7 @@ def write_packet(path: Path, interface: str, then: bytes = b"") -> None:
 def test_what_comes_through_a_pipe_is_shown_as_it_comes(tmp_path: Path) -> None:
     """At its other end may be a running capture: of another machine, by ssh."""
     path = tmp_path / "one.pcapng"
-    write_packet(path, "far0")
+    write_packets(path, 1, "far0")
     argv = [sys.executable, "-m", "underlay", "capture", "-r", "-"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         try:
@@ -117,7 +120,7 @@ def test_what_comes_through_a_pipe_is_shown_as_it_comes(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_whole_on_a_disk_that_is_full_is_told_of_both(tmp_path: Path) -> None:
     path = tmp_path / "cut.pcapng"
-    write_packet(path, "lo", struct.pack("<II", 6, 8))
+    write_packets(path, 1, then=struct.pack("<II", 6, 8))
     done = capture("-r", path, "-w", "/dev/full", expect=1)
     assert "/dev/full takes no more: no space left on device" in done.stderr and "Traceback" not in done.stderr
     assert "is not whole: a block says it has 8 bytes" in done.stderr
@@ -163,13 +166,7 @@ def test_bytes_are_shown_as_tcpdump_shows_them(link: str, kept: int, tmp_path: P
 
 def test_what_a_full_disk_kept_out_of_a_file_of_a_file_is_counted(tmp_path: Path) -> None:
     path, anew = tmp_path / "many.pcapng", tmp_path / "anew.pcapng"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    file = PacketFile(fd)
-    file.add_interface("lo", 1)
-    for number in range(30_000):  # more than are written at once
-        file.add(0, number, bytes(60), 60)
-    file.close()
-    os.close(fd)
+    write_packets(path, 30_000)  # more than are written at once
     argv = [sys.executable, "-m", "underlay", "capture", "-r", str(path), "-w", str(anew), "--json"]
     done = subprocess.run(
         argv, capture_output=True, text=True, check=False, timeout=LIMIT_S,
@@ -184,7 +181,7 @@ def test_what_a_full_disk_kept_out_of_a_file_of_a_file_is_counted(tmp_path: Path
 
 def test_a_time_that_no_file_can_say_is_the_nearest_and_counted(tmp_path: Path) -> None:
     path, anew = tmp_path / "late.pcapng", tmp_path / "anew.pcapng"
-    write_packet(path, "lo")
+    write_packets(path, 1, "lo")
     data = path.read_bytes()
     # The same packet's time in 2^63 seconds: the interface gets an if_tsresol of 1 s, and the packet all bits.
     packet = data.rindex(struct.pack("<I", 6), 0, len(data) - 60)
@@ -213,13 +210,7 @@ def test_a_file_that_refuses_a_read_is_one_sentence_and_what_was_read_is_shown(
 
 def test_a_pipe_that_somebody_made_non_blocking_is_waited_for_at_both_ends(tmp_path: Path) -> None:
     path = tmp_path / "many.pcapng"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    file = PacketFile(fd)
-    file.add_interface("lo", 1)
-    for number in range(2000):
-        file.add(0, number, bytes(60), 60)
-    file.close()
-    os.close(fd)
+    write_packets(path, 2000)
     argv = [sys.executable, "-m", "underlay", "capture", "-r", "-"]
     reading, writing = os.pipe(), os.pipe()
     for end in (reading[0], writing[1]):
@@ -244,7 +235,7 @@ def test_a_pipe_that_somebody_made_non_blocking_is_waited_for_at_both_ends(tmp_p
 @pytest.mark.parametrize("words", [[], ["--json"], ["-w", "anew.pcapng"]], ids=" ".join)
 def test_a_signal_ends_the_reading_of_a_pipe_in_order(words: list[str], number: int, tmp_path: Path) -> None:
     path = tmp_path / "one.pcapng"
-    write_packet(path, "far0")
+    write_packets(path, 1, "far0")
     argv = [sys.executable, "-m", "underlay", "capture", "-r", "-", "--print" if "-w" in words else "-X", *words]
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
@@ -274,13 +265,7 @@ def test_a_signal_ends_the_reading_of_a_pipe_in_order(words: list[str], number: 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_ctrl_c_ends_the_reading_in_order_and_a_second_one_at_once(times: int, unbuffered: str, tmp_path: Path) -> None:
     path = tmp_path / "many.pcapng"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    file = PacketFile(fd)
-    file.add_interface("lo", 1)
-    for number in range(20_000):
-        file.add(0, number, bytes(60), 60)
-    file.close()
-    os.close(fd)
+    write_packets(path, 20_000)
     argv = [sys.executable, "-m", "underlay", "capture", "-r", str(path)]
     env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as child:
@@ -303,13 +288,7 @@ def test_ctrl_c_ends_the_reading_in_order_and_a_second_one_at_once(times: int, u
 
 def test_a_pipe_of_packets_that_somebody_made_non_blocking_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "many.pcapng"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    file = PacketFile(fd)
-    file.add_interface("lo", 1)
-    for number in range(5000):
-        file.add(0, number, bytes(60), 60)
-    file.close()
-    os.close(fd)
+    write_packets(path, 5000)
     unread, output = os.pipe()
     os.set_blocking(output, False)
     argv = [sys.executable, "-m", "underlay", "capture", "-r", str(path), "-w", "-"]
@@ -322,7 +301,7 @@ def test_a_pipe_of_packets_that_somebody_made_non_blocking_is_waited_for(tmp_pat
 
 def test_a_fifo_that_nobody_opens_for_reading_is_waited_for_no_longer_than_until_a_signal(tmp_path: Path) -> None:
     path, fifo = tmp_path / "one.pcapng", tmp_path / "fifo"
-    write_packet(path, "lo")
+    write_packets(path, 1, "lo")
     os.mkfifo(fifo)
     argv = [sys.executable, "-m", "underlay", "capture", "-r", str(path), "-w", str(fifo)]
     with subprocess.Popen(argv, stderr=subprocess.PIPE) as child:
@@ -341,13 +320,7 @@ def test_a_fifo_that_nobody_opens_for_reading_is_waited_for_no_longer_than_until
 
 def test_whose_reader_left_is_told_what_is_in_the_file(tmp_path: Path) -> None:
     path, anew = tmp_path / "many.pcapng", tmp_path / "anew.pcapng"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    file = PacketFile(fd)
-    file.add_interface("lo", 1)
-    for number in range(30_000):
-        file.add(0, number, bytes(60), 60)
-    file.close({0: (30_005, 5)})
-    os.close(fd)
+    write_packets(path, 30_000, counts={0: (30_005, 5)})
     unread, output = os.pipe()
     os.close(unread)
     argv = [sys.executable, "-m", "underlay", "capture", "-r", str(path), "-w", str(anew), "--print"]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from underlay.tools.speed import PeerError, Result, Server, Settings, Watcher, _run, _server, measure
+from underlay.tools.speed import PeerError, Result, Server, Settings, Watcher, _run, _server, _session, measure
 from underlay.tools.speed._streams import Stream, TcpReceiver
 
 from ._iperf3 import PATIENCE_S, Ours, Witness, descriptors, our_server, start_stock_client, stock_client, stock_server
@@ -245,6 +245,19 @@ def test_a_client_hears_that_the_server_has_no_memory_for_its_streams(monkeypatc
         told = stock_client(ours.port, "-t", "5", fails=True)
         assert "unable to create a new stream: Cannot allocate memory" in told["error"]
         assert "broke: cannot allocate memory; `ulimit -v` may be too low" in ours.failure()
+
+
+def test_a_test_that_finds_no_memory_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make_stream(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with our_server() as ours:
+        with monkeypatch.context() as patched:
+            patched.setattr(_session, "make_stream", make_stream)
+            told = stock_client(ours.port, "-n", "1K", fails=True)
+            assert "unable to create a new stream" in told["error"]
+            assert "no memory for the test of the client at 127.0.0.1:" in ours.failure()
+        serves(ours)
 
 
 def test_who_waited_in_vain_for_the_end_of_a_test_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,8 +112,9 @@ def cannot_listen(
                 f"{what}: earlier connections of that port are not over yet",
                 remedy="whoever had it did so without SO_REUSEADDR, so wait a minute" if reuse_address else early,
             )
-        by = "another process" if found is None or not found.owners else _owner(found)
-        them = "them all" if found is not None and len({owner.pid for owner in found.owners}) > 1 else "it"
+        by, them = "another process", "it"
+        if found is not None and found.owners:
+            by, them = _owner(found), "it" if len(_pids(found)) == 1 else "them all"
         return kind(
             f"{what}: the port is in use by {by}",
             remedy=f"end {them}, choose another port, or start both with --reuse-port"
@@ -152,9 +153,13 @@ def _in_the_way(port: int, udp: bool) -> tuple[Socket | None, bool]:
 
 
 def _owner(sock: Socket) -> str:
-    name, pids = sock.owners[0].name, sorted({owner.pid for owner in sock.owners})
+    name, pids = sock.owners[0].name, _pids(sock)
     others = f", shared by {plural(len(pids) - 1, 'other')}" if len(pids) > 1 else ""
     return f"{name or 'a process'} (pid {pids[0]}){others}"
+
+
+def _pids(sock: Socket) -> list[int]:
+    return sorted({owner.pid for owner in sock.owners})
 
 
 def reason(error: OSError) -> str:

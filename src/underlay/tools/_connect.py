@@ -63,6 +63,10 @@ async def _stream(address: Address, source: Place | None, chosen: Options, conte
         note(chosen, f"the connection to {address} is over: {traffic}")
 
 
+def _unconnected(address: Address, chosen: Options, error: OSError) -> UnderlayError:
+    return cannot_connect(address, error, tls=chosen.tls, family=chosen.family)
+
+
 async def _open(
     address: Address, source: Place | None, chosen: Options, context: ssl.SSLContext | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -79,15 +83,13 @@ async def _open(
             reader, writer = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=name)
     except TimeoutError as error:
         if error.errno is not None:
-            raise cannot_connect(
-                address, error, tls=chosen.tls, family=chosen.family
-            ) from error  # the kernel gave up first
+            raise _unconnected(address, chosen, error) from error  # the kernel gave up first
         raise UnderlayError(
             f"time-out: {address} did not answer within {chosen.timeout_s:g} s",
             remedy="a packet filter drops what it does not want without a word",
         ) from None
     except OSError as error:
-        raise cannot_connect(address, error, tls=chosen.tls, family=chosen.family) from error
+        raise _unconnected(address, chosen, error) from error
     if not chosen.nodelay:
         connection: socket.socket = writer.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
@@ -129,7 +131,7 @@ async def _datagrams(address: Address, source: Place | None, chosen: Options) ->
     try:
         datagrams = await open_datagrams(await _connected_socket(address, source, chosen))
     except OSError as error:
-        raise cannot_connect(address, error, tls=chosen.tls, family=chosen.family) from error
+        raise _unconnected(address, chosen, error) from error
     note(chosen, f"sends to {address} by UDP")
     patience, traffic = _patience(address, chosen), Traffic()
     keyboard, screen = Input(), Output()

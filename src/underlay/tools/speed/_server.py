@@ -70,8 +70,8 @@ class Server:
     ``serve`` blocks, `in_thread` serves beside the caller; leaving the ``with`` block closes everything. Every
     ``interval_s`` seconds (0.1 to 60; 0 for never) of a test ``watcher`` is told what moved.
 
-    Raises ``UsageError`` when the port is taken, or for an interval that no test can have, ``UnderlayError`` when the
-    kernel refuses the port.
+    Raises ``UsageError`` when the port is taken, or the right to it is missing, or for an interval that no test can
+    have, ``UnderlayError`` when the kernel refuses the port otherwise.
 
     >>> with Server("127.0.0.1", 0) as server, server.in_thread():
     ...     server.port > 0
@@ -188,11 +188,11 @@ class Server:
         except OSError as error:
             # It went away, or we are out of descriptors: then the others' ends have to come first, and a test that
             # waits for its streams waits in vain. But who has said nothing as yet keeps nobody out.
-            if error.errno in SHORTAGES and self._make_room(_SPEAKS_WITHIN_S):
-                return
-            will_be_room = any(not each.has_spoken for each in self._newcomers.values())
-            if error.errno in SHORTAGES and self._session is not None and not will_be_room:
-                self._session.lack(error)
+            if error.errno in SHORTAGES:
+                if self._make_room(_SPEAKS_WITHIN_S):
+                    return
+                if self._session is not None and all(each.has_spoken for each in self._newcomers.values()):
+                    self._session.lack(error)
             time.sleep(0.01)
             return
         if len(self._newcomers) >= _MOST_NEWCOMERS:

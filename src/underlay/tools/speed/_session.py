@@ -265,7 +265,11 @@ class Session:
             raise PeerError(f"{self.control.peer} made {count} of its streams and no more in {_PATIENCE_S:g} s")
 
     def _add(self, sock: socket.socket, settings: Settings, sends: bool) -> None:
-        stream = make_stream(stream_number(len(self._streams)), sock, settings, is_sender=sends)
+        try:
+            stream = make_stream(stream_number(len(self._streams)), sock, settings, is_sender=sends)
+        except BaseException:
+            sock.close()
+            raise
         self._streams.append(stream)
         if settings.is_udp:
             return

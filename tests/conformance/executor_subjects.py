@@ -102,7 +102,7 @@ def is_gone(pid: int) -> bool:
     """Whether a process has ended; one that nobody has reaped yet has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it is reaped between open(2) and read(2)
         return True
 
 

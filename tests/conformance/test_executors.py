@@ -76,7 +76,7 @@ def _children() -> set[str]:
 def _is_tracker(child: str) -> bool:
     try:
         return b"resource_tracker" in Path(f"/proc/{child}/cmdline").read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ended before open(2), or before read(2)
         return False
 
 

@@ -100,7 +100,7 @@ def eventually(true: Callable[[], bool]) -> None:
 def alive(process: int) -> bool:
     try:
         status = Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ended before open(2), or before read(2)
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
 
